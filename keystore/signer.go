@@ -1,0 +1,138 @@
+package keystore
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	_ "crypto/sha512" // ES384, ES512
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+)
+
+// FromSigner makes a Key of a crypto.Signer, such as PKCS#11, YubiKey and cloud
+// KMS libraries give. ECDSA keys on P-256, P-384 and P-521 sign ES256, ES384
+// and ES512; Ed25519 keys sign EdDSA. Other keys are refused.
+//
+// A crypto.Signer takes no context. Sign therefore waits for the signer in
+// another goroutine and returns when its context ends; the signer finishes in
+// the background and its result is dropped. The signer must be safe for
+// concurrent use. Its own errors are returned wrapped, with no sentinel added.
+//
+// The Key prints, logs and marshals as its algorithm and thumbprint, whatever
+// the signer itself would show.
+func FromSigner(s crypto.Signer) (Key, error) {
+	if s == nil {
+		return nil, errors.New("keystore: nil crypto.Signer")
+	}
+	key := &signerKey{sign: s.Sign, public: s.Public()}
+	switch pub := key.public.(type) {
+	case *ecdsa.PublicKey:
+		if pub == nil {
+			return nil, errors.New("keystore: the crypto.Signer has no public key")
+		}
+		// By curve and not by size: secp256k1 and brainpool keys have 256 bits
+		// too, and are not for ES256.
+		switch pub.Curve {
+		case elliptic.P256():
+			key.algorithm, key.hash = "ES256", crypto.SHA256
+		case elliptic.P384():
+			key.algorithm, key.hash = "ES384", crypto.SHA384
+		case elliptic.P521():
+			key.algorithm, key.hash = "ES512", crypto.SHA512
+		default:
+			return nil, errors.New("keystore: no JWS algorithm for an ECDSA key on this curve: use P-256, P-384 or P-521")
+		}
+		key.order = pub.Curve.Params().N
+	case ed25519.PublicKey:
+		key.algorithm = "EdDSA"
+	default:
+		return nil, fmt.Errorf("keystore: a %T cannot be a client instance key: use ECDSA or Ed25519", pub)
+	}
+	return key, nil
+}
+
+type signerKey struct {
+	// sign is the signer's method and not the signer: fmt, slog and json see
+	// through any number of structs, but not into a function.
+	sign      func(rand io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error)
+	public    crypto.PublicKey
+	algorithm string
+	hash      crypto.Hash // 0: the signer takes the message itself (Ed25519)
+	order     *big.Int    // of the curve; nil for Ed25519
+}
+
+func (k *signerKey) Algorithm() string        { return k.algorithm }
+func (k *signerKey) Public() crypto.PublicKey { return k.public }
+
+func (k *signerKey) String() string {
+	thumbprint, err := Thumbprint(k.public)
+	if err != nil {
+		return k.algorithm + " key"
+	}
+	return k.algorithm + " key " + thumbprint
+}
+
+func (k *signerKey) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+func (k *signerKey) Sign(ctx context.Context, signingInput []byte) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("keystore: sign: %w", err)
+	}
+	message := append([]byte(nil), signingInput...) // the caller may reuse its slice once we have returned
+	if k.hash != 0 {
+		h := k.hash.New()
+		h.Write(signingInput)
+		message = h.Sum(nil)
+	}
+	type result struct {
+		signature []byte
+		err       error
+	}
+	done := make(chan result, 1)
+	go func() {
+		signature, err := k.sign(rand.Reader, message, k.hash)
+		done <- result{signature, err}
+	}()
+	select {
+	case <-ctx.Done():
+		return nil, fmt.Errorf("keystore: sign: %w", ctx.Err())
+	case r := <-done:
+		if r.err != nil {
+			return nil, fmt.Errorf("keystore: sign: %w", r.err)
+		}
+		if k.order != nil {
+			return joseECDSA(r.signature, k.order)
+		}
+		if len(r.signature) != ed25519.SignatureSize {
+			return nil, errors.New("keystore: sign: the signer's answer is not an Ed25519 signature")
+		}
+		return r.signature, nil
+	}
+}
+
+// joseECDSA turns an ASN.1 DER ECDSA signature into r‖s of fixed length.
+func joseECDSA(der []byte, order *big.Int) ([]byte, error) {
+	var sig struct{ R, S *big.Int }
+	rest, err := asn1.Unmarshal(der, &sig)
+	if err != nil || len(rest) != 0 {
+		return nil, errors.New("keystore: sign: the signer's answer is not an ASN.1 ECDSA signature")
+	}
+	for _, n := range []*big.Int{sig.R, sig.S} {
+		// FillBytes panics on what does not fit, and a signer is hardware we
+		// do not know.
+		if n.Sign() <= 0 || n.Cmp(order) >= 0 {
+			return nil, errors.New("keystore: sign: the signer's answer has a value outside the curve's range")
+		}
+	}
+	coordinate := (order.BitLen() + 7) / 8
+	out := make([]byte, 2*coordinate)
+	sig.R.FillBytes(out[:coordinate])
+	sig.S.FillBytes(out[coordinate:])
+	return out, nil
+}
