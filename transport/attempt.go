@@ -1,0 +1,244 @@
+package transport
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net/http"
+	"regexp"
+	"time"
+)
+
+// attempt is what one send of a request is made of, apart from the proofs,
+// which are new for each send.
+type attempt struct {
+	number      int // from 1
+	attestation string
+	challenge   use    // for the PoP JWT
+	nonce       string // for the DPoP proof
+}
+
+// authenticate sends req with client authentication and, where the server asks
+// for it and the request can be repeated, sends it again: once for a new
+// challenge, once for a fresh attestation, once for a DPoP nonce. The same cause
+// twice ends it, so there are four sends at most.
+//
+// It takes over req.Body: every path either hands it to the base transport or
+// closes it.
+func (t *Transport) authenticate(req *http.Request, s *server) (*http.Response, error) {
+	ctx := req.Context()
+	a, failed, err := t.prepare(ctx, req, s)
+	if err != nil {
+		closeBody(req)
+		return nil, t.fail(s, 1, failed, err)
+	}
+	retried := make(map[string]bool)
+	for {
+		resp, offered, code, err := t.send(req, s, a)
+		if err != nil {
+			return nil, err
+		}
+		if !retryable(code) || retried[code] || !replayable(req) {
+			s.challenges.store(offered)
+			return returned(resp, req, a), nil
+		}
+		retried[code] = true
+
+		next, again, err := t.next(ctx, req, s, a, code, offered)
+		if err != nil {
+			discard(resp.Body)
+			return nil, t.fail(s, a.number, stepRetry, err)
+		}
+		if !again {
+			return returned(resp, req, a), nil
+		}
+		t.log.DebugContext(ctx, "transport: server asks to send again", "issuer", s.issuer, "error", code, "send", a.number)
+		discard(resp.Body)
+		a = next
+	}
+}
+
+// prepare gets what the first send is made of. Challenge and nonce come after
+// the attestation: they age.
+func (t *Transport) prepare(ctx context.Context, req *http.Request, s *server) (a attempt, failed step, err error) {
+	a.number = 1
+	if a.attestation, err = t.attestation(ctx, ""); err != nil {
+		return a, stepAttestation, err
+	}
+	if s.usesChallenge() {
+		if a.challenge, err = s.challenges.take(ctx); err != nil {
+			return a, stepChallenge, err
+		}
+	}
+	if t.dpopSigner(s, req) != nil && !s.challengeIsNonce() {
+		a.nonce, err = s.nonce(ctx)
+	}
+	return a, stepChallenge, err
+}
+
+// token68 is what an attestation's header field may hold (draft, "Client
+// Attestation JWT"; RFC 9110, section 11.2).
+var token68 = regexp.MustCompile(`^[A-Za-z0-9._~+/-]+=*$`)
+
+func (t *Transport) attestation(ctx context.Context, rejected string) (string, error) {
+	attestation, err := t.attestations.Attestation(ctx, rejected)
+	if err != nil {
+		return "", err
+	}
+	if !token68.MatchString(attestation) {
+		return "", errors.New("the attestation is not a JWT in compact form")
+	}
+	return attestation, nil
+}
+
+// send makes the proofs for this send, sends a copy of req with them, and takes
+// note of what the response says about freshness. It returns the challenge that
+// the response offers, if any, and the error code, if it is a refusal.
+func (t *Transport) send(req *http.Request, s *server, a attempt) (resp *http.Response, offered, code string, err error) {
+	ctx := req.Context()
+	out := req.Clone(ctx)
+	if err := t.sign(ctx, out, s, a); err != nil {
+		if a.number == 1 {
+			closeBody(req)
+		}
+		return nil, "", "", t.fail(s, a.number, stepSign, err)
+	}
+	if a.number > 1 && req.GetBody != nil {
+		body, err := req.GetBody()
+		if err != nil {
+			return nil, "", "", t.fail(s, a.number, stepSend, err)
+		}
+		out.Body = body
+	}
+	event := TraceEvent{Start: time.Now(), Issuer: s.issuer, Send: a.number}
+	resp, err = t.base.RoundTrip(out)
+	event.Duration = time.Since(event.Start)
+	if event.Err = err; err != nil {
+		s.challenges.share(a.challenge)
+		t.trace.request(ctx, event)
+		return nil, "", "", t.fail(s, a.number, stepSend, err)
+	}
+
+	s.nonces.store(resp.Header)
+	if code = refusalCode(resp, s.profile); code == codeUseChallenge {
+		s.challenges.refused(a.challenge)
+	} else {
+		s.challenges.share(a.challenge)
+	}
+	event.Status, event.Code = resp.StatusCode, code
+	t.trace.request(ctx, event)
+	return resp, challengeIn(resp.Header), code, nil
+}
+
+// sign sets the header fields of client authentication.
+func (t *Transport) sign(ctx context.Context, out *http.Request, s *server, a attempt) error {
+	if out.Header == nil {
+		out.Header = make(http.Header)
+	}
+	remove(out.Header, credentials...)
+	// With one of these net/http repeats a POST by itself on a new connection,
+	// and the server would see one PoP twice.
+	remove(out.Header, "Idempotency-Key", "X-Idempotency-Key")
+	out.Header.Set(HeaderAttestation, a.attestation)
+	if s.method == MethodPoP {
+		pop, err := t.signPoP(ctx, s, a.challenge.value())
+		if err != nil {
+			return err
+		}
+		out.Header.Set(HeaderAttestationPoP, pop)
+	}
+	if key := t.dpopSigner(s, out); key != nil {
+		nonce := a.nonce
+		if s.challengeIsNonce() {
+			nonce = a.challenge.value()
+		}
+		proof, err := signDPoP(ctx, key, out.Method, out.URL, nonce)
+		if err != nil {
+			return err
+		}
+		remove(out.Header, HeaderDPoP)
+		out.Header.Set(HeaderDPoP, proof)
+	}
+	return t.checkHeaderSize(ctx, s, out.Header)
+}
+
+// dpopSigner returns the key of the DPoP proof that a request to s carries, nil
+// if it carries none of ours.
+func (t *Transport) dpopSigner(s *server, req *http.Request) *signer {
+	switch {
+	case s.method == MethodDPoP:
+		return t.instance
+	case s.dpopBeside(req.URL):
+		return t.dpop
+	default:
+		return nil
+	}
+}
+
+// next returns what to send after a refusal; again is false if there is
+// nothing new to send.
+func (t *Transport) next(ctx context.Context, req *http.Request, s *server, a attempt, code, offered string) (next attempt, again bool, err error) {
+	a.number++
+	sentNonce, proves := a.nonce, t.dpopSigner(s, req) != nil
+	if proves {
+		a.nonce, _ = s.nonces.current()
+	}
+	if code == codeUseDPoPNonce && s.challengeIsNonce() {
+		// One value under two names.
+		code, offered = codeUseChallenge, cmp.Or(offered, a.nonce)
+	}
+	if code == codeUseChallenge {
+		a.challenge, again, err = s.challenges.next(ctx, a.challenge, offered)
+		if err != nil && ctx.Err() == nil {
+			// The refusal says more than that no new challenge is to be had.
+			t.log.WarnContext(ctx, "transport: no challenge for the retry", "issuer", s.issuer, "error", err)
+			return a, false, nil
+		}
+		return a, again && s.usesChallenge(), err
+	}
+
+	s.challenges.store(offered)
+	switch code {
+	case codeUseDPoPNonce:
+		again = proves && a.nonce != "" && a.nonce != sentNonce
+	case codeUseFreshAttestation:
+		a.attestation, err = t.attestation(ctx, a.attestation)
+		again = err == nil
+	}
+	if again && s.usesChallenge() {
+		// The server may have used up the one that was sent.
+		a.challenge, err = s.challenges.take(ctx)
+	}
+	return a, again && err == nil, err
+}
+
+// replayable reports whether the body can be sent a second time. It is never
+// buffered for that: the caller decides by giving GetBody or not.
+func replayable(req *http.Request) bool {
+	return req.Body == nil || req.Body == http.NoBody || req.GetBody != nil
+}
+
+func closeBody(req *http.Request) {
+	if req.Body != nil {
+		req.Body.Close()
+	}
+}
+
+// returned makes a response fit for the caller: the request that it names is
+// the caller's, since what was sent holds credentials.
+func returned(resp *http.Response, req *http.Request, a attempt) *http.Response {
+	resp.Request = req.WithContext(context.WithValue(req.Context(), sendsKey{}, a.number))
+	return resp
+}
+
+type sendsKey struct{}
+
+// Sends returns how often a request was sent until this response came: 1 to 4
+// for one that a Transport has authenticated, 0 for any other.
+func Sends(resp *http.Response) int {
+	if resp == nil || resp.Request == nil {
+		return 0
+	}
+	sends, _ := resp.Request.Context().Value(sendsKey{}).(int)
+	return sends
+}

@@ -1,0 +1,83 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/instancekey/instancekey/keystore"
+)
+
+// ErrRedirect is returned for a request that a redirect has made and that
+// either comes from an authenticated request or would become one. A server that
+// redirects an authenticated request would send credentials and the request's
+// body (a refresh token, say) where the metadata does not say; a foreign server
+// that redirects to the issuer would have its own request authenticated.
+var ErrRedirect = errors.New("transport: redirect from or to an authenticated endpoint refused")
+
+// A step is a part of an authenticated request that can fail.
+type step string
+
+const (
+	stepAttestation step = "get attestation"
+	stepChallenge   step = "get challenge"
+	stepSign        step = "sign"
+	stepSend        step = "send"
+	stepRetry       step = "prepare retry"
+)
+
+// Error tells where an authenticated request failed, for programs and for
+// operators. It holds no credential and no text of a server but its error code.
+type Error struct {
+	Issuer     string // the server's issuer identifier
+	Thumbprint string // RFC 7638 thumbprint of the Client Instance Key
+	// Step is what failed: "get attestation", "get challenge", "sign", "send",
+	// "prepare retry", or "answer": the server's answer is a refusal. Only
+	// package client makes errors of the last kind; a Transport returns the
+	// response.
+	Step   string
+	Send   int    // which send of the request it was for, from 1
+	Status int    // HTTP status of the server's refusal; 0 without one
+	Code   string // OAuth error code of the server's refusal; "" without one
+	Err    error  // the cause: of the key, the attestation source, the network, the context
+}
+
+func (e *Error) Error() string {
+	text := fmt.Sprintf("transport: %s (send %d to %s)", e.Step, e.Send, e.Issuer)
+	switch {
+	case e.Code != "":
+		return fmt.Sprintf("%s: %d %.100q", text, e.Status, e.Code)
+	case e.Status != 0:
+		return fmt.Sprintf("%s: %d %s without an OAuth error code", text, e.Status, http.StatusText(e.Status))
+	default:
+		return fmt.Sprintf("%s: %v", text, e.Err)
+	}
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Temporary reports whether the same request may succeed later with nothing
+// changed on this device: the network or a server was not there, the key's
+// device was busy or locked out, the server said so.
+func (e *Error) Temporary() bool {
+	switch {
+	case e.Status == http.StatusTooManyRequests || e.Status >= 500:
+		return true
+	case e.Status != 0:
+		return e.Code == "temporarily_unavailable" || e.Code == "server_error" || e.Code == "slow_down" || e.Code == "authorization_pending"
+	case errors.Is(e.Err, context.Canceled) || errors.Is(e.Err, ErrHeaderTooLarge):
+		return false
+	case errors.Is(e.Err, keystore.ErrUnavailable) || errors.Is(e.Err, keystore.ErrLockedOut) || errors.Is(e.Err, context.DeadlineExceeded):
+		return true
+	}
+	var cause interface{ Temporary() bool }
+	if errors.As(e.Err, &cause) && cause.Temporary() {
+		return true
+	}
+	return e.Step == string(stepSend) || e.Step == string(stepChallenge)
+}
+
+func (t *Transport) fail(s *server, send int, at step, err error) error {
+	return &Error{Issuer: s.issuer, Thumbprint: t.thumbprint, Step: string(at), Send: send, Err: err}
+}

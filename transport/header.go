@@ -1,0 +1,70 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// Servers limit a request's header: 8 kB is typical, 16 kB the most that is
+// common, and some answer what is longer with an empty 431 (draft, "HTTP Header
+// Size").
+const (
+	headerWarning = 8 << 10  // bytes
+	headerLimit   = 16 << 10 // bytes
+)
+
+// ErrHeaderTooLarge: the request's header would have more than 16 kB, which
+// servers refuse without saying why. Nothing was sent. Usually a certificate
+// chain in the attestation is the cause: its attester can give a "kid" instead.
+var ErrHeaderTooLarge = errors.New("transport: request header too large")
+
+func (t *Transport) checkHeaderSize(ctx context.Context, s *server, h http.Header) error {
+	total, parts := 0, ""
+	for name, values := range h {
+		size := 0
+		for _, value := range values {
+			size += len(name) + len(": \r\n") + len(value)
+		}
+		total += size
+		if isOneOf(name, credentials) || isOneOf(name, []string{HeaderDPoP}) {
+			parts += fmt.Sprintf(", %s %d", name, size)
+		}
+	}
+	if total > headerLimit {
+		return fmt.Errorf("%w: %d bytes, limit %d%s", ErrHeaderTooLarge, total, headerLimit, parts)
+	}
+	if total > headerWarning {
+		t.log.WarnContext(ctx, "transport: request header is larger than many servers take", "issuer", s.issuer, "bytes", total, "parts", strings.TrimPrefix(parts, ", "))
+	}
+	return nil
+}
+
+// credentials are the header fields that only this package may set.
+var credentials = []string{HeaderAttestation, HeaderAttestationPoP}
+
+// remove deletes header fields, in whatever case the caller has put their names
+// into the map.
+func remove(h http.Header, names ...string) {
+	for name := range h {
+		if isOneOf(name, names) {
+			delete(h, name)
+		}
+	}
+}
+
+func hasCredentials(h http.Header) bool {
+	for name := range h {
+		if isOneOf(name, credentials) {
+			return true
+		}
+	}
+	return false
+}
+
+func isOneOf(name string, names []string) bool {
+	return slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, name) })
+}

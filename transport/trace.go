@@ -1,0 +1,54 @@
+package transport
+
+import (
+	"context"
+	"time"
+)
+
+// Trace is a set of functions that are called as a request is authenticated, in
+// the manner of net/http/httptrace: for metrics, or for spans. Any of them may
+// be nil. They are called on the request's goroutine, or, for work that several
+// requests wait for, on another one; ctx has the values of the (first)
+// request's context. They must not block.
+type Trace struct {
+	// Challenge is called after the challenge endpoint was asked.
+	Challenge func(ctx context.Context, e TraceEvent)
+	// Signature is called after a PoP JWT or DPoP proof was signed; the time
+	// spent waiting for the key's turn is not in it.
+	Signature func(ctx context.Context, e TraceEvent)
+	// Request is called after each send of an authenticated request, when the
+	// header of its response has come.
+	Request func(ctx context.Context, e TraceEvent)
+	// Renewal is called after the attester was asked for an attestation. It is
+	// package client that asks.
+	Renewal func(ctx context.Context, e TraceEvent)
+}
+
+// TraceEvent is one thing that took time.
+type TraceEvent struct {
+	Start    time.Time // by the process's clock, monotonic
+	Duration time.Duration
+	Issuer   string // of the server; "" for signatures and renewals
+	Send     int    // which send of the request, from 1; 0 where that has no meaning
+	Status   int    // HTTP status of the response; 0 without one
+	Code     string // OAuth error code that the server asks to send again with
+	Err      error
+}
+
+func (t *Trace) signature(ctx context.Context, start time.Time, err *error) {
+	if t != nil && t.Signature != nil {
+		t.Signature(ctx, TraceEvent{Start: start, Duration: time.Since(start), Err: *err})
+	}
+}
+
+func (t *Trace) challenge(ctx context.Context, start time.Time, issuer string, err *error) {
+	if t != nil && t.Challenge != nil {
+		t.Challenge(ctx, TraceEvent{Start: start, Duration: time.Since(start), Issuer: issuer, Err: *err})
+	}
+}
+
+func (t *Trace) request(ctx context.Context, e TraceEvent) {
+	if t != nil && t.Request != nil {
+		t.Request(ctx, e)
+	}
+}

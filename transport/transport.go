@@ -1,0 +1,212 @@
+// Package transport authenticates HTTP requests with OAuth 2.0
+// Attestation-Based Client Authentication: it is the [http.RoundTripper] that
+// adds a Client Attestation and a proof of possession (PoP JWT) to each request
+// to an authorization server (draft-ietf-oauth-attestation-based-client-auth-11).
+//
+// Most programs use package client, which finds the endpoints, gets the
+// attestation and hands out an *http.Client with this transport inside. Use
+// this package directly when you have those yourself.
+//
+// # What it does with a request
+//
+// A POST to one of the configured endpoints gets, for each time it is sent:
+//
+//   - the Client Attestation of the [AttestationSource];
+//   - the most recent challenge of the server, from whichever response it came,
+//     or one from the challenge endpoint if none is at hand;
+//   - a PoP JWT over it, signed by the Client Instance Key, with its own jti.
+//
+// With [MethodDPoP] a DPoP proof by the Client Instance Key takes the place of
+// challenge and PoP JWT; with Config.DPoPKey a proof goes beside them.
+//
+// If the server asks for another challenge, for a fresh attestation or for
+// another DPoP nonce, the request is sent once more for each, provided its body can be repeated
+// (http.NewRequest sees to that for the usual body types). All other answers
+// are returned as they are.
+//
+// Every other request passes through untouched, except that header fields of
+// the two names that belong to this package are removed.
+//
+// # Redirects
+//
+// net/http forwards custom header fields to any host on a redirect. Credentials
+// are therefore set only here, on a copy of the request, and a redirect away
+// from an authenticated request is refused with [ErrRedirect].
+//
+// A RoundTripper should not handle authentication, says net/http. This one
+// does, knowingly: a PoP is one per HTTP request, and only here is each request
+// seen.
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/instancekey/instancekey/keystore"
+)
+
+// An AttestationSource gives the Client Attestation JWT for the Transport's key.
+// It is safe for concurrent use.
+type AttestationSource interface {
+	// Attestation returns an attestation that can be sent now. rejected is the
+	// one that the server has just refused as not fresh enough; then the
+	// result is another one. It is "" otherwise. Attestation returns soon
+	// after ctx ends.
+	Attestation(ctx context.Context, rejected string) (string, error)
+}
+
+// Config configures a Transport. It is copied by New.
+type Config struct {
+	// Key is the Client Instance Key: it signs the PoP JWTs. Required.
+	Key keystore.Key
+
+	// Attestations gives the Client Attestation for Key. Required.
+	Attestations AttestationSource
+
+	// Servers are the authorization servers to authenticate to. With none,
+	// every request passes through.
+	Servers []Server
+
+	// DPoPKey signs DPoP proofs (RFC 9449) beside the PoP JWTs, so that tokens
+	// are bound to it. It may be Key, or, so that not each use of a token costs
+	// a signature of slow hardware, another one. Nil means no DPoP beside the
+	// PoP JWT. Servers with MethodDPoP get proofs by Key in any case.
+	DPoPKey keystore.Key
+
+	// ClientID is the OAuth client_id. Only ProfileOpenID4VCI needs it.
+	ClientID string
+
+	// Base sends the requests. Nil means http.DefaultTransport.
+	Base http.RoundTripper
+
+	// Logger gets what an operator may want to see; never a credential. Nil
+	// means that nothing is logged.
+	Logger *slog.Logger
+
+	// Trace is told what takes time. Nil means nobody is.
+	Trace *Trace
+
+	// Clock gives the time for "iat". Nil means time.Now.
+	Clock func() time.Time
+}
+
+// A Transport is an http.RoundTripper; see the package documentation. It is
+// safe for concurrent use.
+type Transport struct {
+	servers      []*server
+	attestations AttestationSource
+	instance     *signer // with the Client Instance Key
+	dpop         *signer // for proofs beside the PoP JWT; nil: none
+	thumbprint   string
+	clientID     string
+	base         http.RoundTripper
+	log          *slog.Logger
+	trace        *Trace
+	now          func() time.Time
+}
+
+// New checks cfg and returns a Transport for it. It sends nothing.
+func New(cfg Config) (*Transport, error) {
+	if cfg.Key == nil {
+		return nil, errors.New("transport: no key")
+	}
+	if cfg.Attestations == nil {
+		return nil, errors.New("transport: no attestation source")
+	}
+	thumbprint, err := keystore.Thumbprint(cfg.Key.Public())
+	if err != nil {
+		return nil, fmt.Errorf("transport: key: %w", err)
+	}
+	if err := checkAlgorithm(cfg.Key); err != nil {
+		return nil, err
+	}
+	t := &Transport{
+		attestations: cfg.Attestations,
+		thumbprint:   thumbprint,
+		clientID:     cfg.ClientID,
+		trace:        cfg.Trace,
+		base:         cfg.Base,
+		log:          cfg.Logger,
+		now:          cfg.Clock,
+	}
+	if t.base == nil {
+		t.base = http.DefaultTransport
+	}
+	if t.log == nil {
+		t.log = slog.New(slog.DiscardHandler)
+	}
+	if t.now == nil {
+		t.now = time.Now
+	}
+	t.instance = newSigner(cfg.Key, t.now, t.trace)
+	if cfg.DPoPKey != nil {
+		other, err := keystore.Thumbprint(cfg.DPoPKey.Public())
+		if err != nil {
+			return nil, fmt.Errorf("transport: DPoP key: %w", err)
+		}
+		if err := checkAlgorithm(cfg.DPoPKey); err != nil {
+			return nil, err
+		}
+		if t.dpop = t.instance; other != thumbprint {
+			t.dpop = newSigner(cfg.DPoPKey, t.now, t.trace)
+		}
+	}
+	for _, s := range cfg.Servers {
+		if s.Profile == ProfileOpenID4VCI && cfg.ClientID == "" {
+			return nil, errors.New("transport: profile oid4vci-1 needs the client_id")
+		}
+		checked, err := t.newServer(s)
+		if err != nil {
+			return nil, err
+		}
+		t.servers = append(t.servers, checked)
+	}
+	return t, nil
+}
+
+// checkAlgorithm refuses a key that does not sign with an asymmetric algorithm
+// (draft, "Client Attestation PoP JWT").
+func checkAlgorithm(key keystore.Key) error {
+	if alg := key.Algorithm(); alg == "" || alg == "none" || strings.HasPrefix(alg, "HS") {
+		return fmt.Errorf("transport: a key with algorithm %.20q cannot prove possession: it must be an asymmetric one", alg)
+	}
+	return nil
+}
+
+// RoundTrip implements http.RoundTripper. Errors are of type *[Error], or match
+// [ErrRedirect], or, for requests that pass through, are those of the base
+// transport.
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	s := t.server(req)
+	if req.Response != nil && (s != nil || t.isRedirected(req)) {
+		closeBody(req)
+		return nil, ErrRedirect
+	}
+	if s == nil {
+		return t.passThrough(req)
+	}
+	return t.authenticate(req, s)
+}
+
+// isRedirected reports whether req is what a redirect has made of an
+// authenticated request. Such a request is never sent, so one step back is
+// enough.
+func (t *Transport) isRedirected(req *http.Request) bool {
+	return req.Response.Request != nil && t.server(req.Response.Request) != nil
+}
+
+func (t *Transport) passThrough(req *http.Request) (*http.Response, error) {
+	if req.Method == http.MethodPost && t.sharesOrigin(req.URL) {
+		t.log.WarnContext(req.Context(), "transport: POST to the issuer's origin is not authenticated: no endpoint has this URL", "path", req.URL.Path)
+	}
+	if hasCredentials(req.Header) {
+		req = req.Clone(req.Context())
+		remove(req.Header, credentials...)
+	}
+	return t.base.RoundTrip(req)
+}
