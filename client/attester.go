@@ -1,0 +1,62 @@
+package client
+
+import (
+	"context"
+	"errors"
+
+	"github.com/instancekey/instancekey/keystore"
+)
+
+// An Attester gets the Client Attestation JWT for a Client Instance Key, in
+// whatever way a vendor's Client Attester works: steps (b), (c) and (d), or (f).
+// The draft leaves that way open ("Introduction"), so this interface is the
+// place to bring your own; [HTTPAttester], [PushAttester] and [SelfAttester]
+// come with this package.
+//
+// Attest is called when an attestation is missing, about to expire, or was
+// refused by a server as not fresh enough, never twice at the same time by one
+// Client. It returns the JWT in compact form. The Client checks it before it is
+// used. Attest returns soon after ctx ends.
+//
+// Errors match [ErrAttestationRefused] if asking again will not help, and
+// [ErrAttesterUnavailable] if it may: then an attestation that is still valid
+// stays in use.
+type Attester interface {
+	Attest(ctx context.Context, req AttestRequest) (attestation string, err error)
+}
+
+// AttestRequest says what the attestation is for.
+type AttestRequest struct {
+	// ClientID is the OAuth client_id: the attestation's "sub".
+	ClientID string
+	// Key is the Client Instance Key: its public half is the attestation's
+	// "cnf", and it can sign what the Client Attester wants signed.
+	Key keystore.Key
+	// Rejected is the attestation that a server refused as not fresh enough;
+	// "" if none was. The same one again will not do.
+	Rejected string
+	// SigningAlgs is what the server's metadata lists for the signature of
+	// attestations, as JWS algorithm names. Empty means any.
+	SigningAlgs []string
+	// Issuer is the authorization server's issuer identifier, for attesters
+	// that run inside this instance. A remote attester is never told it: it
+	// would learn which servers an instance uses (draft, "Privacy
+	// Considerations").
+	Issuer string
+}
+
+// What an Attester's failure means for the Client.
+var (
+	// ErrAttestationRefused: the Client Attester knows this instance and will
+	// not attest it. The Client stops using the attestation it may still have.
+	ErrAttestationRefused = errors.New("client: the attester refuses to attest this instance")
+
+	// ErrAttesterUnavailable: the Client Attester cannot be asked now. The
+	// Client keeps using the attestation it has while that is valid.
+	ErrAttesterUnavailable = errors.New("client: the attester is unavailable")
+
+	// ErrInvalidAttestation: what the Attester gave cannot be used: not a
+	// Client Attestation JWT, expired, for another client or another key. It
+	// is found before anything is sent to a server.
+	ErrInvalidAttestation = errors.New("client: invalid attestation")
+)

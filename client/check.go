@@ -1,0 +1,112 @@
+package client
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/instancekey/instancekey/keystore"
+)
+
+const (
+	typeAttestation = "oauth-client-attestation+jwt"
+
+	// maxAttestation bounds what is parsed, in bytes. Servers take about 8 to
+	// 16 kB of header fields in all.
+	maxAttestation = 32 << 10
+)
+
+// knownAlgs are the algorithms a Client Attestation may be signed (or, says the
+// draft, MACed) with without the server's metadata naming them. The client
+// verifies none of them; "none" is not among them.
+var knownAlgs = []jose.SignatureAlgorithm{
+	jose.ES256, jose.ES384, jose.ES512, jose.EdDSA, "Ed25519", "ML-DSA-44", "ML-DSA-65", "ML-DSA-87",
+	jose.PS256, jose.PS384, jose.PS512, jose.RS256, jose.RS384, jose.RS512,
+	jose.HS256, jose.HS384, jose.HS512,
+}
+
+// attestation is a Client Attestation JWT that has passed the local checks.
+type attestation struct {
+	raw       string
+	expiry    time.Time
+	renewFrom time.Time // when to begin to look for the next one
+}
+
+// checkAttestation reads a Client Attestation JWT as far as a client can: it
+// may be MACed, so its signature is the server's business. What is checked here
+// catches the usual mistakes of set-up where they can still be explained (draft,
+// "Client Attestation JWT"): typ, sub, cnf, exp, and an algorithm that the server
+// accepts. Errors match ErrInvalidAttestation and do not quote the JWT.
+func checkAttestation(raw string, req AttestRequest, now time.Time) (*attestation, error) {
+	if len(raw) > maxAttestation {
+		return nil, fmt.Errorf("%w: %d bytes, more than %d", ErrInvalidAttestation, len(raw), maxAttestation)
+	}
+	allowed := knownAlgs
+	if len(req.SigningAlgs) > 0 {
+		allowed = nil
+		for _, alg := range req.SigningAlgs {
+			allowed = append(allowed, jose.SignatureAlgorithm(alg))
+		}
+	}
+	token, err := jwt.ParseSigned(raw, append(slices.Clone(allowed), knownAlgs...))
+	if err != nil || strings.ContainsAny(raw, "\r\n") { // Go's base64 reads over line ends, a header field must not have them
+		return nil, fmt.Errorf("%w: not a signed JWT in compact form", ErrInvalidAttestation)
+	}
+	header := token.Headers[0]
+	if !slices.Contains(allowed, jose.SignatureAlgorithm(header.Algorithm)) {
+		return nil, fmt.Errorf("%w: signed with %s, the server accepts %v", ErrInvalidAttestation, header.Algorithm, req.SigningAlgs)
+	}
+	if typ, _ := header.ExtraHeaders[jose.HeaderType].(string); typ != typeAttestation {
+		return nil, fmt.Errorf("%w: its typ is %.60q, not %q", ErrInvalidAttestation, typ, typeAttestation)
+	}
+
+	var claims struct {
+		Subject      string           `json:"sub"`
+		Expiry       *jwt.NumericDate `json:"exp"`
+		Confirmation struct {
+			JWK *jose.JSONWebKey `json:"jwk"`
+		} `json:"cnf"`
+	}
+	if err := token.UnsafeClaimsWithoutVerification(&claims); err != nil {
+		return nil, fmt.Errorf("%w: its claims cannot be read", ErrInvalidAttestation)
+	}
+	if claims.Subject != req.ClientID {
+		return nil, fmt.Errorf("%w: it is for client %.60q, this is %q", ErrInvalidAttestation, claims.Subject, req.ClientID)
+	}
+	if err := checkConfirmation(claims.Confirmation.JWK, req.Key); err != nil {
+		return nil, err
+	}
+	if claims.Expiry == nil {
+		return nil, fmt.Errorf("%w: it has no exp", ErrInvalidAttestation)
+	}
+	expiry := claims.Expiry.Time()
+	if !now.Before(expiry) {
+		return nil, fmt.Errorf("%w: it expired at %s, the clock says %s", ErrInvalidAttestation,
+			expiry.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	}
+	return &attestation{raw: raw, expiry: expiry, renewFrom: renewFrom(now, expiry)}, nil
+}
+
+// checkConfirmation compares keys by thumbprint: the members of a JWK that do
+// not make the key (use, kid, alg) are the attester's to choose.
+func checkConfirmation(jwk *jose.JSONWebKey, key keystore.Key) error {
+	if jwk == nil {
+		return fmt.Errorf("%w: it has no cnf.jwk", ErrInvalidAttestation)
+	}
+	theirs, err := keystore.Thumbprint(jwk.Key)
+	if err != nil {
+		return fmt.Errorf("%w: its cnf.jwk is not a public key", ErrInvalidAttestation)
+	}
+	ours, err := keystore.Thumbprint(key.Public())
+	if err != nil {
+		return err
+	}
+	if theirs != ours {
+		return fmt.Errorf("%w: it is for key %s, this instance has %s", ErrInvalidAttestation, theirs, ours)
+	}
+	return nil
+}

@@ -1,0 +1,170 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/go-jose/go-jose/v4/json"
+
+	"github.com/instancekey/instancekey/internal/endpoint"
+)
+
+// Metadata is what a Client uses of an authorization server's metadata (RFC
+// 8414, section 2; draft, "Authorization Server Metadata"). All URLs are https,
+// or http on a loopback host if the issuer is that too.
+type Metadata struct {
+	Issuer string `json:"issuer"`
+
+	AuthorizationEndpoint              string `json:"authorization_endpoint,omitempty"`
+	TokenEndpoint                      string `json:"token_endpoint,omitempty"`
+	PushedAuthorizationRequestEndpoint string `json:"pushed_authorization_request_endpoint,omitempty"`
+	DeviceAuthorizationEndpoint        string `json:"device_authorization_endpoint,omitempty"`
+	BackchannelAuthenticationEndpoint  string `json:"backchannel_authentication_endpoint,omitempty"`
+	IntrospectionEndpoint              string `json:"introspection_endpoint,omitempty"`
+	RevocationEndpoint                 string `json:"revocation_endpoint,omitempty"`
+	ChallengeEndpoint                  string `json:"challenge_endpoint,omitempty"`
+
+	TokenEndpointAuthMethods  []string `json:"token_endpoint_auth_methods_supported,omitempty"`
+	AttestationSigningAlgs    []string `json:"client_attestation_signing_alg_values_supported,omitempty"`
+	AttestationPoPSigningAlgs []string `json:"client_attestation_pop_signing_alg_values_supported,omitempty"`
+	PoPMethods                []string `json:"client_attestation_pop_methods_supported,omitempty"`
+	DPoPSigningAlgs           []string `json:"dpop_signing_alg_values_supported,omitempty"`
+}
+
+// ErrMetadata: the authorization server's metadata cannot be used. Nothing was
+// signed for or sent to that server but the requests for its metadata.
+var ErrMetadata = errors.New("client: authorization server metadata")
+
+const maxMetadata = 1 << 20 // bytes
+
+// errNoDocument: this well-known place has no metadata, the next one may.
+var errNoDocument = errors.New("not found")
+
+// discover fetches the metadata of an issuer from the place of RFC 8414, else
+// from that of OpenID Connect Discovery.
+func discover(ctx context.Context, base http.RoundTripper, issuer string) (*Metadata, error) {
+	u, err := endpoint.Parse(issuer)
+	if err != nil {
+		return nil, err
+	}
+	path := strings.TrimSuffix(u.EscapedPath(), "/")
+	origin := u.Scheme + "://" + u.Host
+	places := []string{
+		origin + "/.well-known/oauth-authorization-server" + path,
+		origin + path + "/.well-known/openid-configuration",
+	}
+	for _, place := range places {
+		metadata, err := fetchMetadata(ctx, base, place)
+		if errors.Is(err, errNoDocument) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w from %s: %w", ErrMetadata, place, err)
+		}
+		if err := metadata.check(issuer); err != nil {
+			return nil, fmt.Errorf("%w from %s: %w", ErrMetadata, place, err)
+		}
+		return metadata, nil
+	}
+	return nil, fmt.Errorf("%w: found neither at %s", ErrMetadata, strings.Join(places, " nor at "))
+}
+
+func fetchMetadata(ctx context.Context, base http.RoundTripper, place string) (*Metadata, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, place, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", "application/json")
+	// Not through an http.Client: it would follow redirects, and the issuer
+	// check is only worth something if the issuer itself has answered.
+	resp, err := base.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	switch resp.StatusCode {
+	case http.StatusOK:
+	case http.StatusNotFound:
+		return nil, errNoDocument
+	default:
+		return nil, fmt.Errorf("server answered %s", resp.Status)
+	}
+	content, err := io.ReadAll(io.LimitReader(resp.Body, maxMetadata+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(content) > maxMetadata {
+		return nil, fmt.Errorf("more than %d bytes", maxMetadata)
+	}
+	var metadata Metadata
+	if err := json.Unmarshal(content, &metadata); err != nil {
+		return nil, fmt.Errorf("not a usable JSON object: %w", err)
+	}
+	return &metadata, nil
+}
+
+// check refuses metadata that is not the issuer's own or would send
+// credentials to a place that must not have them.
+func (m *Metadata) check(issuer string) error {
+	if m.Issuer != issuer {
+		// RFC 8414, section 3.3: identical, also in a trailing slash.
+		return fmt.Errorf("it is for issuer %.200q, configured is %q: they must be identical", m.Issuer, issuer)
+	}
+	if m.TokenEndpoint == "" {
+		return errors.New("it has no token_endpoint")
+	}
+	secure := strings.HasPrefix(issuer, "https:")
+	for name, raw := range m.urls() {
+		if raw == "" {
+			continue
+		}
+		u, err := endpoint.Parse(raw)
+		if err == nil && secure && u.Scheme != "https" {
+			err = errors.New("is http, the issuer is https")
+		}
+		if err != nil {
+			return fmt.Errorf("its %s %w", name, err)
+		}
+	}
+	return nil
+}
+
+// urls returns every URL in the metadata by its name there.
+func (m *Metadata) urls() map[string]string {
+	urls := m.authenticated()
+	urls["authorization_endpoint"] = m.AuthorizationEndpoint
+	urls["challenge_endpoint"] = m.ChallengeEndpoint
+	return urls
+}
+
+// authenticated returns the endpoints that take client authentication.
+func (m *Metadata) authenticated() map[string]string {
+	return map[string]string{
+		"token_endpoint":                        m.TokenEndpoint,
+		"pushed_authorization_request_endpoint": m.PushedAuthorizationRequestEndpoint,
+		"device_authorization_endpoint":         m.DeviceAuthorizationEndpoint,
+		"backchannel_authentication_endpoint":   m.BackchannelAuthenticationEndpoint,
+		"introspection_endpoint":                m.IntrospectionEndpoint,
+		"revocation_endpoint":                   m.RevocationEndpoint,
+	}
+}
+
+// checkIssuer refuses what cannot be an issuer identifier (RFC 8414, section 2).
+func checkIssuer(issuer string) (*url.URL, error) {
+	if issuer == "" {
+		return nil, errors.New("client: no issuer")
+	}
+	u, err := endpoint.Parse(issuer)
+	if err != nil {
+		return nil, fmt.Errorf("client: issuer %w", err)
+	}
+	if u.RawQuery != "" || u.ForceQuery {
+		return nil, errors.New("client: issuer has a query")
+	}
+	return u, nil
+}

@@ -1,0 +1,68 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+)
+
+// PushAttester gives an attestation that the Client Attester has provisioned
+// beforehand, step (f). Exactly one of its fields is set.
+//
+// A Client with a PushAttester never creates a key: the attestation is for a
+// key that exists, and if it does not, New returns an error that matches
+// keystore.ErrNotFound.
+type PushAttester struct {
+	// Attestation is the Client Attestation JWT itself.
+	Attestation string
+	// File holds the JWT, alone on its line. It is read whenever an
+	// attestation is needed, so that whoever provisions can replace it (by
+	// renaming a new file over it) while the program runs.
+	File string
+}
+
+// Attest implements Attester. A file that cannot be read is
+// ErrAttesterUnavailable, and so is one that still holds the rejected
+// attestation: a newer one may come.
+func (p PushAttester) Attest(_ context.Context, req AttestRequest) (string, error) {
+	if (p.Attestation == "") == (p.File == "") {
+		return "", errors.New("client: PushAttester needs either Attestation or File")
+	}
+	attestation := p.Attestation
+	if p.File != "" {
+		content, err := readAttestation(p.File)
+		if err != nil {
+			return "", fmt.Errorf("%w: provisioned attestation: %w", ErrAttesterUnavailable, err)
+		}
+		attestation = content
+	}
+	attestation = strings.TrimSpace(attestation)
+	if attestation == req.Rejected {
+		return "", fmt.Errorf("%w: the server wants a fresher attestation than the provisioned one; provision a new one", ErrAttesterUnavailable)
+	}
+	return attestation, nil
+}
+
+func readAttestation(name string) (string, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	content, err := io.ReadAll(io.LimitReader(f, maxAttestation+1))
+	return string(content), err
+}
+
+// String keeps the attestation out of logs.
+func (p PushAttester) String() string {
+	if p.File != "" {
+		return "client.PushAttester{File: " + p.File + "}"
+	}
+	return "client.PushAttester{Attestation: redacted}"
+}
+
+// GoString is String.
+func (p PushAttester) GoString() string { return p.String() }

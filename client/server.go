@@ -1,0 +1,191 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"mime"
+	"net/http"
+	"reflect"
+	"strings"
+	"time"
+
+	"golang.org/x/oauth2"
+
+	"github.com/instancekey/instancekey/internal/endpoint"
+	"github.com/instancekey/instancekey/transport"
+)
+
+const (
+	// discoverTimeout bounds a metadata request, which several callers may
+	// wait for and which therefore ends with none of them.
+	discoverTimeout = 30 * time.Second
+
+	// metadataLifetime is how long metadata is used without asking again.
+	metadataLifetime = 24 * time.Hour
+
+	// metadataPause is how long metadata that could not be renewed is used on
+	// before the next try.
+	metadataPause = 5 * time.Minute
+)
+
+// server is the authorization server as its metadata describes it.
+type server struct {
+	metadata  *Metadata
+	tokenType string // that its tokens must have: "Bearer" or "DPoP"
+	transport *transport.Transport
+}
+
+// server returns the authorization server, after fetching its metadata if that
+// is missing or old.
+func (c *Client) server(ctx context.Context) (*server, error) {
+	if err := c.ctx.Err(); err != nil {
+		return nil, ErrClosed
+	}
+	if s, fresh := c.known(); fresh {
+		return s, nil
+	}
+	discovered := c.flight.DoChan("metadata", func() (any, error) {
+		ctx, cancel := c.detach(ctx, discoverTimeout)
+		defer cancel()
+		return c.discover(ctx)
+	})
+	select {
+	case <-ctx.Done():
+		return nil, fmt.Errorf("client: metadata: %w", ctx.Err())
+	case result := <-discovered:
+		if result.Err != nil {
+			return nil, result.Err
+		}
+		return result.Val.(*server), nil
+	}
+}
+
+// known returns the server as far as it is known, and whether that is enough.
+func (c *Client) known() (s *server, fresh bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.current, c.current != nil && (c.metadataFrom.IsZero() || c.now().Sub(c.metadataFrom) < metadataLifetime)
+}
+
+func (c *Client) discover(ctx context.Context) (*server, error) {
+	old, fresh := c.known()
+	if fresh {
+		return old, nil // another caller's request was just before ours
+	}
+	from := c.now()
+	metadata, err := discover(ctx, c.base, c.issuer)
+	switch {
+	case err != nil && old == nil:
+		return nil, err
+	case err != nil:
+		c.log.WarnContext(ctx, "client: metadata not renewed, the old is used on", "issuer", c.issuer, "error", err)
+		from = from.Add(metadataPause - metadataLifetime)
+	case old == nil || !reflect.DeepEqual(old.metadata, metadata):
+		if old, err = c.newServer(metadata); err != nil {
+			return nil, err
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.current, c.metadataFrom = old, from
+	return old, nil
+}
+
+// newServer makes the transport for checked metadata.
+func (c *Client) newServer(metadata *Metadata) (*server, error) {
+	method, err := metadata.method(c.method)
+	if err != nil {
+		return nil, err
+	}
+	if err := metadata.checkAlgorithms(method, c.key, c.dpopKey); err != nil {
+		return nil, err
+	}
+	var endpoints []string
+	for _, url := range metadata.authenticated() {
+		if url != "" {
+			endpoints = append(endpoints, url)
+		}
+	}
+	t, err := transport.New(transport.Config{
+		Key:          c.key,
+		DPoPKey:      c.dpopKey,
+		ClientID:     c.clientID,
+		Attestations: issuerAttestations{c.attestations, metadata.AttestationSigningAlgs},
+		Servers: []transport.Server{{
+			Issuer:            metadata.Issuer,
+			Endpoints:         endpoints,
+			ChallengeEndpoint: metadata.ChallengeEndpoint,
+			Method:            method,
+			Profile:           c.profile,
+			DPoPEndpoints:     []string{metadata.TokenEndpoint, metadata.PushedAuthorizationRequestEndpoint},
+		}},
+		Base:   c.base,
+		Logger: c.log,
+		Trace:  c.trace,
+		Clock:  c.now,
+	})
+	if err != nil {
+		return nil, err
+	}
+	tokenType := "Bearer"
+	if method == transport.MethodDPoP || c.dpopKey != nil {
+		tokenType = "DPoP"
+	}
+	return &server{metadata, tokenType, t}, nil
+}
+
+// checkType refuses a token that is not bound as asked. A server that answers a
+// DPoP proof with a bearer token has taken the binding away.
+func (s *server) checkType(token *oauth2.Token) error {
+	if !strings.EqualFold(token.TokenType, s.tokenType) {
+		return fmt.Errorf("%w: %.40q, not %s", ErrTokenType, token.TokenType, s.tokenType)
+	}
+	return nil
+}
+
+// roundTripper finds the server before the first request that may be for it.
+type roundTripper struct{ client *Client }
+
+func (r roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
+	c := r.client
+	s, fresh := c.known()
+	if !fresh && c.mayBeEndpoint(req) {
+		found, err := c.server(req.Context())
+		if err != nil && endpoint.Origin(req.URL) == c.origin {
+			if req.Body != nil {
+				req.Body.Close()
+			}
+			return nil, err
+		}
+		s = found
+	}
+	if s == nil {
+		return c.bystander.RoundTrip(req)
+	}
+	return s.transport.RoundTrip(req)
+}
+
+// mayBeEndpoint reports whether a request looks like one that a client
+// authenticates with. Only such a request is worth asking for metadata: a
+// program may send everything it sends through this client.
+func (c *Client) mayBeEndpoint(req *http.Request) bool {
+	mediaType, _, _ := mime.ParseMediaType(req.Header.Get("Content-Type"))
+	return req.Method == http.MethodPost && req.URL != nil && mediaType == "application/x-www-form-urlencoded"
+}
+
+// Endpoint returns the server's endpoints for golang.org/x/oauth2, from its
+// metadata, which is fetched if need be. AuthStyle is AuthStyleInParams, which
+// sends client_id in the body and nothing else: the client authenticates in the
+// header fields that HTTPClient adds.
+func (c *Client) Endpoint(ctx context.Context) (oauth2.Endpoint, error) {
+	s, err := c.server(ctx)
+	if err != nil {
+		return oauth2.Endpoint{}, err
+	}
+	return oauth2.Endpoint{
+		AuthURL:       s.metadata.AuthorizationEndpoint,
+		DeviceAuthURL: s.metadata.DeviceAuthorizationEndpoint,
+		TokenURL:      s.metadata.TokenEndpoint,
+		AuthStyle:     oauth2.AuthStyleInParams,
+	}, nil
+}

@@ -1,0 +1,119 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/oauth2"
+	"golang.org/x/oauth2/clientcredentials"
+
+	"github.com/instancekey/instancekey/transport"
+)
+
+// ErrTokenType: the server issued a token of another type than was asked for: a
+// bearer token although a DPoP proof was sent, or a DPoP-bound one without (RFC
+// 9449, section 5). The token is dropped.
+var ErrTokenType = errors.New("client: token has an unexpected token_type")
+
+// tokenTimeout bounds a token request, which several callers may wait for and
+// which therefore ends with none of them.
+const tokenTimeout = 2 * time.Minute
+
+// Token returns an access token by the client credentials grant (RFC 6749,
+// section 4.4) with these scopes. A token is kept until shortly before it
+// expires; callers that come at the same time share one grant. A caller's
+// context ends only that caller's wait.
+//
+// For other grants use golang.org/x/oauth2 with [Client.Endpoint] and
+// [Client.HTTPClient].
+//
+// Errors are of type *[transport.Error], a refusal of the server also of type
+// *[oauth2.RetrieveError]; or they match [ErrMetadata], [ErrTokenType],
+// [ErrClosed] or ctx.Err().
+func (c *Client) Token(ctx context.Context, scopes ...string) (*oauth2.Token, error) {
+	if err := c.ctx.Err(); err != nil {
+		return nil, ErrClosed
+	}
+	scopes = slices.Clone(scopes)
+	slices.Sort(scopes)
+	key := strings.Join(slices.Compact(scopes), " ")
+
+	if token := c.cachedToken(key); token != nil {
+		return token, nil
+	}
+	granted := c.flight.DoChan("token "+key, func() (any, error) {
+		if token := c.cachedToken(key); token != nil {
+			return token, nil
+		}
+		ctx, cancel := c.detach(ctx, tokenTimeout)
+		defer cancel()
+		return c.grant(ctx, key, scopes)
+	})
+	select {
+	case <-ctx.Done():
+		return nil, fmt.Errorf("client: token: %w", ctx.Err())
+	case result := <-granted:
+		if result.Err != nil {
+			return nil, result.Err
+		}
+		token := *result.Val.(*oauth2.Token) // callers may change theirs
+		return &token, nil
+	}
+}
+
+func (c *Client) cachedToken(key string) *oauth2.Token {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if token := c.tokens[key]; token.Valid() {
+		copied := *token
+		return &copied
+	}
+	return nil
+}
+
+func (c *Client) grant(ctx context.Context, key string, scopes []string) (*oauth2.Token, error) {
+	s, err := c.server(ctx)
+	if err != nil {
+		return nil, err
+	}
+	config := clientcredentials.Config{
+		ClientID:  c.clientID,
+		TokenURL:  s.metadata.TokenEndpoint,
+		AuthStyle: oauth2.AuthStyleInParams,
+		Scopes:    scopes,
+	}
+	token, err := config.Token(context.WithValue(ctx, oauth2.HTTPClient, c.HTTPClient()))
+	if err != nil {
+		return nil, c.tokenError(err)
+	}
+	if err := s.checkType(token); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tokens[key] = token
+	return token, nil
+}
+
+// tokenError turns a server's refusal into the error type of this module, which
+// tells more of the request and nothing of what a server may have sent instead
+// of an OAuth error, a proxy's page for example.
+func (c *Client) tokenError(err error) error {
+	var refusal *oauth2.RetrieveError
+	if errors.As(err, &refusal) && refusal.Response != nil {
+		err = &transport.Error{
+			Issuer:     c.issuer,
+			Thumbprint: c.thumbprint,
+			Step:       "answer",
+			Send:       transport.Sends(refusal.Response),
+			Status:     refusal.Response.StatusCode,
+			Code:       refusal.ErrorCode,
+			Err:        refusal,
+		}
+	}
+	return fmt.Errorf("client: token: %w", err)
+}
