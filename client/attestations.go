@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/singleflight"
+
+	"github.com/instancekey/instancekey/transport"
 )
 
 const (
@@ -29,8 +31,11 @@ type attestations struct {
 	attester Attester
 	request  AttestRequest // what is the same for every call
 	detach   func(context.Context, time.Duration) (context.Context, context.CancelFunc)
+	cache    Cache  // nil: none
+	cacheKey string // names the key of request
 	now      func() time.Time
 	log      *slog.Logger
+	trace    *transport.Trace
 
 	flight singleflight.Group
 
@@ -38,6 +43,7 @@ type attestations struct {
 	current *attestation
 	refused error     // an ErrAttestationRefused that counts until retryAt
 	retryAt time.Time // no renewal before
+	cached  bool      // the cache has been looked into
 }
 
 // get returns an attestation that is valid now and is not rejected.
@@ -79,24 +85,21 @@ func (a *attestations) get(ctx context.Context, rejected string, signingAlgs []s
 	}
 }
 
-// renew asks the Attester, unless somebody else's renewal has just brought what
-// is needed.
+// renew asks the Attester, unless somebody else's renewal, or one before the
+// last restart, has brought what is needed.
 func (a *attestations) renew(ctx context.Context, rejected string, signingAlgs []string) (string, error) {
+	request := a.request
+	request.Rejected, request.SigningAlgs = rejected, signingAlgs
+
+	a.restore(ctx, request)
 	a.mu.Lock()
 	current := a.current
 	a.mu.Unlock()
-	if now := a.now(); current != nil && current.raw != rejected && now.Before(current.renewFrom) {
+	if current != nil && current.raw != rejected && a.now().Before(current.renewFrom) {
 		return current.raw, nil
 	}
 
-	request := a.request
-	request.Rejected, request.SigningAlgs = rejected, signingAlgs
-	raw, err := a.attester.Attest(ctx, request)
-	var next *attestation
-	if err == nil {
-		next, err = checkAttestation(raw, request, a.now())
-	}
-
+	next, err := a.ask(ctx, request)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err != nil {
@@ -110,6 +113,53 @@ func (a *attestations) renew(ctx context.Context, rejected string, signingAlgs [
 	a.current, a.refused, a.retryAt = next, nil, time.Time{}
 	a.log.DebugContext(ctx, "client: new attestation", "client_id", a.request.ClientID, "expiry", next.expiry)
 	return next.raw, nil
+}
+
+// ask gets an attestation from the Attester, checks it and puts it into the
+// cache.
+func (a *attestations) ask(ctx context.Context, request AttestRequest) (next *attestation, err error) {
+	event := transport.TraceEvent{Start: time.Now()}
+	raw, err := a.attester.Attest(ctx, request)
+	if err == nil {
+		next, err = checkAttestation(raw, request, a.now())
+	}
+	if event.Duration, event.Err = time.Since(event.Start), err; a.trace != nil && a.trace.Renewal != nil {
+		a.trace.Renewal(ctx, event)
+	}
+	if err != nil || a.cache == nil {
+		return next, err
+	}
+	if err := a.cache.Put(ctx, a.cacheKey, []byte(raw)); err != nil {
+		a.log.WarnContext(ctx, "client: attestation not cached, the next start will ask the attester again", "error", err)
+	}
+	return next, nil
+}
+
+// restore looks into the cache, once. What is there counts only if it passes
+// the checks for this key and client.
+func (a *attestations) restore(ctx context.Context, request AttestRequest) {
+	a.mu.Lock()
+	looked := a.cached
+	a.cached = true
+	a.mu.Unlock()
+	if looked || a.cache == nil {
+		return
+	}
+	raw, err := a.cache.Get(ctx, a.cacheKey)
+	if errors.Is(err, ErrCacheMiss) {
+		return
+	}
+	var cached *attestation
+	if err == nil {
+		cached, err = checkAttestation(string(raw), request, a.now())
+	}
+	if err != nil {
+		a.log.InfoContext(ctx, "client: cached attestation not used", "error", err)
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.current = cached
 }
 
 // renewFrom returns when to begin to renew an attestation received now: after

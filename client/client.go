@@ -52,6 +52,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 
@@ -91,6 +92,10 @@ type Config struct {
 
 	// Attester gets the Client Attestation for the key. Required.
 	Attester Attester
+
+	// Cache keeps the attestation over restarts, so that a restart needs no
+	// attester. Nil means memory only; DirCache is a folder.
+	Cache Cache
 
 	// Method is how the client authenticates: the one it is registered for at
 	// the server. Empty means the PoP JWT if the metadata offers it or does
@@ -157,24 +162,9 @@ type Client struct {
 // a Client. It sends nothing and does not keep ctx. Errors of the key match the
 // sentinels of package keystore.
 func New(ctx context.Context, cfg Config) (*Client, error) {
-	issuer, err := checkIssuer(cfg.Issuer)
+	issuer, err := cfg.check()
 	if err != nil {
 		return nil, err
-	}
-	switch {
-	case cfg.ClientID == "":
-		return nil, errors.New("client: no client_id")
-	case cfg.Attester == nil:
-		return nil, errors.New("client: no attester")
-	case cfg.Key == nil && cfg.Store == nil:
-		return nil, errors.New("client: no key store and no key")
-	case cfg.Key != nil && (cfg.Store != nil || cfg.KeyName != ""):
-		return nil, errors.New("client: both a key and a key store or key name")
-	}
-	if cfg.Metadata != nil {
-		if err := cfg.Metadata.check(cfg.Issuer); err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrMetadata, err)
-		}
 	}
 	c := &Client{
 		issuer:   cfg.Issuer,
@@ -210,8 +200,11 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 		attester: cfg.Attester,
 		request:  AttestRequest{ClientID: cfg.ClientID, Key: c.key, Issuer: cfg.Issuer},
 		detach:   c.detach,
+		cache:    cfg.Cache,
+		cacheKey: "attestation-" + c.thumbprint,
 		now:      c.now,
 		log:      c.log,
+		trace:    c.trace,
 	}
 	if c.bystander, err = transport.New(transport.Config{Key: c.key, Attestations: issuerAttestations{attestations: c.attestations}, Base: c.base}); err != nil {
 		return nil, err
@@ -224,6 +217,37 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 	}
 	c.ctx, c.close = context.WithCancel(context.Background())
 	return c, nil
+}
+
+// check finds what is wrong with cfg before a key is made for it.
+func (cfg *Config) check() (issuer *url.URL, err error) {
+	if issuer, err = checkIssuer(cfg.Issuer); err != nil {
+		return nil, err
+	}
+	switch {
+	case cfg.ClientID == "":
+		return nil, errors.New("client: no client_id")
+	case cfg.Attester == nil:
+		return nil, errors.New("client: no attester")
+	case cfg.Key == nil && cfg.Store == nil:
+		return nil, errors.New("client: no key store and no key")
+	case cfg.Key != nil && (cfg.Store != nil || cfg.KeyName != ""):
+		return nil, errors.New("client: both a key and a key store or key name")
+	case !cfg.Method.Known():
+		return nil, fmt.Errorf("client: unknown method %.60q", cfg.Method)
+	case !cfg.Profile.Known():
+		return nil, fmt.Errorf("client: unknown profile %.60q", cfg.Profile)
+	case cfg.DPoP < DPoPOff || cfg.DPoP > DPoPInstanceKey:
+		return nil, fmt.Errorf("client: unknown DPoP setting %d", cfg.DPoP)
+	}
+	if cfg.Metadata == nil {
+		return issuer, nil
+	}
+	if err := cfg.Metadata.check(cfg.Issuer); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMetadata, err)
+	}
+	_, err = cfg.Metadata.method(cfg.Method)
+	return issuer, err
 }
 
 func openKey(ctx context.Context, cfg Config) (keystore.Key, error) {

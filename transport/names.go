@@ -35,6 +35,9 @@ const (
 	MethodDPoP Method = "attest_jwt_client_auth_dpop"
 )
 
+// Known reports whether m is one of the constants, or empty.
+func (m Method) Known() bool { return m == "" || m == MethodPoP || m == MethodDPoP }
+
 // A Profile is the form of the draft that a server speaks. Forms are not told
 // apart by trial: the caller says which it is.
 type Profile string
@@ -54,3 +57,8 @@ const (
 	// error_description, where some of its servers put them.
 	ProfileOpenID4VCI Profile = "oid4vci-1"
 )
+
+// Known reports whether p is one of the constants, or empty.
+func (p Profile) Known() bool {
+	return p == "" || p == ProfileDraft12 || p == ProfileDraft10 || p == ProfileOpenID4VCI
+}

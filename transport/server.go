@@ -70,10 +70,10 @@ func (t *Transport) newServer(s Server) (*server, error) {
 		locations:  make(map[string]bool, len(s.Endpoints)),
 		challenges: &challenges{now: t.now},
 	}
-	if out.method != MethodPoP && out.method != MethodDPoP {
+	if !s.Method.Known() {
 		return nil, fmt.Errorf("transport: unknown method %.60q", s.Method)
 	}
-	if out.profile != ProfileDraft12 && out.profile != ProfileDraft10 && out.profile != ProfileOpenID4VCI {
+	if !s.Profile.Known() {
 		return nil, fmt.Errorf("transport: unknown profile %.60q", s.Profile)
 	}
 	for _, raw := range s.Endpoints {

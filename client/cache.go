@@ -1,0 +1,87 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/instancekey/instancekey/internal/privatefile"
+	"github.com/instancekey/instancekey/keystore"
+)
+
+// A Cache keeps Client Attestations over restarts, so that a device that
+// reboots need not ask its attester first. What comes out of it is checked like
+// what comes from an Attester: a damaged or foreign entry is as good as none.
+//
+// Keys are valid by keystore.CheckName. Implementations are safe for concurrent
+// use.
+type Cache interface {
+	// Get returns the data stored under key, or an error that matches
+	// ErrCacheMiss.
+	Get(ctx context.Context, key string) ([]byte, error)
+	// Put stores data under key, replacing what was there.
+	Put(ctx context.Context, key string, data []byte) error
+	// Delete removes what is stored under key. A missing key is no error.
+	Delete(ctx context.Context, key string) error
+}
+
+// ErrCacheMiss is returned by Cache.Get if there is nothing under the key.
+var ErrCacheMiss = errors.New("client: not in the cache")
+
+// DirCache is a Cache in a folder, which is made, with mode 0700, when first
+// needed. Files have mode 0600 and are replaced atomically.
+type DirCache string
+
+// Get implements Cache. Errors other than ErrCacheMiss are those of the file
+// system.
+func (d DirCache) Get(_ context.Context, key string) ([]byte, error) {
+	path, err := d.path(key)
+	if err != nil {
+		return nil, err
+	}
+	data, err := privatefile.Read(path, maxAttestation)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %w", ErrCacheMiss, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("client: cache: %w", err)
+	}
+	return data, nil
+}
+
+// Put implements Cache.
+func (d DirCache) Put(_ context.Context, key string, data []byte) error {
+	path, err := d.path(key)
+	if err != nil {
+		return err
+	}
+	if err := privatefile.MakeDir(string(d)); err != nil {
+		return fmt.Errorf("client: cache: %w", err)
+	}
+	if err := privatefile.Replace(path, data); err != nil {
+		return fmt.Errorf("client: cache: %w", err)
+	}
+	return nil
+}
+
+// Delete implements Cache.
+func (d DirCache) Delete(_ context.Context, key string) error {
+	path, err := d.path(key)
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("client: cache: %w", err)
+	}
+	return nil
+}
+
+func (d DirCache) path(key string) (string, error) {
+	if err := keystore.CheckName(key); err != nil {
+		return "", err
+	}
+	return filepath.Join(string(d), key), nil
+}

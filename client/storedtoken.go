@@ -1,0 +1,159 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/oauth2"
+
+	"github.com/instancekey/instancekey/internal/privatefile"
+	"github.com/instancekey/instancekey/keystore"
+)
+
+// A StoredToken is a token together with what it is bound to, for keeping it
+// over restarts: a server takes a refresh token only from the Client Instance
+// Key that it was issued to (draft, "Refresh Tokens"), and a one-time refresh
+// token sent with another key may be burnt.
+//
+// It prints without its token. [StoredToken.Write] is the way to keep it.
+type StoredToken struct {
+	Token    *oauth2.Token
+	Issuer   string
+	ClientID string
+	// Thumbprint is the RFC 7638 thumbprint of the Client Instance Key.
+	Thumbprint string
+	// DPoPThumbprint is that of the key the access token is bound to, "" for a
+	// bearer token.
+	DPoPThumbprint string
+}
+
+// ErrOtherKey: the stored token is bound to another Client Instance Key, client
+// or issuer than this Client's. Sending it would only lose it. The instance has
+// to be authorized anew.
+var ErrOtherKey = errors.New("client: stored token belongs to another key, client or issuer")
+
+const maxStoredToken = 256 << 10 // bytes
+
+// Bind puts a token that this Client got together with what it is bound to.
+func (c *Client) Bind(token *oauth2.Token) (StoredToken, error) {
+	s := StoredToken{Token: token, Issuer: c.issuer, ClientID: c.clientID, Thumbprint: c.thumbprint}
+	key := c.dpopKey
+	if key == nil {
+		key = c.key // combined mode
+	}
+	if token.Type() == "DPoP" {
+		thumbprint, err := keystore.Thumbprint(key.Public())
+		if err != nil {
+			return StoredToken{}, err
+		}
+		s.DPoPThumbprint = thumbprint
+	}
+	return s, nil
+}
+
+// Adopt returns the token of s for use with this Client. A token of another
+// key, client or issuer is ErrOtherKey. If the access token is bound to a DPoP
+// key that this Client does not have, only the access token is dropped: the
+// result has expired, and its refresh token is good.
+func (c *Client) Adopt(s StoredToken) (*oauth2.Token, error) {
+	if s.Token == nil {
+		return nil, errors.New("client: stored token is empty")
+	}
+	if s.Issuer != c.issuer || s.ClientID != c.clientID || s.Thumbprint != c.thumbprint {
+		return nil, fmt.Errorf("%w: it is bound to key %.60q, this instance has %s", ErrOtherKey, s.Thumbprint, c.thumbprint)
+	}
+	token := *s.Token
+	now, err := c.Bind(&token)
+	if err != nil {
+		return nil, err
+	}
+	if s.DPoPThumbprint != now.DPoPThumbprint {
+		token.AccessToken, token.Expiry = "", time.Unix(1, 0)
+	}
+	return &token, nil
+}
+
+// Refresh gets a new token for a refresh token (RFC 6749, section 6). The
+// challenge is at hand before the refresh token is sent. The answer may hold
+// another refresh token, which then replaces the old one: keep it before
+// anything else is done. Errors are those of [Client.Token].
+//
+// Refresh is not shared between callers: do not call it twice at once with one
+// refresh token.
+func (c *Client) Refresh(ctx context.Context, refreshToken string) (*oauth2.Token, error) {
+	if refreshToken == "" {
+		return nil, errors.New("client: no refresh token")
+	}
+	s, err := c.server(ctx)
+	if err != nil {
+		return nil, err
+	}
+	config := oauth2.Config{
+		ClientID: c.clientID,
+		Endpoint: oauth2.Endpoint{TokenURL: s.metadata.TokenEndpoint, AuthStyle: oauth2.AuthStyleInParams},
+	}
+	ctx = context.WithValue(ctx, oauth2.HTTPClient, c.HTTPClient())
+	token, err := config.TokenSource(ctx, &oauth2.Token{RefreshToken: refreshToken}).Token()
+	if err != nil {
+		return nil, c.tokenError(err)
+	}
+	if err := s.checkType(token); err != nil {
+		return nil, err
+	}
+	return token, nil
+}
+
+// storedJSON is a StoredToken in its file.
+type storedJSON struct {
+	Issuer         string        `json:"issuer"`
+	ClientID       string        `json:"client_id"`
+	Thumbprint     string        `json:"jkt"`
+	DPoPThumbprint string        `json:"dpop_jkt,omitempty"`
+	Token          *oauth2.Token `json:"token"`
+}
+
+// Write writes s to a file of mode 0600, which is replaced atomically.
+func (s StoredToken) Write(file string) error {
+	content, err := json.Marshal(storedJSON{s.Issuer, s.ClientID, s.Thumbprint, s.DPoPThumbprint, s.Token})
+	if err != nil {
+		return fmt.Errorf("client: stored token: %w", err)
+	}
+	if err := privatefile.Replace(file, content); err != nil {
+		return fmt.Errorf("client: stored token: %w", err)
+	}
+	return nil
+}
+
+// ReadStoredToken reads what Write has written. Errors of the file system are
+// wrapped; a file that others may read is refused.
+func ReadStoredToken(file string) (StoredToken, error) {
+	content, err := privatefile.Read(file, maxStoredToken)
+	if err != nil {
+		return StoredToken{}, fmt.Errorf("client: stored token: %w", err)
+	}
+	var s storedJSON
+	if err := json.Unmarshal(content, &s); err != nil || s.Token == nil {
+		return StoredToken{}, fmt.Errorf("client: %s does not hold a stored token", file)
+	}
+	return StoredToken{s.Token, s.Issuer, s.ClientID, s.Thumbprint, s.DPoPThumbprint}, nil
+}
+
+// String tells what the token is bound to, not the token.
+func (s StoredToken) String() string {
+	return fmt.Sprintf("client.StoredToken{Issuer: %q, ClientID: %q, Thumbprint: %q, Token: redacted}", s.Issuer, s.ClientID, s.Thumbprint)
+}
+
+// GoString is String.
+func (s StoredToken) GoString() string { return s.String() }
+
+// LogValue is String.
+func (s StoredToken) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// MarshalJSON fails: a token is kept with Write, not by accident in a log.
+func (s StoredToken) MarshalJSON() ([]byte, error) {
+	return nil, errors.New("client: a StoredToken is not marshalled: use its Write method")
+}

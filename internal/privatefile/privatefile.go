@@ -1,0 +1,137 @@
+// Package privatefile writes and reads small files that only their owner may
+// read, and that are there complete or not at all, also after a power cut.
+package privatefile
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+)
+
+// TempPrefix begins the names of temporary files, which a killed process may
+// leave behind. It begins with a dot, as no name of a key does.
+const TempPrefix = ".new-"
+
+// ErrMode: the file or folder can be used by others than its owner.
+var ErrMode = errors.New("open to others than its owner")
+
+// MakeDir makes a folder with mode 0700, and its parents, if it is not there.
+// A folder that others may enter or read is ErrMode.
+func MakeDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return CheckDir(dir)
+}
+
+// CheckDir reports whether dir is there and private.
+func CheckDir(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	return checkMode(dir, info)
+}
+
+func checkMode(path string, info fs.FileInfo) error {
+	mode := info.Mode().Perm()
+	// On Windows the access control list decides, and the mode says nothing.
+	if runtime.GOOS == "windows" || mode&0o077 == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s is %w (mode %04o): chmod go= %s, and if they may have read secrets there, replace those", path, ErrMode, mode, path)
+}
+
+// Create writes a file that is not there yet. An existing one, or one that
+// another process makes meanwhile, is fs.ErrExist and stays as it is. The file
+// system must have hard links (FAT has none).
+func Create(path string, content []byte) error {
+	temp, err := writeTemp(filepath.Dir(path), content)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(temp)
+	// A link and not a rename, which would replace what is there.
+	if err := os.Link(temp, path); err != nil {
+		return err
+	}
+	return SyncDir(filepath.Dir(path))
+}
+
+// Replace writes a file, in place of the one that may be there.
+func Replace(path string, content []byte) error {
+	temp, err := writeTemp(filepath.Dir(path), content)
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(temp, path); err != nil {
+		os.Remove(temp)
+		return err
+	}
+	return SyncDir(filepath.Dir(path))
+}
+
+// writeTemp returns the path of a new file that is complete and on the disk.
+func writeTemp(dir string, content []byte) (path string, err error) {
+	temp, err := os.CreateTemp(dir, TempPrefix) // mode 0600
+	if err != nil {
+		return "", err
+	}
+	_, err = temp.Write(content)
+	if err == nil {
+		err = temp.Sync()
+	}
+	if err = errors.Join(err, temp.Close()); err != nil {
+		os.Remove(temp.Name())
+		return "", err
+	}
+	return temp.Name(), nil
+}
+
+// SyncDir puts a folder's entries on the disk, which syncing a file does not.
+func SyncDir(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil // has no such operation
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// ErrNotPlain: the path names something else than a plain file. Symbolic links
+// are not followed: removing one would not remove what it points to.
+var ErrNotPlain = errors.New("not a plain file")
+
+// Read returns the contents of a file of at most limit bytes. A file that
+// others may read is ErrMode.
+func Read(path string, limit int) ([]byte, error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is %w", path, ErrNotPlain)
+	}
+	if err := checkMode(path, info); err != nil {
+		return nil, err
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	content, err := io.ReadAll(io.LimitReader(file, int64(limit)+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(content) > limit {
+		return nil, fmt.Errorf("%s has more than %d bytes", path, limit)
+	}
+	return content, nil
+}
