@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/instancekey/instancekey/keystore"
 )
@@ -43,6 +44,9 @@ type AttestRequest struct {
 	// would learn which servers an instance uses (draft, "Privacy
 	// Considerations").
 	Issuer string
+	// Clock gives the time as the Client knows it, which may have been
+	// corrected by what servers say. It is never nil.
+	Clock func() time.Time
 }
 
 // What an Attester's failure means for the Client.

@@ -115,7 +115,14 @@ type Config struct {
 	// it. Nil means that it is fetched when first needed.
 	Metadata *Metadata
 
-	// Base sends all requests to the server. Nil means http.DefaultTransport.
+	// Resources are the identifiers of protected resources (RFC 9728) that
+	// attestations are sent to as well, beside the access token that you put
+	// into the Authorization field. The identifier is a URL; the requests for
+	// the resource are those to it and below it. Token asks for tokens for
+	// these resources (RFC 8707).
+	Resources []string
+
+	// Base sends all requests to the server and the resources. Nil means http.DefaultTransport.
 	Base http.RoundTripper
 
 	// Logger gets what an operator may want to see; never a credential. Nil
@@ -125,8 +132,9 @@ type Config struct {
 	// Trace is told what takes time. Nil means nobody is.
 	Trace *transport.Trace
 
-	// Clock gives the time for JWTs and for the expiry of attestations. Nil
-	// means time.Now.
+	// Clock is the device's clock. The Client corrects it, by up to 7 days, by
+	// what the server says over TLS, for JWTs and for the expiry of
+	// attestations. Nil means time.Now.
 	Clock func() time.Time
 }
 
@@ -141,11 +149,12 @@ type Client struct {
 	method         transport.Method
 	profile        transport.Profile
 	attestations   *attestations
-	base           http.RoundTripper
+	resources      []*resource          // the longest identifier first
+	base           http.RoundTripper    // for the server and the resources
 	bystander      *transport.Transport // for requests when no server is known yet
 	log            *slog.Logger
 	trace          *transport.Trace
-	now            func() time.Time
+	clock          *clock
 
 	ctx   context.Context // ends with Close; only for what outlives a caller's own context
 	close context.CancelFunc
@@ -173,20 +182,18 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 		method:   cfg.Method,
 		profile:  cfg.Profile,
 		trace:    cfg.Trace,
-		base:     cfg.Base,
 		log:      cfg.Logger,
-		now:      cfg.Clock,
 		tokens:   make(map[string]*oauth2.Token),
-	}
-	if c.base == nil {
-		c.base = http.DefaultTransport
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
-	if c.now == nil {
-		c.now = time.Now
+	base := cfg.Base
+	if base == nil {
+		base = http.DefaultTransport
 	}
+	c.clock = newClock(cfg.Clock, c.log)
+	c.base = observer{base, c.clock}
 	if c.key, err = openKey(ctx, cfg); err != nil {
 		return nil, err
 	}
@@ -198,15 +205,18 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 	}
 	c.attestations = &attestations{
 		attester: cfg.Attester,
-		request:  AttestRequest{ClientID: cfg.ClientID, Key: c.key, Issuer: cfg.Issuer},
+		request:  AttestRequest{ClientID: cfg.ClientID, Key: c.key, Issuer: cfg.Issuer, Clock: c.clock.now},
 		detach:   c.detach,
 		cache:    cfg.Cache,
 		cacheKey: "attestation-" + c.thumbprint,
-		now:      c.now,
+		now:      c.clock.now,
 		log:      c.log,
 		trace:    c.trace,
 	}
-	if c.bystander, err = transport.New(transport.Config{Key: c.key, Attestations: issuerAttestations{attestations: c.attestations}, Base: c.base}); err != nil {
+	if c.bystander, err = transport.New(transport.Config{Key: c.key, Attestations: issuerAttestations{attestations: c.attestations}, Base: base}); err != nil {
+		return nil, err
+	}
+	if c.resources, err = c.newResources(cfg.Resources); err != nil {
 		return nil, err
 	}
 	if cfg.Metadata != nil {

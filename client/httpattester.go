@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -35,8 +36,6 @@ type HTTPAttester struct {
 	// TLS or has a private root certificate. Nil means http.DefaultClient.
 	// Redirects are refused with either.
 	Client *http.Client
-	// Clock gives the time for "iat" and "exp". Nil means time.Now.
-	Clock func() time.Time
 }
 
 const (
@@ -90,34 +89,32 @@ func (h HTTPAttester) Attest(ctx context.Context, req AttestRequest) (string, er
 	if _, err := endpoint.Parse(h.URL); err != nil {
 		return "", fmt.Errorf("client: attester URL %w", err)
 	}
+	// The attester's clock is the one that judges the request.
+	clock := newClock(req.Clock, slog.New(slog.DiscardHandler))
+	client := h.client(clock)
 	var challenge struct {
 		Challenge string `json:"challenge"`
 	}
-	if err := h.post(ctx, "/challenge", nil, &challenge); err != nil {
+	if err := h.post(ctx, client, "/challenge", nil, &challenge); err != nil {
 		return "", err
 	}
 	if challenge.Challenge == "" {
 		return "", errors.New("client: attester gave no challenge")
 	}
-	signed, err := h.sign(ctx, req, challenge.Challenge)
+	signed, err := h.sign(ctx, req, challenge.Challenge, clock.now())
 	if err != nil {
 		return "", fmt.Errorf("client: sign request to attester: %w", err)
 	}
 	var answer struct {
 		Attestation string `json:"client_attestation"`
 	}
-	if err := h.post(ctx, "/client-attestation", map[string]string{"request": signed}, &answer); err != nil {
+	if err := h.post(ctx, client, "/client-attestation", map[string]string{"request": signed}, &answer); err != nil {
 		return "", err
 	}
 	return answer.Attestation, nil
 }
 
-func (h HTTPAttester) sign(ctx context.Context, req AttestRequest, challenge string) (string, error) {
-	now := time.Now
-	if h.Clock != nil {
-		now = h.Clock
-	}
-	issued := now()
+func (h HTTPAttester) sign(ctx context.Context, req AttestRequest, challenge string, issued time.Time) (string, error) {
 	options := (&jose.SignerOptions{EmbedJWK: true}).WithType(typeAttestationRequest)
 	signer, err := jose.NewSigner(keystore.SigningKey(ctx, req.Key), options)
 	if err != nil {
@@ -141,7 +138,7 @@ func (h HTTPAttester) sign(ctx context.Context, req AttestRequest, challenge str
 }
 
 // post sends a JSON request, or none if body is nil, and reads a JSON answer.
-func (h HTTPAttester) post(ctx context.Context, path string, body, answer any) error {
+func (h HTTPAttester) post(ctx context.Context, client *http.Client, path string, body, answer any) error {
 	var content io.Reader = http.NoBody
 	if body != nil {
 		encoded, err := json.Marshal(body)
@@ -158,7 +155,7 @@ func (h HTTPAttester) post(ctx context.Context, path string, body, answer any) e
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	resp, err := h.client().Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrAttesterUnavailable, err)
 	}
@@ -176,14 +173,18 @@ func (h HTTPAttester) post(ctx context.Context, path string, body, answer any) e
 	return nil
 }
 
-// client returns h.Client, made to stop at redirects: they would carry the
-// signed request, and later evidence, to another place.
-func (h HTTPAttester) client() *http.Client {
+// client returns h.Client, made to stop at redirects, which would carry the
+// signed request to another place, and to tell clock what time the attester has.
+func (h HTTPAttester) client(clock *clock) *http.Client {
 	c := *http.DefaultClient
 	if h.Client != nil {
 		c = *h.Client
 	}
 	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	if c.Transport == nil {
+		c.Transport = http.DefaultTransport
+	}
+	c.Transport = observer{c.Transport, clock}
 	return &c
 }
 

@@ -42,13 +42,10 @@ var ErrMetadata = errors.New("client: authorization server metadata")
 
 const maxMetadata = 1 << 20 // bytes
 
-// errNoDocument: this well-known place has no metadata, the next one may.
-var errNoDocument = errors.New("not found")
-
-// discover fetches the metadata of an issuer from the place of RFC 8414, else
+// fetchServer fetches the metadata of the issuer from the place of RFC 8414, else
 // from that of OpenID Connect Discovery.
-func discover(ctx context.Context, base http.RoundTripper, issuer string) (*Metadata, error) {
-	u, err := endpoint.Parse(issuer)
+func (c *Client) fetchServer(ctx context.Context) (*Metadata, error) {
+	u, err := endpoint.Parse(c.issuer)
 	if err != nil {
 		return nil, err
 	}
@@ -59,53 +56,60 @@ func discover(ctx context.Context, base http.RoundTripper, issuer string) (*Meta
 		origin + path + "/.well-known/openid-configuration",
 	}
 	for _, place := range places {
-		metadata, err := fetchMetadata(ctx, base, place)
-		if errors.Is(err, errNoDocument) {
+		var metadata Metadata
+		err := c.fetchMetadata(ctx, place, &metadata)
+		if status := (*statusError)(nil); errors.As(err, &status) && status.code == http.StatusNotFound {
 			continue
+		}
+		if err == nil {
+			err = metadata.check(c.issuer)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%w from %s: %w", ErrMetadata, place, err)
 		}
-		if err := metadata.check(issuer); err != nil {
-			return nil, fmt.Errorf("%w from %s: %w", ErrMetadata, place, err)
-		}
-		return metadata, nil
+		return &metadata, nil
 	}
 	return nil, fmt.Errorf("%w: found neither at %s", ErrMetadata, strings.Join(places, " nor at "))
 }
 
-func fetchMetadata(ctx context.Context, base http.RoundTripper, place string) (*Metadata, error) {
+// statusError: there was an answer, but not the metadata.
+type statusError struct{ code int }
+
+func (e *statusError) Error() string {
+	return fmt.Sprintf("server answered %d %s", e.code, http.StatusText(e.code))
+}
+
+// fetchMetadata reads a metadata document from place.
+func (c *Client) fetchMetadata(ctx context.Context, place string, metadata any) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, place, http.NoBody)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	req.Header.Set("Accept", "application/json")
-	// Not through an http.Client: it would follow redirects, and the issuer
-	// check is only worth something if the issuer itself has answered.
-	resp, err := base.RoundTrip(req)
+	// Not through an http.Client: it would follow redirects, and the check of
+	// the document is only worth something if its own server has answered.
+	resp, err := c.base.RoundTrip(req)
 	if err != nil {
-		return nil, err
+		if c.clock.unset() {
+			return fmt.Errorf("%w: %w", ErrClock, err)
+		}
+		return err
 	}
 	defer resp.Body.Close()
-	switch resp.StatusCode {
-	case http.StatusOK:
-	case http.StatusNotFound:
-		return nil, errNoDocument
-	default:
-		return nil, fmt.Errorf("server answered %s", resp.Status)
+	if resp.StatusCode != http.StatusOK {
+		return &statusError{resp.StatusCode}
 	}
 	content, err := io.ReadAll(io.LimitReader(resp.Body, maxMetadata+1))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if len(content) > maxMetadata {
-		return nil, fmt.Errorf("more than %d bytes", maxMetadata)
+		return fmt.Errorf("more than %d bytes", maxMetadata)
 	}
-	var metadata Metadata
-	if err := json.Unmarshal(content, &metadata); err != nil {
-		return nil, fmt.Errorf("not a usable JSON object: %w", err)
+	if err := json.Unmarshal(content, metadata); err != nil {
+		return fmt.Errorf("not a usable JSON object: %w", err)
 	}
-	return &metadata, nil
+	return nil
 }
 
 // check refuses metadata that is not the issuer's own or would send

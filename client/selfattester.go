@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,8 +29,6 @@ type SelfAttester struct {
 	// Claims are added to the attestation, for servers that want to see more.
 	// They cannot replace sub, iat, exp and cnf.
 	Claims map[string]any
-	// Clock gives the time for "iat". Nil means time.Now.
-	Clock func() time.Time
 }
 
 const selfAttestationLifetime = 5 * time.Minute
@@ -49,14 +48,8 @@ func (s SelfAttester) Attest(ctx context.Context, req AttestRequest) (string, er
 			return "", err
 		}
 	}
-	lifetime, now := s.Lifetime, time.Now
-	if lifetime == 0 {
-		lifetime = selfAttestationLifetime
-	}
-	if s.Clock != nil {
-		now = s.Clock
-	}
-	issued := now()
+	lifetime := cmp.Or(s.Lifetime, selfAttestationLifetime)
+	issued := req.Clock()
 
 	claims := make(map[string]any, len(s.Claims)+4)
 	for name, value := range s.Claims {

@@ -3,15 +3,12 @@ package client
 import (
 	"context"
 	"fmt"
-	"mime"
-	"net/http"
 	"reflect"
 	"strings"
 	"time"
 
 	"golang.org/x/oauth2"
 
-	"github.com/instancekey/instancekey/internal/endpoint"
 	"github.com/instancekey/instancekey/transport"
 )
 
@@ -64,7 +61,7 @@ func (c *Client) server(ctx context.Context) (*server, error) {
 func (c *Client) known() (s *server, fresh bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.current, c.current != nil && (c.metadataFrom.IsZero() || c.now().Sub(c.metadataFrom) < metadataLifetime)
+	return c.current, c.current != nil && (c.metadataFrom.IsZero() || c.clock.now().Sub(c.metadataFrom) < metadataLifetime)
 }
 
 func (c *Client) discover(ctx context.Context) (*server, error) {
@@ -72,8 +69,8 @@ func (c *Client) discover(ctx context.Context) (*server, error) {
 	if fresh {
 		return old, nil // another caller's request was just before ours
 	}
-	from := c.now()
-	metadata, err := discover(ctx, c.base, c.issuer)
+	from := c.clock.now()
+	metadata, err := c.fetchServer(ctx)
 	switch {
 	case err != nil && old == nil:
 		return nil, err
@@ -122,7 +119,7 @@ func (c *Client) newServer(metadata *Metadata) (*server, error) {
 		Base:   c.base,
 		Logger: c.log,
 		Trace:  c.trace,
-		Clock:  c.now,
+		Clock:  c.clock.now,
 	})
 	if err != nil {
 		return nil, err
@@ -141,36 +138,6 @@ func (s *server) checkType(token *oauth2.Token) error {
 		return fmt.Errorf("%w: %.40q, not %s", ErrTokenType, token.TokenType, s.tokenType)
 	}
 	return nil
-}
-
-// roundTripper finds the server before the first request that may be for it.
-type roundTripper struct{ client *Client }
-
-func (r roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
-	c := r.client
-	s, fresh := c.known()
-	if !fresh && c.mayBeEndpoint(req) {
-		found, err := c.server(req.Context())
-		if err != nil && endpoint.Origin(req.URL) == c.origin {
-			if req.Body != nil {
-				req.Body.Close()
-			}
-			return nil, err
-		}
-		s = found
-	}
-	if s == nil {
-		return c.bystander.RoundTrip(req)
-	}
-	return s.transport.RoundTrip(req)
-}
-
-// mayBeEndpoint reports whether a request looks like one that a client
-// authenticates with. Only such a request is worth asking for metadata: a
-// program may send everything it sends through this client.
-func (c *Client) mayBeEndpoint(req *http.Request) bool {
-	mediaType, _, _ := mime.ParseMediaType(req.Header.Get("Content-Type"))
-	return req.Method == http.MethodPost && req.URL != nil && mediaType == "application/x-www-form-urlencoded"
 }
 
 // Endpoint returns the server's endpoints for golang.org/x/oauth2, from its

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -86,6 +87,12 @@ func (c *Client) grant(ctx context.Context, key string, scopes []string) (*oauth
 		AuthStyle: oauth2.AuthStyleInParams,
 		Scopes:    scopes,
 	}
+	if len(c.resources) > 0 {
+		config.EndpointParams = url.Values{}
+		for _, r := range c.resources {
+			config.EndpointParams.Add("resource", r.identifier)
+		}
+	}
 	token, err := config.Token(context.WithValue(ctx, oauth2.HTTPClient, c.HTTPClient()))
 	if err != nil {
 		return nil, c.tokenError(err)
@@ -106,7 +113,7 @@ func (c *Client) tokenError(err error) error {
 	var refusal *oauth2.RetrieveError
 	if errors.As(err, &refusal) && refusal.Response != nil {
 		err = &transport.Error{
-			Issuer:     c.issuer,
+			Audience:   c.issuer,
 			Thumbprint: c.thumbprint,
 			Step:       "answer",
 			Send:       transport.Sends(refusal.Response),

@@ -14,8 +14,10 @@ import (
 type attempt struct {
 	number      int // from 1
 	attestation string
-	challenge   use    // for the PoP JWT
-	nonce       string // for the DPoP proof
+	challenge   use            // for the PoP JWT
+	nonce       string         // for the DPoP proof
+	reqHash     string         // of a bound message, for the PoP JWT
+	claims      map[string]any // of the caller, for the PoP JWT
 }
 
 // authenticate sends req with client authentication and, where the server asks
@@ -52,7 +54,7 @@ func (t *Transport) authenticate(req *http.Request, s *server) (*http.Response, 
 		if !again {
 			return returned(resp, req, a), nil
 		}
-		t.log.DebugContext(ctx, "transport: server asks to send again", "issuer", s.issuer, "error", code, "send", a.number)
+		t.log.DebugContext(ctx, "transport: server asks to send again", "audience", s.audience, "error", code, "send", a.number)
 		discard(resp.Body)
 		a = next
 	}
@@ -62,8 +64,16 @@ func (t *Transport) authenticate(req *http.Request, s *server) (*http.Response, 
 // the attestation: they age.
 func (t *Transport) prepare(ctx context.Context, req *http.Request, s *server) (a attempt, failed step, err error) {
 	a.number = 1
-	if a.attestation, err = t.attestation(ctx, ""); err != nil {
-		return a, stepAttestation, err
+	if !s.unattested {
+		if a.reqHash, err = t.boundHash(req, s); err != nil {
+			return a, stepSign, err
+		}
+		if a.claims, err = t.extraClaims(req); err != nil {
+			return a, stepSign, err
+		}
+		if a.attestation, err = t.attestation(ctx, ""); err != nil {
+			return a, stepAttestation, err
+		}
 	}
 	if s.usesChallenge() {
 		if a.challenge, err = s.challenges.take(ctx); err != nil {
@@ -110,7 +120,7 @@ func (t *Transport) send(req *http.Request, s *server, a attempt) (resp *http.Re
 		}
 		out.Body = body
 	}
-	event := TraceEvent{Start: time.Now(), Issuer: s.issuer, Send: a.number}
+	event := TraceEvent{Start: time.Now(), Audience: s.audience, Send: a.number}
 	resp, err = t.base.RoundTrip(out)
 	event.Duration = time.Since(event.Start)
 	if event.Err = err; err != nil {
@@ -139,9 +149,11 @@ func (t *Transport) sign(ctx context.Context, out *http.Request, s *server, a at
 	// With one of these net/http repeats a POST by itself on a new connection,
 	// and the server would see one PoP twice.
 	remove(out.Header, "Idempotency-Key", "X-Idempotency-Key")
-	out.Header.Set(HeaderAttestation, a.attestation)
-	if s.method == MethodPoP {
-		pop, err := t.signPoP(ctx, s, a.challenge.value())
+	if !s.unattested {
+		out.Header.Set(HeaderAttestation, a.attestation)
+	}
+	if s.method == MethodPoP && !s.unattested {
+		pop, err := t.signPoP(ctx, s, a)
 		if err != nil {
 			return err
 		}
@@ -152,7 +164,7 @@ func (t *Transport) sign(ctx context.Context, out *http.Request, s *server, a at
 		if s.challengeIsNonce() {
 			nonce = a.challenge.value()
 		}
-		proof, err := signDPoP(ctx, key, out.Method, out.URL, nonce)
+		proof, err := signDPoP(ctx, key, out, nonce, accessToken(out))
 		if err != nil {
 			return err
 		}
@@ -160,19 +172,6 @@ func (t *Transport) sign(ctx context.Context, out *http.Request, s *server, a at
 		out.Header.Set(HeaderDPoP, proof)
 	}
 	return t.checkHeaderSize(ctx, s, out.Header)
-}
-
-// dpopSigner returns the key of the DPoP proof that a request to s carries, nil
-// if it carries none of ours.
-func (t *Transport) dpopSigner(s *server, req *http.Request) *signer {
-	switch {
-	case s.method == MethodDPoP:
-		return t.instance
-	case s.dpopBeside(req.URL):
-		return t.dpop
-	default:
-		return nil
-	}
 }
 
 // next returns what to send after a refusal; again is false if there is
@@ -191,7 +190,7 @@ func (t *Transport) next(ctx context.Context, req *http.Request, s *server, a at
 		a.challenge, again, err = s.challenges.next(ctx, a.challenge, offered)
 		if err != nil && ctx.Err() == nil {
 			// The refusal says more than that no new challenge is to be had.
-			t.log.WarnContext(ctx, "transport: no challenge for the retry", "issuer", s.issuer, "error", err)
+			t.log.WarnContext(ctx, "transport: no challenge for the retry", "audience", s.audience, "error", err)
 			return a, false, nil
 		}
 		return a, again && s.usesChallenge(), err
@@ -202,6 +201,9 @@ func (t *Transport) next(ctx context.Context, req *http.Request, s *server, a at
 	case codeUseDPoPNonce:
 		again = proves && a.nonce != "" && a.nonce != sentNonce
 	case codeUseFreshAttestation:
+		if s.unattested {
+			return a, false, nil
+		}
 		a.attestation, err = t.attestation(ctx, a.attestation)
 		again = err == nil
 	}

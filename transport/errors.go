@@ -30,7 +30,7 @@ const (
 // Error tells where an authenticated request failed, for programs and for
 // operators. It holds no credential and no text of a server but its error code.
 type Error struct {
-	Issuer     string // the server's issuer identifier
+	Audience   string // the server's issuer identifier, or the resource's identifier
 	Thumbprint string // RFC 7638 thumbprint of the Client Instance Key
 	// Step is what failed: "get attestation", "get challenge", "sign", "send",
 	// "prepare retry", or "answer": the server's answer is a refusal. Only
@@ -44,7 +44,7 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	text := fmt.Sprintf("transport: %s (send %d to %s)", e.Step, e.Send, e.Issuer)
+	text := fmt.Sprintf("transport: %s (send %d to %s)", e.Step, e.Send, e.Audience)
 	switch {
 	case e.Code != "":
 		return fmt.Sprintf("%s: %d %.100q", text, e.Status, e.Code)
@@ -79,5 +79,5 @@ func (e *Error) Temporary() bool {
 }
 
 func (t *Transport) fail(s *server, send int, at step, err error) error {
-	return &Error{Issuer: s.issuer, Thumbprint: t.thumbprint, Step: string(at), Send: send, Err: err}
+	return &Error{Audience: s.audience, Thumbprint: t.thumbprint, Step: string(at), Send: send, Err: err}
 }

@@ -27,7 +27,7 @@ const (
 // alone.
 func (t *Transport) challengeFetcher(s *server, url string) func(context.Context) (string, error) {
 	return func(ctx context.Context) (challenge string, err error) {
-		defer t.trace.challenge(ctx, time.Now(), s.issuer, &err)
+		defer t.trace.challenge(ctx, time.Now(), s.audience, &err)
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, http.NoBody)
 		if err != nil {
 			return "", err

@@ -38,7 +38,7 @@ func (t *Transport) checkHeaderSize(ctx context.Context, s *server, h http.Heade
 		return fmt.Errorf("%w: %d bytes, limit %d%s", ErrHeaderTooLarge, total, headerLimit, parts)
 	}
 	if total > headerWarning {
-		t.log.WarnContext(ctx, "transport: request header is larger than many servers take", "issuer", s.issuer, "bytes", total, "parts", strings.TrimPrefix(parts, ", "))
+		t.log.WarnContext(ctx, "transport: request header is larger than many servers take", "audience", s.audience, "bytes", total, "parts", strings.TrimPrefix(parts, ", "))
 	}
 	return nil
 }

@@ -3,6 +3,11 @@ package transport
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"maps"
+	"net/http"
 	"net/url"
 	"time"
 
@@ -12,65 +17,79 @@ import (
 	"github.com/instancekey/instancekey/keystore"
 )
 
-// popClaims are the claims of a Client Attestation PoP JWT (draft, "Client
-// Attestation PoP JWT"). jwt.Claims is not used: it writes a single audience
-// as an array, which servers refuse.
-type popClaims struct {
-	Audience  string `json:"aud"`
-	ID        string `json:"jti"`
-	IssuedAt  int64  `json:"iat"` // seconds
-	Challenge string `json:"challenge,omitempty"`
-
-	// Of drafts up to -07 only; to later ones they are unknown claims, which
-	// verifiers ignore.
-	Issuer    string `json:"iss,omitempty"`
-	NotBefore int64  `json:"nbf,omitempty"`
-	Expiry    int64  `json:"exp,omitempty"`
-	Nonce     string `json:"nonce,omitempty"`
-}
-
 // oldPoPLifetime is how long a PoP for a server that wants "exp" is good. The
 // server's own window for "iat" is usually shorter.
 const oldPoPLifetime = time.Minute
 
-func (t *Transport) signPoP(ctx context.Context, s *server, challenge string) (string, error) {
+// reserved are the claims of a PoP JWT that Config.Claims cannot set: those of
+// the draft, of its earlier versions, and of BindMessage.
+var reserved = []string{"aud", "jti", "iat", "challenge", "iss", "sub", "nbf", "exp", "nonce", "cnf", "req_hash"}
+
+// signPoP makes a Client Attestation PoP JWT (draft, "Client Attestation PoP
+// JWT"). The audience is a string, not an array of one, which servers refuse.
+func (t *Transport) signPoP(ctx context.Context, s *server, a attempt) (string, error) {
 	return t.instance.sign(ctx, typePoP, false, func(now time.Time) any {
-		claims := popClaims{
-			Audience:  s.issuer,
-			ID:        rand.Text(),
-			IssuedAt:  now.Unix(),
-			Challenge: challenge,
+		claims := map[string]any{
+			"aud": s.audience,
+			"jti": rand.Text(),
+			"iat": now.Unix(),
+		}
+		if challenge := a.challenge.value(); challenge != "" {
+			claims["challenge"] = challenge
 		}
 		if s.profile == ProfileOpenID4VCI {
-			claims.Issuer = t.clientID
-			claims.NotBefore = now.Unix()
-			claims.Expiry = now.Add(oldPoPLifetime).Unix()
-			claims.Nonce = challenge
+			claims["iss"] = t.clientID
+			claims["nbf"] = now.Unix()
+			claims["exp"] = now.Add(oldPoPLifetime).Unix()
+			if challenge := a.challenge.value(); challenge != "" {
+				claims["nonce"] = challenge
+			}
 		}
+		if a.reqHash != "" {
+			claims["req_hash"] = a.reqHash
+		}
+		maps.Copy(claims, a.claims)
 		return claims
 	})
 }
 
-// dpopClaims are the claims of a DPoP proof JWT (RFC 9449, section 4.2).
-type dpopClaims struct {
-	ID       string `json:"jti"`
-	Method   string `json:"htm"`
-	URL      string `json:"htu"`
-	IssuedAt int64  `json:"iat"` // seconds
-	Nonce    string `json:"nonce,omitempty"`
+// extraClaims returns the claims that the caller's hook adds.
+func (t *Transport) extraClaims(req *http.Request) (map[string]any, error) {
+	if t.claims == nil {
+		return nil, nil
+	}
+	claims, err := t.claims(req)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range reserved {
+		if _, ok := claims[name]; ok {
+			return nil, fmt.Errorf("the claim %q is not Config.Claims's to set", name)
+		}
+	}
+	return claims, nil
 }
 
-func signDPoP(ctx context.Context, key *signer, method string, target *url.URL, nonce string) (string, error) {
+// signDPoP makes a DPoP proof JWT (RFC 9449, section 4.2) for a request with
+// that token, "" for none.
+func signDPoP(ctx context.Context, key *signer, req *http.Request, nonce, token string) (string, error) {
 	// Without query, fragment and user information.
-	location := url.URL{Scheme: target.Scheme, Host: target.Host, Path: target.Path, RawPath: target.RawPath}
+	location := url.URL{Scheme: req.URL.Scheme, Host: req.URL.Host, Path: req.URL.Path, RawPath: req.URL.RawPath}
 	return key.sign(ctx, typeDPoP, true, func(now time.Time) any {
-		return dpopClaims{
-			ID:       rand.Text(),
-			Method:   method,
-			URL:      location.String(),
-			IssuedAt: now.Unix(),
-			Nonce:    nonce,
+		claims := map[string]any{
+			"jti": rand.Text(),
+			"htm": req.Method,
+			"htu": location.String(),
+			"iat": now.Unix(),
 		}
+		if nonce != "" {
+			claims["nonce"] = nonce
+		}
+		if token != "" {
+			sum := sha256.Sum256([]byte(token))
+			claims["ath"] = base64.RawURLEncoding.EncodeToString(sum[:])
+		}
+		return claims
 	})
 }
 

@@ -2,10 +2,12 @@ package transport
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 
 	"github.com/instancekey/instancekey/internal/endpoint"
 )
@@ -43,39 +45,59 @@ type Server struct {
 	DPoPEndpoints []string
 }
 
-// server is a Server that has been checked, with what is remembered about it.
+// A Resource is a protected resource (RFC 9728) that the Transport sends
+// attestations to, beside the access token that the caller puts into the
+// Authorization field (draft, "Client Attestation as an Additional Security
+// Signal").
+type Resource struct {
+	// Identifier is the resource identifier, byte for byte as the resource's
+	// metadata has it: the "aud" of every PoP JWT. It is a URL, and the requests
+	// for the resource are those to it and below it: same scheme, host and
+	// port, and its path or one that continues it after a slash.
+	Identifier string
+
+	// ChallengeEndpoint is the URL that gives challenges. Empty if the resource
+	// has none; it may then still give them with its responses.
+	ChallengeEndpoint string
+
+	// Method is MethodPoP or MethodDPoP. Empty means MethodPoP.
+	Method Method
+
+	// Unattested resources get no attestation. If the request's access token is
+	// DPoP-bound, they get a DPoP proof.
+	Unattested bool
+}
+
+// server is a Server or a Resource that has been checked, with what is
+// remembered about it.
 type server struct {
-	issuer     string
-	origin     string // of the issuer, to notice requests that look as if they should match
+	audience   string // issuer or resource identifier
+	origin     string
 	method     Method
 	profile    Profile
-	locations  map[string]bool // endpoint.Location of every endpoint; true where a DPoP proof goes beside the PoP JWT
+	locations  map[string]bool // endpoint.Location of a Server's endpoints; true where a DPoP proof goes beside the PoP JWT
+	prefix     string          // endpoint.Location of a Resource; "" for a Server
+	unattested bool
 	challenges *challenges
 	nonces     nonces
 }
 
 func (t *Transport) newServer(s Server) (*server, error) {
-	issuer, err := endpoint.Parse(s.Issuer)
-	if err != nil {
-		return nil, fmt.Errorf("transport: issuer: %w", err)
+	if !s.Profile.Known() {
+		return nil, fmt.Errorf("transport: unknown profile %.60q", s.Profile)
+	}
+	if s.Profile == ProfileOpenID4VCI && t.clientID == "" {
+		return nil, errors.New("transport: profile oid4vci-1 needs the client_id")
 	}
 	if len(s.Endpoints) == 0 {
 		return nil, fmt.Errorf("transport: no endpoints of %s", s.Issuer)
 	}
-	out := &server{
-		issuer:     s.Issuer,
-		origin:     endpoint.Origin(issuer),
-		method:     cmp.Or(s.Method, MethodPoP),
-		profile:    cmp.Or(s.Profile, ProfileDraft12),
-		locations:  make(map[string]bool, len(s.Endpoints)),
-		challenges: &challenges{now: t.now},
+	out, _, err := t.newAudience(s.Issuer, s.ChallengeEndpoint, s.Method)
+	if err != nil {
+		return nil, err
 	}
-	if !s.Method.Known() {
-		return nil, fmt.Errorf("transport: unknown method %.60q", s.Method)
-	}
-	if !s.Profile.Known() {
-		return nil, fmt.Errorf("transport: unknown profile %.60q", s.Profile)
-	}
+	out.profile = cmp.Or(s.Profile, ProfileDraft12)
+	out.locations = make(map[string]bool, len(s.Endpoints))
 	for _, raw := range s.Endpoints {
 		u, err := endpoint.Parse(raw)
 		if err != nil {
@@ -83,32 +105,110 @@ func (t *Transport) newServer(s Server) (*server, error) {
 		}
 		out.locations[endpoint.Location(u)] = t.dpop != nil && out.method == MethodPoP && slices.Contains(s.DPoPEndpoints, raw)
 	}
-	if s.ChallengeEndpoint != "" {
-		u, err := endpoint.Parse(s.ChallengeEndpoint)
-		if err != nil {
-			return nil, fmt.Errorf("transport: challenge endpoint of %s: %w", s.Issuer, err)
-		}
-		out.challenges.fetch = t.challengeFetcher(out, u.String())
-	}
 	return out, nil
+}
+
+func (t *Transport) newResource(r Resource) (*server, error) {
+	out, u, err := t.newAudience(r.Identifier, r.ChallengeEndpoint, r.Method)
+	if err != nil {
+		return nil, err
+	}
+	out.profile = ProfileDraft12
+	out.prefix = endpoint.Location(u)
+	out.unattested = r.Unattested
+	return out, nil
+}
+
+// newAudience checks what servers and resources have in common.
+func (t *Transport) newAudience(identifier, challengeEndpoint string, method Method) (*server, *url.URL, error) {
+	u, err := endpoint.Parse(identifier)
+	if err != nil {
+		return nil, nil, fmt.Errorf("transport: issuer or resource identifier %w", err)
+	}
+	if !method.Known() {
+		return nil, nil, fmt.Errorf("transport: unknown method %.60q", method)
+	}
+	method = cmp.Or(method, MethodPoP)
+	if t.bindBody && method != MethodPoP {
+		return nil, nil, fmt.Errorf("transport: BindBody needs %s, %s is to use %s", MethodPoP, identifier, method)
+	}
+	out := &server{
+		audience:   identifier,
+		origin:     endpoint.Origin(u),
+		method:     method,
+		challenges: &challenges{now: t.now},
+	}
+	if challengeEndpoint != "" {
+		at, err := endpoint.Parse(challengeEndpoint)
+		if err != nil {
+			return nil, nil, fmt.Errorf("transport: challenge endpoint of %s: %w", identifier, err)
+		}
+		out.challenges.fetch = t.challengeFetcher(out, at.String())
+	}
+	return out, u, nil
 }
 
 // usesChallenge reports whether freshness toward s comes from a challenge. In
 // combined mode it comes from the DPoP nonce, which draft -10 took to be the
 // challenge.
-func (s *server) usesChallenge() bool { return s.method == MethodPoP || s.challengeIsNonce() }
+func (s *server) usesChallenge() bool {
+	return s.method == MethodPoP && !s.unattested || s.challengeIsNonce()
+}
 
 func (s *server) challengeIsNonce() bool {
 	return s.method == MethodDPoP && s.profile == ProfileDraft10
 }
 
-// dpopBeside reports whether a request to this URL carries a DPoP proof beside
-// the PoP JWT.
-func (s *server) dpopBeside(u *url.URL) bool { return s.locations[endpoint.Location(u)] }
+// matches reports whether a request to that endpoint.Location is for s.
+func (s *server) matches(method, location string) bool {
+	if s.prefix == "" {
+		_, ok := s.locations[location]
+		return ok && method == http.MethodPost
+	}
+	below, ok := strings.CutPrefix(location, s.prefix)
+	return ok && (below == "" || below[0] == '/' || strings.HasSuffix(s.prefix, "/"))
+}
 
-// server returns the server that req authenticates to, nil if there is none.
+// dpopSigner returns the key of the DPoP proof that a request to s carries, nil
+// if it carries none of ours.
+func (t *Transport) dpopSigner(s *server, req *http.Request) *signer {
+	switch {
+	case s.prefix != "":
+		if accessToken(req) == "" {
+			return nil
+		}
+		if s.method == MethodDPoP || t.dpop == nil {
+			return t.instance
+		}
+		return t.dpop
+	case s.method == MethodDPoP:
+		return t.instance
+	case s.locations[endpoint.Location(req.URL)]:
+		return t.dpop
+	default:
+		return nil
+	}
+}
+
+// accessToken returns the DPoP-bound access token of a request for a resource,
+// "" if it has none (RFC 9449, section 7.1).
+func accessToken(req *http.Request) string {
+	scheme, token, _ := strings.Cut(req.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "DPoP") {
+		return ""
+	}
+	return strings.TrimLeft(token, " ")
+}
+
+// Authenticates reports whether RoundTrip would authenticate a request with
+// this method and URL.
+func (t *Transport) Authenticates(req *http.Request) bool { return t.server(req) != nil }
+
+// server returns the server or resource that req is for, nil if there is none.
+// An authorization server's endpoint may be below a resource's identifier, and
+// one resource below another: the more exact wins.
 func (t *Transport) server(req *http.Request) *server {
-	if req.Method != http.MethodPost || req.URL == nil {
+	if req.URL == nil {
 		return nil
 	}
 	if req.Host != "" && req.Host != req.URL.Host {
@@ -117,12 +217,19 @@ func (t *Transport) server(req *http.Request) *server {
 		return nil
 	}
 	location := endpoint.Location(req.URL)
+	var found *server
 	for _, s := range t.servers {
-		if _, ok := s.locations[location]; ok {
+		if !s.matches(req.Method, location) {
+			continue
+		}
+		if s.prefix == "" {
 			return s
 		}
+		if found == nil || len(found.prefix) < len(s.prefix) {
+			found = s
+		}
 	}
-	return nil
+	return found
 }
 
 // sharesOrigin reports whether u is on the origin of a server's issuer.
@@ -131,10 +238,5 @@ func (t *Transport) sharesOrigin(u *url.URL) bool {
 		return false
 	}
 	origin := endpoint.Origin(u)
-	for _, s := range t.servers {
-		if s.origin == origin {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(t.servers, func(s *server) bool { return s.origin == origin })
 }

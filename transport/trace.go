@@ -28,7 +28,7 @@ type Trace struct {
 type TraceEvent struct {
 	Start    time.Time // by the process's clock, monotonic
 	Duration time.Duration
-	Issuer   string // of the server; "" for signatures and renewals
+	Audience string // issuer or resource identifier; "" for signatures and renewals
 	Send     int    // which send of the request, from 1; 0 where that has no meaning
 	Status   int    // HTTP status of the response; 0 without one
 	Code     string // OAuth error code that the server asks to send again with
@@ -41,9 +41,9 @@ func (t *Trace) signature(ctx context.Context, start time.Time, err *error) {
 	}
 }
 
-func (t *Trace) challenge(ctx context.Context, start time.Time, issuer string, err *error) {
+func (t *Trace) challenge(ctx context.Context, start time.Time, audience string, err *error) {
 	if t != nil && t.Challenge != nil {
-		t.Challenge(ctx, TraceEvent{Start: start, Duration: time.Since(start), Issuer: issuer, Err: *err})
+		t.Challenge(ctx, TraceEvent{Start: start, Duration: time.Since(start), Audience: audience, Err: *err})
 	}
 }
 

@@ -24,6 +24,19 @@
 // (http.NewRequest sees to that for the usual body types). All other answers
 // are returned as they are.
 //
+// # Resources
+//
+// A request to one of the configured protected resources gets attestation and
+// PoP beside the access token that the caller has put into its Authorization
+// field, and, if that token is DPoP-bound, a DPoP proof for it. A resource has
+// its own challenge and nonce, also on the origin of the authorization server.
+//
+// net/http repeats a GET on its own when a reused connection breaks before the
+// answer comes, and the resource then sees one jti twice. If it minds, it
+// answers with an error; sending the request anew is safe.
+//
+// # Everything else
+//
 // Every other request passes through untouched, except that header fields of
 // the two names that belong to this package are removed.
 //
@@ -72,6 +85,20 @@ type Config struct {
 	// every request passes through.
 	Servers []Server
 
+	// Resources are protected resources to send attestations to.
+	Resources []Resource
+
+	// BindBody makes each PoP JWT vouch for its request's own body, by the
+	// claim that BindMessage describes; a context of BindMessage wins. Bodies
+	// that cannot be read twice, or are over 1 MiB, are then ErrBinding.
+	BindBody bool
+
+	// Claims returns claims to be added to the PoP JWTs of a request and its
+	// retries. It cannot set those of the draft; that is an error, and nothing
+	// is sent. It must not change or read from the request's body. Nil means
+	// none.
+	Claims func(*http.Request) (map[string]any, error)
+
 	// DPoPKey signs DPoP proofs (RFC 9449) beside the PoP JWTs, so that tokens
 	// are bound to it. It may be Key, or, so that not each use of a token costs
 	// a signature of slow hardware, another one. Nil means no DPoP beside the
@@ -98,12 +125,14 @@ type Config struct {
 // A Transport is an http.RoundTripper; see the package documentation. It is
 // safe for concurrent use.
 type Transport struct {
-	servers      []*server
+	servers      []*server // and resources
 	attestations AttestationSource
 	instance     *signer // with the Client Instance Key
 	dpop         *signer // for proofs beside the PoP JWT; nil: none
 	thumbprint   string
 	clientID     string
+	bindBody     bool
+	claims       func(*http.Request) (map[string]any, error)
 	base         http.RoundTripper
 	log          *slog.Logger
 	trace        *Trace
@@ -129,6 +158,8 @@ func New(cfg Config) (*Transport, error) {
 		attestations: cfg.Attestations,
 		thumbprint:   thumbprint,
 		clientID:     cfg.ClientID,
+		bindBody:     cfg.BindBody,
+		claims:       cfg.Claims,
 		trace:        cfg.Trace,
 		base:         cfg.Base,
 		log:          cfg.Logger,
@@ -157,10 +188,14 @@ func New(cfg Config) (*Transport, error) {
 		}
 	}
 	for _, s := range cfg.Servers {
-		if s.Profile == ProfileOpenID4VCI && cfg.ClientID == "" {
-			return nil, errors.New("transport: profile oid4vci-1 needs the client_id")
-		}
 		checked, err := t.newServer(s)
+		if err != nil {
+			return nil, err
+		}
+		t.servers = append(t.servers, checked)
+	}
+	for _, r := range cfg.Resources {
+		checked, err := t.newResource(r)
 		if err != nil {
 			return nil, err
 		}

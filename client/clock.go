@@ -1,0 +1,103 @@
+package client
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// ErrClock: the device's clock was never set: it shows a time before this
+// program was made, at which no certificate of a server is valid yet. Set it
+// (NTP, a real-time clock, the time of the last shutdown), or give the TLS
+// configuration of Config.Base a Time function that never goes below the build
+// time of the program; then the Client learns the time from the server.
+var ErrClock = errors.New("client: the device's clock was never set")
+
+// released is a time before any program with this version of the package was
+// built.
+var released = time.Date(2026, time.November, 1, 0, 0, 0, 0, time.UTC)
+
+const (
+	// maxOffset bounds what a server may make of a clock that was once set.
+	maxOffset = 7 * 24 * time.Hour
+
+	// minOffset is the least difference that is acted on: Date has whole
+	// seconds, and responses take time.
+	minOffset = 2 * time.Second
+
+	// maxDelay is how long a request may take for its response's Date to say
+	// what time it is now.
+	maxDelay = 5 * time.Second
+)
+
+// clock is the device's clock, corrected by what servers say the time is.
+// Windows of 15 seconds for "iat" exist, and devices with clocks that are off by
+// days.
+type clock struct {
+	device func() time.Time
+	log    *slog.Logger
+
+	mu     sync.Mutex
+	offset time.Duration
+}
+
+func newClock(device func() time.Time, log *slog.Logger) *clock {
+	if device == nil {
+		device = time.Now
+	}
+	return &clock{device: device, log: log}
+}
+
+// now returns the corrected time.
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.device().Add(c.offset)
+}
+
+// unset reports whether the device's clock was never set and nothing has
+// corrected it.
+func (c *clock) unset() bool { return c.now().Before(released) }
+
+// observe learns from the Date of a response whose server TLS has
+// authenticated. delay is how long the request took.
+func (c *clock) observe(resp *http.Response, delay time.Duration) {
+	if resp.TLS == nil || delay > maxDelay || resp.Header.Get("Age") != "" {
+		return // an Age tells that the Date is that of a cache's copy
+	}
+	date, err := http.ParseTime(resp.Header.Get("Date"))
+	if err != nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	device := c.device()
+	offset := date.Sub(device)
+	if change := offset - c.offset; -minOffset < change && change < minOffset {
+		return
+	}
+	wasSet := !device.Before(released)
+	if wasSet && (offset > maxOffset || offset < -maxOffset) || date.Before(released) {
+		c.log.Warn("client: a server's Date is too far from the device's clock to be believed", "device", device, "server", date)
+		return
+	}
+	c.log.Warn("client: the device's clock differs from the server's, and is corrected for", "device", device, "server", date)
+	c.offset = offset
+}
+
+// observer is a base transport whose responses a clock learns from.
+type observer struct {
+	base  http.RoundTripper
+	clock *clock
+}
+
+func (o observer) RoundTrip(req *http.Request) (*http.Response, error) {
+	start := time.Now()
+	resp, err := o.base.RoundTrip(req)
+	if err == nil {
+		o.clock.observe(resp, time.Since(start))
+	}
+	return resp, err
+}

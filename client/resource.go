@@ -1,0 +1,233 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/instancekey/instancekey/internal/authchallenge"
+	"github.com/instancekey/instancekey/internal/endpoint"
+	"github.com/instancekey/instancekey/transport"
+)
+
+// resourceMetadata is what a Client uses of a protected resource's metadata
+// (RFC 9728, section 2; draft, "Authorization Server Metadata", which has these
+// for resources too).
+type resourceMetadata struct {
+	Resource             string   `json:"resource"`
+	AuthorizationServers []string `json:"authorization_servers"`
+	ChallengeEndpoint    string   `json:"challenge_endpoint"`
+
+	PoPMethods                []string `json:"client_attestation_pop_methods_supported"`
+	AttestationSigningAlgs    []string `json:"client_attestation_signing_alg_values_supported"`
+	AttestationPoPSigningAlgs []string `json:"client_attestation_pop_signing_alg_values_supported"`
+	DPoPSigningAlgs           []string `json:"dpop_signing_alg_values_supported"`
+	DPoPRequired              bool     `json:"dpop_bound_access_tokens_required"`
+}
+
+// resource is a protected resource that the Client authenticates to.
+type resource struct {
+	identifier string
+	wellKnown  string
+
+	mu        sync.Mutex
+	transport *transport.Transport // from the start: it also tells which requests are for the resource
+	asked     time.Time            // when metadata was last asked for; zero: never
+	described bool                 // transport is made from metadata
+}
+
+func (c *Client) newResources(identifiers []string) ([]*resource, error) {
+	var resources []*resource
+	for _, identifier := range identifiers {
+		u, err := endpoint.Parse(identifier)
+		if err == nil && (u.RawQuery != "" || u.ForceQuery) {
+			err = errors.New("has a query")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("client: resource identifier %w", err)
+		}
+		r := &resource{identifier: identifier, wellKnown: resourceWellKnown(u)}
+		if r.transport, err = c.newResourceTransport(&resourceMetadata{Resource: identifier}); err != nil {
+			return nil, err
+		}
+		resources = append(resources, r)
+	}
+	slices.SortStableFunc(resources, func(a, b *resource) int { return len(b.identifier) - len(a.identifier) })
+	return resources, nil
+}
+
+// resourceWellKnown inserts the well-known path between host and path (RFC
+// 9728, section 3.1).
+func resourceWellKnown(u *url.URL) string {
+	path := u.EscapedPath()
+	if path == "/" {
+		path = ""
+	}
+	return u.Scheme + "://" + u.Host + "/.well-known/oauth-protected-resource" + path
+}
+
+// resource returns the resource that req is for, nil if it is for none.
+func (c *Client) resource(req *http.Request) *resource {
+	for _, r := range c.resources {
+		if t, _ := r.current(); t.Authenticates(req) {
+			return r
+		}
+	}
+	return nil
+}
+
+func (r *resource) current() (t *transport.Transport, asked time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.transport, r.asked
+}
+
+// toResource sends a request to its resource, after fetching the resource's
+// metadata if that is missing or old. A resource need not have any.
+func (c *Client) toResource(req *http.Request, r *resource) (*http.Response, error) {
+	t, asked := r.current()
+	if asked.IsZero() || c.clock.now().Sub(asked) > metadataLifetime {
+		found, err := c.describe(req.Context(), r, r.wellKnown)
+		if err != nil {
+			closeBody(req)
+			return nil, err
+		}
+		t = found
+	}
+	resp, err := t.RoundTrip(req)
+	if err != nil || resp.StatusCode != http.StatusUnauthorized {
+		return resp, err
+	}
+	if place := r.metadataIn(resp); place != "" {
+		// It serves the requests after this one.
+		if _, err := c.describe(req.Context(), r, place); err != nil {
+			c.log.WarnContext(req.Context(), "client: metadata named by a resource not used", "resource", r.identifier, "error", err)
+		}
+	}
+	return resp, nil
+}
+
+// metadataIn returns the place of the metadata that a resource without any at
+// its well-known place names in its refusal (RFC 9728, section 5.1), if that
+// place is on the resource's own origin.
+func (r *resource) metadataIn(resp *http.Response) string {
+	r.mu.Lock()
+	described := r.described
+	r.mu.Unlock()
+	if described {
+		return ""
+	}
+	own, _ := url.Parse(r.identifier)
+	for _, challenge := range authchallenge.Parse(resp.Header) {
+		place := challenge.Params["resource_metadata"]
+		if place == "" || place == r.wellKnown {
+			continue
+		}
+		if u, err := endpoint.Parse(place); err == nil && endpoint.Origin(u) == endpoint.Origin(own) {
+			return place
+		}
+	}
+	return ""
+}
+
+// describe fetches the metadata of r from place, once for all who wait, and
+// returns the transport made from it.
+func (c *Client) describe(ctx context.Context, r *resource, place string) (*transport.Transport, error) {
+	if c.ctx.Err() != nil {
+		return nil, ErrClosed
+	}
+	described := c.flight.DoChan("resource "+place, func() (any, error) {
+		ctx, cancel := c.detach(ctx, discoverTimeout)
+		defer cancel()
+		return c.fetchResource(ctx, r, place)
+	})
+	select {
+	case <-ctx.Done():
+		return nil, fmt.Errorf("client: resource metadata: %w", ctx.Err())
+	case result := <-described:
+		if result.Err != nil {
+			return nil, result.Err
+		}
+		return result.Val.(*transport.Transport), nil
+	}
+}
+
+func (c *Client) fetchResource(ctx context.Context, r *resource, place string) (*transport.Transport, error) {
+	asked := c.clock.now()
+	var metadata resourceMetadata
+	err := c.fetchMetadata(ctx, place, &metadata)
+	var status *statusError
+	if errors.As(err, &status) && status.code < 500 {
+		// A resource without metadata; many answer 401 to any path they do
+		// not know.
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.asked = asked
+		return r.transport, nil
+	}
+	if err == nil {
+		err = c.checkResource(ctx, &metadata, r.identifier)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w from %s: %w", ErrMetadata, place, err)
+	}
+	t, err := c.newResourceTransport(&metadata)
+	if err != nil {
+		return nil, fmt.Errorf("%w from %s: %w", ErrMetadata, place, err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.transport, r.asked, r.described = t, asked, true
+	return t, nil
+}
+
+// checkResource refuses metadata that is not the resource's own (RFC 9728,
+// section 3.3) or asks for what this Client is not set up for.
+func (c *Client) checkResource(ctx context.Context, m *resourceMetadata, identifier string) error {
+	if m.Resource != identifier {
+		return fmt.Errorf("it is for resource %.200q, configured is %q: they must be identical", m.Resource, identifier)
+	}
+	if strings.HasPrefix(identifier, "https:") && m.ChallengeEndpoint != "" && !strings.HasPrefix(m.ChallengeEndpoint, "https:") {
+		return errors.New("its challenge_endpoint is not https")
+	}
+	if m.DPoPRequired && c.dpopKey == nil && c.method != transport.MethodDPoP {
+		return errors.New("it takes DPoP-bound tokens only: set Config.DPoP")
+	}
+	if len(m.AuthorizationServers) > 0 && !slices.Contains(m.AuthorizationServers, c.issuer) {
+		c.log.WarnContext(ctx, "client: the resource does not name this issuer among its authorization servers", "resource", identifier, "issuer", c.issuer)
+	}
+	return nil
+}
+
+func (c *Client) newResourceTransport(m *resourceMetadata) (*transport.Transport, error) {
+	as := Metadata{PoPMethods: m.PoPMethods, AttestationPoPSigningAlgs: m.AttestationPoPSigningAlgs, DPoPSigningAlgs: m.DPoPSigningAlgs}
+	method, err := as.method(c.method)
+	unattested := err != nil && slices.Contains(m.PoPMethods, "none")
+	if err != nil && !unattested {
+		return nil, err
+	}
+	if err := as.checkAlgorithms(method, c.key, c.dpopKey); err != nil {
+		return nil, err
+	}
+	return transport.New(transport.Config{
+		Key:          c.key,
+		DPoPKey:      c.dpopKey,
+		Attestations: issuerAttestations{c.attestations, m.AttestationSigningAlgs},
+		Resources: []transport.Resource{{
+			Identifier:        m.Resource,
+			ChallengeEndpoint: m.ChallengeEndpoint,
+			Method:            method,
+			Unattested:        unattested,
+		}},
+		Base:   c.base,
+		Logger: c.log,
+		Trace:  c.trace,
+		Clock:  c.clock.now,
+	})
+}

@@ -1,0 +1,64 @@
+package client
+
+import (
+	"mime"
+	"net/http"
+
+	"github.com/instancekey/instancekey/internal/endpoint"
+	"github.com/instancekey/instancekey/transport"
+)
+
+// roundTripper sends each request through the transport it is for: that of the
+// authorization server, which is found before the first request that may be for
+// it, that of a resource, or past both.
+type roundTripper struct{ client *Client }
+
+func (r roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
+	c := r.client
+	if req.Response != nil && (c.authenticates(req) || c.authenticates(req.Response.Request)) {
+		closeBody(req)
+		return nil, transport.ErrRedirect
+	}
+	s, fresh := c.known()
+	if !fresh && mayBeEndpoint(req) {
+		found, err := c.server(req.Context())
+		if err != nil && endpoint.Origin(req.URL) == c.origin {
+			closeBody(req)
+			return nil, err
+		}
+		s = found
+	}
+	if s != nil && s.transport.Authenticates(req) {
+		return s.transport.RoundTrip(req)
+	}
+	if resource := c.resource(req); resource != nil {
+		return c.toResource(req, resource)
+	}
+	if s != nil {
+		return s.transport.RoundTrip(req)
+	}
+	return c.bystander.RoundTrip(req)
+}
+
+// authenticates reports whether req is one that gets credentials.
+func (c *Client) authenticates(req *http.Request) bool {
+	if req == nil {
+		return false
+	}
+	s, _ := c.known()
+	return s != nil && s.transport.Authenticates(req) || c.resource(req) != nil
+}
+
+// mayBeEndpoint reports whether a request looks like one that a client
+// authenticates with. Only such a request is worth asking for metadata: a
+// program may send everything it sends through this client.
+func mayBeEndpoint(req *http.Request) bool {
+	mediaType, _, _ := mime.ParseMediaType(req.Header.Get("Content-Type"))
+	return req.Method == http.MethodPost && req.URL != nil && mediaType == "application/x-www-form-urlencoded"
+}
+
+func closeBody(req *http.Request) {
+	if req.Body != nil {
+		req.Body.Close()
+	}
+}

@@ -1,0 +1,110 @@
+package transport
+
+import (
+	"context"
+	"crypto"
+	_ "crypto/sha256"
+	_ "crypto/sha512"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync/atomic"
+)
+
+// ErrBinding: a message cannot be bound to the request's PoP. Nothing was sent.
+var ErrBinding = errors.New("transport: cannot bind a message to the PoP")
+
+// maxBoundBody bounds a request body that is read to be bound, in bytes.
+const maxBoundBody = 1 << 20
+
+// BindMessage returns a context under which the PoP of the next authenticated
+// request also vouches for an earlier message exchanged with the same server:
+// its "req_hash" claim has the hash of octets, the message's body exactly as it
+// was sent. A server that kept that message can tell whether the one who sent
+// it and the one who sends this request are the same instance, and whether it
+// arrived as it was sent. Pushed authorization requests and the token request
+// that redeems their code are such a pair.
+//
+// The claim is the one proposed for the draft, not part of it: base64url of the
+// left half of the hash, with the hash function of the PoP's "alg" (as at_hash
+// in OpenID Connect Core, section 3.1.3.6). A server that does not know it
+// ignores it.
+//
+// The context is good for one request and its retries; a second one fails with
+// [ErrBinding], and so does a request in combined mode, where there is no PoP
+// JWT.
+func BindMessage(ctx context.Context, octets []byte) context.Context {
+	return context.WithValue(ctx, bindingKey{}, &binding{octets: append([]byte(nil), octets...)})
+}
+
+type bindingKey struct{}
+
+type binding struct {
+	octets []byte
+	used   atomic.Bool
+}
+
+// boundHash returns the req_hash for a request to s, "" for none.
+func (t *Transport) boundHash(req *http.Request, s *server) (string, error) {
+	bound, _ := req.Context().Value(bindingKey{}).(*binding)
+	switch {
+	case bound == nil && !t.bindBody:
+		return "", nil
+	case s.method != MethodPoP:
+		return "", fmt.Errorf("%w: there is none with method %s", ErrBinding, s.method)
+	case bound == nil:
+		body, err := bodyOf(req)
+		if err != nil {
+			return "", err
+		}
+		return t.instance.halfHash(body)
+	case bound.used.Swap(true):
+		return "", fmt.Errorf("%w: the context of BindMessage was used before; a message is bound once", ErrBinding)
+	default:
+		return t.instance.halfHash(bound.octets)
+	}
+}
+
+// bodyOf returns a copy of a request's body.
+func bodyOf(req *http.Request) ([]byte, error) {
+	if req.Body == nil || req.Body == http.NoBody {
+		return nil, nil
+	}
+	if req.GetBody == nil {
+		return nil, fmt.Errorf("%w: the request's body can be read only once; set its GetBody", ErrBinding)
+	}
+	body, err := req.GetBody()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBinding, err)
+	}
+	defer body.Close()
+	content, err := io.ReadAll(io.LimitReader(body, maxBoundBody+1))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBinding, err)
+	}
+	if len(content) > maxBoundBody {
+		return nil, fmt.Errorf("%w: the request's body has more than %d bytes", ErrBinding, maxBoundBody)
+	}
+	return content, nil
+}
+
+// hashes are the hash functions of JWS algorithms (RFC 7518, section 3.1; for
+// EdDSA that of Ed25519).
+var hashes = map[string]crypto.Hash{
+	"ES256": crypto.SHA256, "ES384": crypto.SHA384, "ES512": crypto.SHA512, "EdDSA": crypto.SHA512,
+	"PS256": crypto.SHA256, "PS384": crypto.SHA384, "PS512": crypto.SHA512,
+	"RS256": crypto.SHA256, "RS384": crypto.SHA384, "RS512": crypto.SHA512,
+}
+
+func (s *signer) halfHash(octets []byte) (string, error) {
+	hash, ok := hashes[s.key.Algorithm()]
+	if !ok {
+		return "", fmt.Errorf("%w: no hash function is known for %s", ErrBinding, s.key.Algorithm())
+	}
+	h := hash.New()
+	h.Write(octets)
+	sum := h.Sum(nil)
+	return base64.RawURLEncoding.EncodeToString(sum[:len(sum)/2]), nil
+}
