@@ -62,14 +62,32 @@ func (a *attestations) get(ctx context.Context, rejected string, signingAlgs []s
 	if usable && (paused || now.Before(current.renewFrom)) {
 		return current.raw, nil
 	}
-	renewed := a.flight.DoChan("", func() (any, error) {
-		ctx, cancel := a.detach(ctx, attestTimeout)
-		defer cancel()
-		return a.renew(ctx, rejected, signingAlgs)
-	})
+	renew := func() <-chan singleflight.Result {
+		return a.flight.DoChan("", func() (any, error) {
+			ctx, cancel := a.detach(ctx, attestTimeout)
+			defer cancel()
+			return a.renew(ctx, rejected, signingAlgs)
+		})
+	}
+	renewed := renew()
 	if usable {
 		return current.raw, nil
 	}
+	raw, err := await(ctx, renewed)
+	if err == nil && raw == rejected {
+		// That was the renewal of somebody who had not been refused.
+		raw, err = await(ctx, renew())
+	}
+	if err == nil && raw == rejected {
+		err = fmt.Errorf("%w: the attester gave again the one that the server refused as not fresh enough", ErrInvalidAttestation)
+	}
+	if err != nil {
+		return "", err
+	}
+	return raw, nil
+}
+
+func await(ctx context.Context, renewed <-chan singleflight.Result) (string, error) {
 	select {
 	case <-ctx.Done():
 		return "", ctx.Err()
@@ -77,11 +95,7 @@ func (a *attestations) get(ctx context.Context, rejected string, signingAlgs []s
 		if result.Err != nil {
 			return "", result.Err
 		}
-		raw := result.Val.(string)
-		if raw == rejected {
-			return "", fmt.Errorf("%w: the attester gave again the one that the server refused as not fresh enough", ErrInvalidAttestation)
-		}
-		return raw, nil
+		return result.Val.(string), nil
 	}
 }
 
@@ -105,7 +119,7 @@ func (a *attestations) renew(ctx context.Context, rejected string, signingAlgs [
 	if err != nil {
 		a.retryAt = a.now().Add(renewPause)
 		if a.refused = nil; errors.Is(err, ErrAttestationRefused) {
-			a.refused = err
+			a.refused, a.current = err, nil
 		}
 		a.log.WarnContext(ctx, "client: no new attestation", "client_id", a.request.ClientID, "error", err)
 		return "", err
@@ -126,8 +140,16 @@ func (a *attestations) ask(ctx context.Context, request AttestRequest) (next *at
 	if event.Duration, event.Err = time.Since(event.Start), err; a.trace != nil && a.trace.Renewal != nil {
 		a.trace.Renewal(ctx, event)
 	}
-	if err != nil || a.cache == nil {
+	if a.cache == nil {
 		return next, err
+	}
+	if errors.Is(err, ErrAttestationRefused) {
+		if err := a.cache.Delete(ctx, a.cacheKey); err != nil {
+			a.log.WarnContext(ctx, "client: attestation stays in the cache", "error", err)
+		}
+	}
+	if err != nil {
+		return nil, err
 	}
 	if err := a.cache.Put(ctx, a.cacheKey, []byte(raw)); err != nil {
 		a.log.WarnContext(ctx, "client: attestation not cached, the next start will ask the attester again", "error", err)

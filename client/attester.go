@@ -3,6 +3,8 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/instancekey/instancekey/keystore"
@@ -45,9 +47,20 @@ type AttestRequest struct {
 	// Considerations").
 	Issuer string
 	// Clock gives the time as the Client knows it, which may have been
-	// corrected by what servers say. It is never nil.
+	// corrected by what servers say. Nil means time.Now.
 	Clock func() time.Time
 }
+
+// String leaves Rejected out.
+func (r AttestRequest) String() string {
+	return fmt.Sprintf("client.AttestRequest{ClientID: %q, SigningAlgs: %q, rejected one: %t}", r.ClientID, r.SigningAlgs, r.Rejected != "")
+}
+
+// GoString is String.
+func (r AttestRequest) GoString() string { return r.String() }
+
+// LogValue is String.
+func (r AttestRequest) LogValue() slog.Value { return slog.StringValue(r.String()) }
 
 // What an Attester's failure means for the Client.
 var (

@@ -49,11 +49,14 @@ func checkAttestation(raw string, req AttestRequest, now time.Time) (*attestatio
 	if len(req.SigningAlgs) > 0 {
 		allowed = nil
 		for _, alg := range req.SigningAlgs {
+			if alg == "none" {
+				continue
+			}
 			allowed = append(allowed, jose.SignatureAlgorithm(alg))
 		}
 	}
 	token, err := jwt.ParseSigned(raw, append(slices.Clone(allowed), knownAlgs...))
-	if err != nil || strings.ContainsAny(raw, "\r\n") { // Go's base64 reads over line ends, a header field must not have them
+	if err != nil || strings.ContainsAny(raw, "\r\n") || strings.HasSuffix(raw, ".") { // Go's base64 reads over line ends, a header field must not have them
 		return nil, fmt.Errorf("%w: not a signed JWT in compact form", ErrInvalidAttestation)
 	}
 	header := token.Headers[0]

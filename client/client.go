@@ -46,13 +46,10 @@ package client
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"sync"
 	"time"
 
@@ -67,77 +64,6 @@ import (
 // ErrClosed is returned by a Client after Close.
 var ErrClosed = errors.New("client: closed")
 
-// Config configures a Client. It is copied by New.
-type Config struct {
-	// Issuer is the authorization server's issuer identifier (RFC 8414), byte
-	// for byte as its metadata has it: an https URL, or http on a loopback
-	// host. Required.
-	Issuer string
-
-	// ClientID is the OAuth client_id, the same for all instances of a client.
-	// Required.
-	ClientID string
-
-	// Store holds the Client Instance Key under KeyName. With a PushAttester
-	// the key must exist; otherwise New creates it the first time.
-	Store keystore.Store
-
-	// KeyName names the key in Store. Empty means a name derived from Issuer
-	// and ClientID, so that each server sees another key and servers cannot
-	// recognize one instance by it (draft, "Privacy Considerations").
-	KeyName string
-
-	// Key is the Client Instance Key itself, instead of Store and KeyName.
-	Key keystore.Key
-
-	// Attester gets the Client Attestation for the key. Required.
-	Attester Attester
-
-	// Cache keeps the attestation over restarts, so that a restart needs no
-	// attester. Nil means memory only; DirCache is a folder.
-	Cache Cache
-
-	// Method is how the client authenticates: the one it is registered for at
-	// the server. Empty means the PoP JWT if the metadata offers it or does
-	// not say, else DPoP combined mode. There is no change from one to the
-	// other when a server refuses.
-	Method transport.Method
-
-	// Profile is the form of the draft that the server speaks. Empty means
-	// the current one, transport.ProfileDraft12.
-	Profile transport.Profile
-
-	// DPoP says whether tokens are bound to a key. The zero value means no,
-	// unless Method is DPoP combined mode.
-	DPoP DPoP
-
-	// Metadata is the server's metadata, for a server that does not publish
-	// it. Nil means that it is fetched when first needed.
-	Metadata *Metadata
-
-	// Resources are the identifiers of protected resources (RFC 9728) that
-	// attestations are sent to as well, beside the access token that you put
-	// into the Authorization field. The identifier is a URL; the requests for
-	// the resource are those to it and below it. Token asks for tokens for
-	// these resources (RFC 8707).
-	Resources []string
-
-	// Base sends all requests to the server and the resources. Nil means http.DefaultTransport.
-	Base http.RoundTripper
-
-	// Logger gets what an operator may want to see; never a credential. Nil
-	// means that nothing is logged.
-	Logger *slog.Logger
-
-	// Trace is told what takes time. Nil means nobody is.
-	Trace *transport.Trace
-
-	// Clock is the device's clock. The Client corrects it, by up to 7 days, by
-	// what the server says over TLS, for JWTs and for the expiry of
-	// attestations. Nil means time.Now.
-	Clock func() time.Time
-}
-
 // A Client is one client instance at one authorization server. It is safe for
 // concurrent use.
 type Client struct {
@@ -150,7 +76,8 @@ type Client struct {
 	profile        transport.Profile
 	attestations   *attestations
 	resources      []*resource          // the longest identifier first
-	base           http.RoundTripper    // for the server and the resources
+	base           http.RoundTripper    // for the resources
+	serverBase     http.RoundTripper    // for the server; the clock learns from its responses
 	bystander      *transport.Transport // for requests when no server is known yet
 	log            *slog.Logger
 	trace          *transport.Trace
@@ -188,12 +115,12 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
-	base := cfg.Base
-	if base == nil {
-		base = http.DefaultTransport
+	c.base = cfg.Base
+	if c.base == nil {
+		c.base = http.DefaultTransport
 	}
 	c.clock = newClock(cfg.Clock, c.log)
-	c.base = observer{base, c.clock}
+	c.serverBase = observer{c.base, c.clock}
 	if c.key, err = openKey(ctx, cfg); err != nil {
 		return nil, err
 	}
@@ -213,79 +140,19 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 		log:      c.log,
 		trace:    c.trace,
 	}
-	if c.bystander, err = transport.New(transport.Config{Key: c.key, Attestations: issuerAttestations{attestations: c.attestations}, Base: base}); err != nil {
+	if c.bystander, err = transport.New(transport.Config{Key: c.key, Attestations: issuerAttestations{attestations: c.attestations}, Base: c.base}); err != nil {
 		return nil, err
 	}
 	if c.resources, err = c.newResources(cfg.Resources); err != nil {
 		return nil, err
 	}
 	if cfg.Metadata != nil {
-		metadata := *cfg.Metadata
-		if c.current, err = c.newServer(&metadata); err != nil {
+		if c.current, err = c.newServer(cfg.Metadata.clone()); err != nil {
 			return nil, err
 		}
 	}
 	c.ctx, c.close = context.WithCancel(context.Background())
 	return c, nil
-}
-
-// check finds what is wrong with cfg before a key is made for it.
-func (cfg *Config) check() (issuer *url.URL, err error) {
-	if issuer, err = checkIssuer(cfg.Issuer); err != nil {
-		return nil, err
-	}
-	switch {
-	case cfg.ClientID == "":
-		return nil, errors.New("client: no client_id")
-	case cfg.Attester == nil:
-		return nil, errors.New("client: no attester")
-	case cfg.Key == nil && cfg.Store == nil:
-		return nil, errors.New("client: no key store and no key")
-	case cfg.Key != nil && (cfg.Store != nil || cfg.KeyName != ""):
-		return nil, errors.New("client: both a key and a key store or key name")
-	case !cfg.Method.Known():
-		return nil, fmt.Errorf("client: unknown method %.60q", cfg.Method)
-	case !cfg.Profile.Known():
-		return nil, fmt.Errorf("client: unknown profile %.60q", cfg.Profile)
-	case cfg.DPoP < DPoPOff || cfg.DPoP > DPoPInstanceKey:
-		return nil, fmt.Errorf("client: unknown DPoP setting %d", cfg.DPoP)
-	}
-	if cfg.Metadata == nil {
-		return issuer, nil
-	}
-	if err := cfg.Metadata.check(cfg.Issuer); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrMetadata, err)
-	}
-	_, err = cfg.Metadata.method(cfg.Method)
-	return issuer, err
-}
-
-func openKey(ctx context.Context, cfg Config) (keystore.Key, error) {
-	if cfg.Key != nil {
-		return cfg.Key, nil
-	}
-	name := cfg.KeyName
-	if name == "" {
-		name = defaultKeyName(cfg.Issuer, cfg.ClientID)
-	}
-	open := keystore.OpenOrCreate
-	switch cfg.Attester.(type) {
-	case PushAttester, *PushAttester:
-		// The attestation names a key that exists; a new one would not fit it.
-		open = func(ctx context.Context, s keystore.Store, name string) (keystore.Key, error) {
-			return s.Open(ctx, name)
-		}
-	}
-	key, err := open(ctx, cfg.Store, name)
-	if err != nil {
-		return nil, fmt.Errorf("client: key %s: %w", name, err)
-	}
-	return key, nil
-}
-
-func defaultKeyName(issuer, clientID string) string {
-	sum := sha256.Sum256([]byte(issuer + "\x00" + clientID))
-	return "instance-" + hex.EncodeToString(sum[:16])
 }
 
 // HTTPClient returns an HTTP client that authenticates the requests to the
@@ -308,6 +175,14 @@ func (c *Client) Key() keystore.Key { return c.key }
 func (c *Client) Close() error {
 	c.close()
 	return nil
+}
+
+// closedOr returns ErrClosed for work that Close has ended, else err.
+func (c *Client) closedOr(err error) error {
+	if c.ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return ErrClosed
+	}
+	return err
 }
 
 // detach returns a context for work that several callers wait for: it keeps the

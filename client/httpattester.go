@@ -86,8 +86,8 @@ func (e *AttesterError) Is(target error) bool {
 // Attest implements Attester. What the attester answers with is an
 // *AttesterError; an attester that does not answer is ErrAttesterUnavailable.
 func (h HTTPAttester) Attest(ctx context.Context, req AttestRequest) (string, error) {
-	if _, err := endpoint.Parse(h.URL); err != nil {
-		return "", fmt.Errorf("client: attester URL %w", err)
+	if err := h.check(); err != nil {
+		return "", err
 	}
 	// The attester's clock is the one that judges the request.
 	clock := newClock(req.Clock, slog.New(slog.DiscardHandler))
@@ -112,6 +112,17 @@ func (h HTTPAttester) Attest(ctx context.Context, req AttestRequest) (string, er
 		return "", err
 	}
 	return answer.Attestation, nil
+}
+
+func (h HTTPAttester) check() error {
+	u, err := endpoint.Parse(h.URL)
+	if err == nil && (u.RawQuery != "" || u.ForceQuery) {
+		err = errors.New("has a query")
+	}
+	if err != nil {
+		return fmt.Errorf("client: attester URL %w", err)
+	}
+	return nil
 }
 
 func (h HTTPAttester) sign(ctx context.Context, req AttestRequest, challenge string, issued time.Time) (string, error) {

@@ -57,7 +57,7 @@ func (c *Client) fetchServer(ctx context.Context) (*Metadata, error) {
 	}
 	for _, place := range places {
 		var metadata Metadata
-		err := c.fetchMetadata(ctx, place, &metadata)
+		err := c.fetchMetadata(ctx, c.serverBase, place, &metadata)
 		if status := (*statusError)(nil); errors.As(err, &status) && status.code == http.StatusNotFound {
 			continue
 		}
@@ -80,7 +80,7 @@ func (e *statusError) Error() string {
 }
 
 // fetchMetadata reads a metadata document from place.
-func (c *Client) fetchMetadata(ctx context.Context, place string, metadata any) error {
+func (c *Client) fetchMetadata(ctx context.Context, base http.RoundTripper, place string, metadata any) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, place, http.NoBody)
 	if err != nil {
 		return err
@@ -88,7 +88,7 @@ func (c *Client) fetchMetadata(ctx context.Context, place string, metadata any) 
 	req.Header.Set("Accept", "application/json")
 	// Not through an http.Client: it would follow redirects, and the check of
 	// the document is only worth something if its own server has answered.
-	resp, err := c.base.RoundTrip(req)
+	resp, err := base.RoundTrip(req)
 	if err != nil {
 		if c.clock.unset() {
 			return fmt.Errorf("%w: %w", ErrClock, err)
@@ -122,13 +122,16 @@ func (m *Metadata) check(issuer string) error {
 	if m.TokenEndpoint == "" {
 		return errors.New("it has no token_endpoint")
 	}
-	secure := strings.HasPrefix(issuer, "https:")
+	own, err := endpoint.Parse(issuer)
+	if err != nil {
+		return err
+	}
 	for name, raw := range m.urls() {
 		if raw == "" {
 			continue
 		}
 		u, err := endpoint.Parse(raw)
-		if err == nil && secure && u.Scheme != "https" {
+		if err == nil && own.Scheme == "https" && u.Scheme != "https" {
 			err = errors.New("is http, the issuer is https")
 		}
 		if err != nil {

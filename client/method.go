@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -56,27 +57,47 @@ var popMethods = map[transport.Method]string{
 // the metadata is silent about is not held against the server; what it rules
 // out is an error.
 func (m *Metadata) method(configured transport.Method) (transport.Method, error) {
-	if configured != "" {
-		if !m.offers(configured) {
-			return "", fmt.Errorf("%w: it does not offer %s, only %.300q", ErrMetadata, configured, m.TokenEndpointAuthMethods)
-		}
+	offered := m.offered()
+	if len(offered) == 0 && len(m.TokenEndpointAuthMethods) == 0 {
+		return cmp.Or(configured, transport.MethodPoP), nil
+	}
+	if configured == "" && len(offered) > 0 {
+		return offered[0], nil
+	}
+	if configured != "" && slices.Contains(offered, configured) {
 		return configured, nil
 	}
-	for _, method := range []transport.Method{transport.MethodPoP, transport.MethodDPoP} {
-		if m.offers(method) {
-			return method, nil
-		}
-	}
-	return "", fmt.Errorf("%w: it offers no attestation-based client authentication, only %.300q", ErrMetadata, m.TokenEndpointAuthMethods)
+	wanted := cmp.Or(string(configured), "attestation-based client authentication")
+	return "", fmt.Errorf("%w: it does not offer %s: token_endpoint_auth_methods_supported is %.300q, client_attestation_pop_methods_supported %.300q",
+		ErrMetadata, wanted, m.TokenEndpointAuthMethods, m.PoPMethods)
 }
 
-// offers reports whether the metadata offers the method, as client
-// authentication or as an additional signal beside another one, or says nothing
-// of either.
-func (m *Metadata) offers(method transport.Method) bool {
-	return slices.Contains(m.TokenEndpointAuthMethods, string(method)) ||
-		slices.Contains(m.PoPMethods, popMethods[method]) ||
-		len(m.TokenEndpointAuthMethods) == 0 && len(m.PoPMethods) == 0
+// offered returns the methods that the metadata names for client
+// authentication, or, if it names none there, for the additional signal beside
+// another client authentication.
+func (m *Metadata) offered() []transport.Method {
+	var authentication, signal []transport.Method
+	for _, method := range []transport.Method{transport.MethodPoP, transport.MethodDPoP} {
+		if slices.Contains(m.TokenEndpointAuthMethods, string(method)) {
+			authentication = append(authentication, method)
+		}
+		if slices.Contains(m.PoPMethods, popMethods[method]) {
+			signal = append(signal, method)
+		}
+	}
+	if len(authentication) > 0 {
+		return authentication
+	}
+	return signal
+}
+
+// clone returns a copy that shares nothing with m.
+func (m *Metadata) clone() *Metadata {
+	c := *m
+	for _, list := range []*[]string{&c.TokenEndpointAuthMethods, &c.AttestationSigningAlgs, &c.AttestationPoPSigningAlgs, &c.PoPMethods, &c.DPoPSigningAlgs} {
+		*list = slices.Clone(*list)
+	}
+	return &c
 }
 
 // checkAlgorithms compares the keys' algorithms with the lists in the metadata,

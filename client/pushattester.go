@@ -2,9 +2,11 @@ package client
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"strings"
 )
@@ -28,8 +30,8 @@ type PushAttester struct {
 // ErrAttesterUnavailable, and so is one that still holds the rejected
 // attestation: a newer one may come.
 func (p PushAttester) Attest(_ context.Context, req AttestRequest) (string, error) {
-	if (p.Attestation == "") == (p.File == "") {
-		return "", errors.New("client: PushAttester needs either Attestation or File")
+	if err := p.check(); err != nil {
+		return "", err
 	}
 	attestation := p.Attestation
 	if p.File != "" {
@@ -44,6 +46,13 @@ func (p PushAttester) Attest(_ context.Context, req AttestRequest) (string, erro
 		return "", fmt.Errorf("%w: the server wants a fresher attestation than the provisioned one; provision a new one", ErrAttesterUnavailable)
 	}
 	return attestation, nil
+}
+
+func (p PushAttester) check() error {
+	if (p.Attestation == "") == (p.File == "") {
+		return errors.New("client: PushAttester needs either Attestation or File")
+	}
+	return nil
 }
 
 func readAttestation(name string) (string, error) {
@@ -66,3 +75,9 @@ func (p PushAttester) String() string {
 
 // GoString is String.
 func (p PushAttester) GoString() string { return p.String() }
+
+// LogValue is String.
+func (p PushAttester) LogValue() slog.Value { return slog.StringValue(p.String()) }
+
+// MarshalJSON writes String.
+func (p PushAttester) MarshalJSON() ([]byte, error) { return json.Marshal(p.String()) }

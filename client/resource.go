@@ -45,12 +45,9 @@ type resource struct {
 func (c *Client) newResources(identifiers []string) ([]*resource, error) {
 	var resources []*resource
 	for _, identifier := range identifiers {
-		u, err := endpoint.Parse(identifier)
-		if err == nil && (u.RawQuery != "" || u.ForceQuery) {
-			err = errors.New("has a query")
-		}
+		u, err := parseResource(identifier)
 		if err != nil {
-			return nil, fmt.Errorf("client: resource identifier %w", err)
+			return nil, err
 		}
 		r := &resource{identifier: identifier, wellKnown: resourceWellKnown(u)}
 		if r.transport, err = c.newResourceTransport(&resourceMetadata{Resource: identifier}); err != nil {
@@ -60,6 +57,17 @@ func (c *Client) newResources(identifiers []string) ([]*resource, error) {
 	}
 	slices.SortStableFunc(resources, func(a, b *resource) int { return len(b.identifier) - len(a.identifier) })
 	return resources, nil
+}
+
+func parseResource(identifier string) (*url.URL, error) {
+	u, err := endpoint.Parse(identifier)
+	if err == nil && (u.RawQuery != "" || u.ForceQuery) {
+		err = errors.New("has a query")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("client: resource identifier %w", err)
+	}
+	return u, nil
 }
 
 // resourceWellKnown inserts the well-known path between host and path (RFC
@@ -152,23 +160,22 @@ func (c *Client) describe(ctx context.Context, r *resource, place string) (*tran
 		return nil, fmt.Errorf("client: resource metadata: %w", ctx.Err())
 	case result := <-described:
 		if result.Err != nil {
-			return nil, result.Err
+			return nil, c.closedOr(result.Err)
 		}
 		return result.Val.(*transport.Transport), nil
 	}
 }
 
 func (c *Client) fetchResource(ctx context.Context, r *resource, place string) (*transport.Transport, error) {
-	asked := c.clock.now()
 	var metadata resourceMetadata
-	err := c.fetchMetadata(ctx, place, &metadata)
+	err := c.fetchMetadata(ctx, c.base, place, &metadata)
 	var status *statusError
 	if errors.As(err, &status) && status.code < 500 {
 		// A resource without metadata; many answer 401 to any path they do
 		// not know.
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.asked = asked
+		r.asked = c.clock.now()
 		return r.transport, nil
 	}
 	if err == nil {
@@ -183,7 +190,7 @@ func (c *Client) fetchResource(ctx context.Context, r *resource, place string) (
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.transport, r.asked, r.described = t, asked, true
+	r.transport, r.asked, r.described = t, c.clock.now(), true
 	return t, nil
 }
 
@@ -207,9 +214,9 @@ func (c *Client) checkResource(ctx context.Context, m *resourceMetadata, identif
 
 func (c *Client) newResourceTransport(m *resourceMetadata) (*transport.Transport, error) {
 	as := Metadata{PoPMethods: m.PoPMethods, AttestationPoPSigningAlgs: m.AttestationPoPSigningAlgs, DPoPSigningAlgs: m.DPoPSigningAlgs}
+	unattested := len(m.PoPMethods) > 0 && len(as.offered()) == 0
 	method, err := as.method(c.method)
-	unattested := err != nil && slices.Contains(m.PoPMethods, "none")
-	if err != nil && !unattested {
+	if err != nil {
 		return nil, err
 	}
 	if err := as.checkAlgorithms(method, c.key, c.dpopKey); err != nil {

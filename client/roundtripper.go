@@ -22,11 +22,15 @@ func (r roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 	s, fresh := c.known()
 	if !fresh && mayBeEndpoint(req) {
 		found, err := c.server(req.Context())
-		if err != nil && endpoint.Origin(req.URL) == c.origin {
+		// Without metadata only the issuer's own origin is known to be the
+		// server's. A request for what was its endpoint never goes out bare.
+		if err != nil && (endpoint.Origin(req.URL) == c.origin || s != nil && s.transport.Authenticates(req)) {
 			closeBody(req)
 			return nil, err
 		}
-		s = found
+		if err == nil {
+			s = found
+		}
 	}
 	if s != nil && s.transport.Authenticates(req) {
 		return s.transport.RoundTrip(req)

@@ -35,8 +35,8 @@ const selfAttestationLifetime = 5 * time.Minute
 
 // Attest implements Attester. Its errors are those of Key.
 func (s SelfAttester) Attest(ctx context.Context, req AttestRequest) (string, error) {
-	if s.Key == nil {
-		return "", errors.New("client: SelfAttester needs a Key")
+	if err := s.check(); err != nil {
+		return "", err
 	}
 	cnf, err := keystore.JWK(req.Key.Public())
 	if err != nil {
@@ -49,7 +49,10 @@ func (s SelfAttester) Attest(ctx context.Context, req AttestRequest) (string, er
 		}
 	}
 	lifetime := cmp.Or(s.Lifetime, selfAttestationLifetime)
-	issued := req.Clock()
+	issued := time.Now()
+	if req.Clock != nil {
+		issued = req.Clock()
+	}
 
 	claims := make(map[string]any, len(s.Claims)+4)
 	for name, value := range s.Claims {
@@ -70,4 +73,11 @@ func (s SelfAttester) Attest(ctx context.Context, req AttestRequest) (string, er
 		return "", fmt.Errorf("client: self-attestation: %w", err)
 	}
 	return attestation, nil
+}
+
+func (s SelfAttester) check() error {
+	if s.Key == nil {
+		return errors.New("client: SelfAttester needs a Key")
+	}
+	return nil
 }

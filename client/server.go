@@ -38,20 +38,27 @@ func (c *Client) server(ctx context.Context) (*server, error) {
 	if err := c.ctx.Err(); err != nil {
 		return nil, ErrClosed
 	}
-	if s, fresh := c.known(); fresh {
+	s, fresh := c.known()
+	if fresh {
 		return s, nil
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("client: metadata: %w", err)
 	}
 	discovered := c.flight.DoChan("metadata", func() (any, error) {
 		ctx, cancel := c.detach(ctx, discoverTimeout)
 		defer cancel()
 		return c.discover(ctx)
 	})
+	if s != nil {
+		return s, nil // old metadata does until the new is there
+	}
 	select {
 	case <-ctx.Done():
 		return nil, fmt.Errorf("client: metadata: %w", ctx.Err())
 	case result := <-discovered:
 		if result.Err != nil {
-			return nil, result.Err
+			return nil, c.closedOr(result.Err)
 		}
 		return result.Val.(*server), nil
 	}
@@ -69,8 +76,8 @@ func (c *Client) discover(ctx context.Context) (*server, error) {
 	if fresh {
 		return old, nil // another caller's request was just before ours
 	}
-	from := c.clock.now()
 	metadata, err := c.fetchServer(ctx)
+	from := c.clock.now() // which the answer may have corrected
 	switch {
 	case err != nil && old == nil:
 		return nil, err
@@ -116,7 +123,7 @@ func (c *Client) newServer(metadata *Metadata) (*server, error) {
 			Profile:           c.profile,
 			DPoPEndpoints:     []string{metadata.TokenEndpoint, metadata.PushedAuthorizationRequestEndpoint},
 		}},
-		Base:   c.base,
+		Base:   c.serverBase,
 		Logger: c.log,
 		Trace:  c.trace,
 		Clock:  c.clock.now,

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -40,12 +41,15 @@ const maxStoredToken = 256 << 10 // bytes
 
 // Bind puts a token that this Client got together with what it is bound to.
 func (c *Client) Bind(token *oauth2.Token) (StoredToken, error) {
+	if token == nil {
+		return StoredToken{}, errors.New("client: no token to bind")
+	}
 	s := StoredToken{Token: token, Issuer: c.issuer, ClientID: c.clientID, Thumbprint: c.thumbprint}
 	key := c.dpopKey
 	if key == nil {
 		key = c.key // combined mode
 	}
-	if token.Type() == "DPoP" {
+	if strings.EqualFold(token.TokenType, "DPoP") {
 		thumbprint, err := keystore.Thumbprint(key.Public())
 		if err != nil {
 			return StoredToken{}, err
@@ -80,7 +84,8 @@ func (c *Client) Adopt(s StoredToken) (*oauth2.Token, error) {
 // Refresh gets a new token for a refresh token (RFC 6749, section 6). The
 // challenge is at hand before the refresh token is sent. The answer may hold
 // another refresh token, which then replaces the old one: keep it before
-// anything else is done. Errors are those of [Client.Token].
+// anything else is done. Errors are those of [Client.Token]; with ErrTokenType
+// the result holds the refresh token, and nothing else.
 //
 // Refresh is not shared between callers: do not call it twice at once with one
 // refresh token.
@@ -102,7 +107,9 @@ func (c *Client) Refresh(ctx context.Context, refreshToken string) (*oauth2.Toke
 		return nil, c.tokenError(err)
 	}
 	if err := s.checkType(token); err != nil {
-		return nil, err
+		// The old refresh token may be burnt: the new one must not be lost
+		// together with the access token.
+		return &oauth2.Token{RefreshToken: token.RefreshToken, Expiry: time.Unix(1, 0)}, err
 	}
 	return token, nil
 }
@@ -118,6 +125,9 @@ type storedJSON struct {
 
 // Write writes s to a file of mode 0600, which is replaced atomically.
 func (s StoredToken) Write(file string) error {
+	if s.Token == nil {
+		return errors.New("client: stored token is empty")
+	}
 	content, err := json.Marshal(storedJSON{s.Issuer, s.ClientID, s.Thumbprint, s.DPoPThumbprint, s.Token})
 	if err != nil {
 		return fmt.Errorf("client: stored token: %w", err)

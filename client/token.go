@@ -26,7 +26,7 @@ const tokenTimeout = 2 * time.Minute
 
 // Token returns an access token by the client credentials grant (RFC 6749,
 // section 4.4) with these scopes. A token is kept until shortly before it
-// expires; callers that come at the same time share one grant. A caller's
+// expires, if the server says when; callers that come at the same time share one grant. A caller's
 // context ends only that caller's wait.
 //
 // For other grants use golang.org/x/oauth2 with [Client.Endpoint] and
@@ -41,10 +41,14 @@ func (c *Client) Token(ctx context.Context, scopes ...string) (*oauth2.Token, er
 	}
 	scopes = slices.Clone(scopes)
 	slices.Sort(scopes)
-	key := strings.Join(slices.Compact(scopes), " ")
+	scopes = slices.DeleteFunc(slices.Compact(scopes), func(s string) bool { return s == "" })
+	key := strings.Join(scopes, " ")
 
 	if token := c.cachedToken(key); token != nil {
 		return token, nil
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("client: token: %w", err)
 	}
 	granted := c.flight.DoChan("token "+key, func() (any, error) {
 		if token := c.cachedToken(key); token != nil {
@@ -59,7 +63,7 @@ func (c *Client) Token(ctx context.Context, scopes ...string) (*oauth2.Token, er
 		return nil, fmt.Errorf("client: token: %w", ctx.Err())
 	case result := <-granted:
 		if result.Err != nil {
-			return nil, result.Err
+			return nil, c.closedOr(result.Err)
 		}
 		token := *result.Val.(*oauth2.Token) // callers may change theirs
 		return &token, nil
@@ -100,6 +104,9 @@ func (c *Client) grant(ctx context.Context, key string, scopes []string) (*oauth
 	if err := s.checkType(token); err != nil {
 		return nil, err
 	}
+	if token.Expiry.IsZero() {
+		return token, nil // without an end it would never be replaced
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.tokens[key] = token
@@ -110,17 +117,15 @@ func (c *Client) grant(ctx context.Context, key string, scopes []string) (*oauth
 // tells more of the request and nothing of what a server may have sent instead
 // of an OAuth error, a proxy's page for example.
 func (c *Client) tokenError(err error) error {
+	described := &transport.Error{Audience: c.issuer, Thumbprint: c.thumbprint, Step: "answer", Err: err}
 	var refusal *oauth2.RetrieveError
-	if errors.As(err, &refusal) && refusal.Response != nil {
-		err = &transport.Error{
-			Audience:   c.issuer,
-			Thumbprint: c.thumbprint,
-			Step:       "answer",
-			Send:       transport.Sends(refusal.Response),
-			Status:     refusal.Response.StatusCode,
-			Code:       refusal.ErrorCode,
-			Err:        refusal,
-		}
+	switch {
+	case errors.As(err, new(*transport.Error)):
+		return fmt.Errorf("client: token: %w", err)
+	case errors.As(err, &refusal) && refusal.Response != nil:
+		described.Send = transport.Sends(refusal.Response)
+		described.Status = refusal.Response.StatusCode
+		described.Code = refusal.ErrorCode
 	}
-	return fmt.Errorf("client: token: %w", err)
+	return fmt.Errorf("client: token: %w", described)
 }

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -78,7 +79,7 @@ func signDPoP(ctx context.Context, key *signer, req *http.Request, nonce, token 
 	return key.sign(ctx, typeDPoP, true, func(now time.Time) any {
 		claims := map[string]any{
 			"jti": rand.Text(),
-			"htm": req.Method,
+			"htm": cmp.Or(req.Method, http.MethodGet), // as net/http sends it
 			"htu": location.String(),
 			"iat": now.Unix(),
 		}

@@ -173,16 +173,14 @@ func (s *server) matches(method, location string) bool {
 // if it carries none of ours.
 func (t *Transport) dpopSigner(s *server, req *http.Request) *signer {
 	switch {
-	case s.prefix != "":
-		if accessToken(req) == "" {
-			return nil
-		}
-		if s.method == MethodDPoP || t.dpop == nil {
-			return t.instance
-		}
-		return t.dpop
 	case s.method == MethodDPoP:
 		return t.instance
+	case s.prefix != "" && accessToken(req) == "":
+		return nil
+	case s.prefix != "" && t.dpop == nil:
+		return t.instance
+	case s.prefix != "":
+		return t.dpop
 	case s.locations[endpoint.Location(req.URL)]:
 		return t.dpop
 	default:
@@ -216,6 +214,10 @@ func (t *Transport) server(req *http.Request) *server {
 		// virtual host is not what the metadata named.
 		return nil
 	}
+	if hasDotSegment(req.URL.Path) {
+		// Servers and proxies resolve it, and it may lead out of the resource.
+		return nil
+	}
 	location := endpoint.Location(req.URL)
 	var found *server
 	for _, s := range t.servers {
@@ -230,6 +232,16 @@ func (t *Transport) server(req *http.Request) *server {
 		}
 	}
 	return found
+}
+
+func hasDotSegment(path string) bool {
+	isSeparator := func(r rune) bool { return r == '/' || r == '\\' } // which some servers take for a slash
+	for segment := range strings.FieldsFuncSeq(path, isSeparator) {
+		if segment == "." || segment == ".." {
+			return true
+		}
+	}
+	return false
 }
 
 // sharesOrigin reports whether u is on the origin of a server's issuer.

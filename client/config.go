@@ -1,0 +1,156 @@
+package client
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/instancekey/instancekey/keystore"
+	"github.com/instancekey/instancekey/transport"
+)
+
+// Config configures a Client. It is copied by New.
+type Config struct {
+	// Issuer is the authorization server's issuer identifier (RFC 8414), byte
+	// for byte as its metadata has it: an https URL, or http on a loopback
+	// host. Required.
+	Issuer string
+
+	// ClientID is the OAuth client_id, the same for all instances of a client.
+	// Required.
+	ClientID string
+
+	// Store holds the Client Instance Key under KeyName. With a PushAttester
+	// the key must exist; otherwise New creates it the first time.
+	Store keystore.Store
+
+	// KeyName names the key in Store. Empty means a name derived from Issuer
+	// and ClientID, so that each server sees another key and servers cannot
+	// recognize one instance by it (draft, "Privacy Considerations").
+	KeyName string
+
+	// Key is the Client Instance Key itself, instead of Store and KeyName.
+	Key keystore.Key
+
+	// Attester gets the Client Attestation for the key. Required.
+	Attester Attester
+
+	// Cache keeps the attestation over restarts, so that a restart needs no
+	// attester. Nil means memory only; DirCache is a folder.
+	Cache Cache
+
+	// Method is how the client authenticates: the one it is registered for at
+	// the server. Empty means the PoP JWT if the metadata offers it or does
+	// not say, else DPoP combined mode. There is no change from one to the
+	// other when a server refuses.
+	Method transport.Method
+
+	// Profile is the form of the draft that the server speaks. Empty means
+	// the current one, transport.ProfileDraft12.
+	Profile transport.Profile
+
+	// DPoP says whether tokens are bound to a key. The zero value means no,
+	// unless Method is DPoP combined mode.
+	DPoP DPoP
+
+	// Metadata is the server's metadata, for a server that does not publish
+	// it. Nil means that it is fetched when first needed.
+	Metadata *Metadata
+
+	// Resources are the identifiers of protected resources (RFC 9728) that
+	// attestations are sent to as well, beside the access token that you put
+	// into the Authorization field. The identifier is a URL; the requests for
+	// the resource are those to it and below it. Token asks for tokens for
+	// these resources (RFC 8707).
+	Resources []string
+
+	// Base sends all requests to the server and the resources. Nil means http.DefaultTransport.
+	Base http.RoundTripper
+
+	// Logger gets what an operator may want to see; never a credential. Nil
+	// means that nothing is logged.
+	Logger *slog.Logger
+
+	// Trace is told what takes time. Nil means nobody is.
+	Trace *transport.Trace
+
+	// Clock is the device's clock. The Client corrects it, by up to 7 days, by
+	// what the server says over TLS, for JWTs and for the expiry of
+	// attestations. Nil means time.Now.
+	Clock func() time.Time
+}
+
+// check finds what is wrong with cfg before a key is made for it.
+func (cfg *Config) check() (issuer *url.URL, err error) {
+	if issuer, err = checkIssuer(cfg.Issuer); err != nil {
+		return nil, err
+	}
+	switch {
+	case cfg.ClientID == "":
+		return nil, errors.New("client: no client_id")
+	case cfg.Attester == nil:
+		return nil, errors.New("client: no attester")
+	case cfg.Key == nil && cfg.Store == nil:
+		return nil, errors.New("client: no key store and no key")
+	case cfg.Key != nil && (cfg.Store != nil || cfg.KeyName != ""):
+		return nil, errors.New("client: both a key and a key store or key name")
+	case !cfg.Method.Known():
+		return nil, fmt.Errorf("client: unknown method %.60q", cfg.Method)
+	case !cfg.Profile.Known():
+		return nil, fmt.Errorf("client: unknown profile %.60q", cfg.Profile)
+	case cfg.DPoP < DPoPOff || cfg.DPoP > DPoPInstanceKey:
+		return nil, fmt.Errorf("client: unknown DPoP setting %d", cfg.DPoP)
+	}
+	if attester, ok := cfg.Attester.(interface{ check() error }); ok {
+		if err := attester.check(); err != nil {
+			return nil, err
+		}
+	}
+	for _, identifier := range cfg.Resources {
+		if _, err := parseResource(identifier); err != nil {
+			return nil, err
+		}
+	}
+	if cfg.Metadata == nil {
+		return issuer, nil
+	}
+	if err := cfg.Metadata.check(cfg.Issuer); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMetadata, err)
+	}
+	_, err = cfg.Metadata.method(cfg.Method)
+	return issuer, err
+}
+
+func openKey(ctx context.Context, cfg Config) (keystore.Key, error) {
+	if cfg.Key != nil {
+		return cfg.Key, nil
+	}
+	name := cfg.KeyName
+	if name == "" {
+		name = defaultKeyName(cfg.Issuer, cfg.ClientID)
+	}
+	open := keystore.OpenOrCreate
+	switch cfg.Attester.(type) {
+	case PushAttester, *PushAttester:
+		// The attestation names a key that exists; a new one would not fit it.
+		open = func(ctx context.Context, s keystore.Store, name string) (keystore.Key, error) {
+			return s.Open(ctx, name)
+		}
+	}
+	key, err := open(ctx, cfg.Store, name)
+	if err != nil {
+		return nil, fmt.Errorf("client: key %s: %w", name, err)
+	}
+	return key, nil
+}
+
+func defaultKeyName(issuer, clientID string) string {
+	sum := sha256.Sum256([]byte(issuer + "\x00" + clientID))
+	return "instance-" + hex.EncodeToString(sum[:16])
+}
