@@ -166,6 +166,14 @@ func (c *Client) HTTPClient() *http.Client {
 	return &http.Client{Transport: roundTripper{c}}
 }
 
+// String names issuer, client and key, and nothing that is secret.
+func (c *Client) String() string {
+	return fmt.Sprintf("client.Client{%s at %s, key %s}", c.clientID, c.issuer, c.thumbprint)
+}
+
+// GoString is String.
+func (c *Client) GoString() string { return c.String() }
+
 // Key returns the Client Instance Key.
 func (c *Client) Key() keystore.Key { return c.key }
 

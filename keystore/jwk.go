@@ -5,6 +5,7 @@ import (
 	_ "crypto/sha256" // RFC 7638 thumbprints here are SHA-256
 	"encoding/base64"
 	"fmt"
+	"reflect"
 
 	"github.com/go-jose/go-jose/v4"
 )
@@ -15,16 +16,12 @@ import (
 // for a type that has no JWK form.
 func JWK(pub crypto.PublicKey) (jose.JSONWebKey, error) {
 	jwk := jose.JSONWebKey{Key: pub}
-	if !jwk.IsPublic() {
-		return jose.JSONWebKey{}, fmt.Errorf("keystore: a %T is not a public key that has a JWK form", pub)
+	if v := reflect.ValueOf(pub); v.Kind() == reflect.Pointer && v.IsNil() || !jwk.IsPublic() || !jwk.Valid() {
+		return jose.JSONWebKey{}, fmt.Errorf("keystore: %T is not a public key that has a JWK form", pub)
 	}
-	// Marshalling is what finds a nil key, a curve without a name in JOSE and
-	// coordinates that are too long, which Valid does not.
+	// Valid accepts curves that have no name in JOSE; marshalling does not.
 	if _, err := jwk.MarshalJSON(); err != nil {
 		return jose.JSONWebKey{}, fmt.Errorf("keystore: public key has no JWK form: %w", err)
-	}
-	if !jwk.Valid() {
-		return jose.JSONWebKey{}, fmt.Errorf("keystore: invalid %T", pub)
 	}
 	return jwk, nil
 }

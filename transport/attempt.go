@@ -116,7 +116,7 @@ func (t *Transport) send(req *http.Request, s *server, a attempt) (resp *http.Re
 	if a.number > 1 && req.GetBody != nil {
 		body, err := req.GetBody()
 		if err != nil {
-			return nil, "", "", t.fail(s, a.number, stepSend, err)
+			return nil, "", "", t.fail(s, a.number, stepRetry, err)
 		}
 		out.Body = body
 	}

@@ -213,6 +213,12 @@ func checkAlgorithm(key keystore.Key) error {
 	return nil
 }
 
+// String names the key, and nothing that is secret.
+func (t Transport) String() string { return "transport.Transport{key " + t.thumbprint + "}" }
+
+// GoString is String.
+func (t Transport) GoString() string { return t.String() }
+
 // RoundTrip implements http.RoundTripper. Errors are of type *[Error], or match
 // [ErrRedirect], or, for requests that pass through, are those of the base
 // transport.
