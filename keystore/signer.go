@@ -1,6 +1,7 @@
 package keystore
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -119,8 +120,9 @@ func (k *signerKey) Sign(ctx context.Context, signingInput []byte) ([]byte, erro
 // joseECDSA turns an ASN.1 DER ECDSA signature into r‖s of fixed length.
 func joseECDSA(der []byte, order *big.Int) ([]byte, error) {
 	var sig struct{ R, S *big.Int }
-	rest, err := asn1.Unmarshal(der, &sig)
-	if err != nil || len(rest) != 0 {
+	_, err := asn1.Unmarshal(der, &sig)
+	// Encoded again it must be the same: Unmarshal overlooks what follows s.
+	if again, _ := asn1.Marshal(sig); err != nil || !bytes.Equal(again, der) {
 		return nil, errors.New("keystore: sign: the signer's answer is not an ASN.1 ECDSA signature")
 	}
 	for _, n := range []*big.Int{sig.R, sig.S} {
