@@ -62,8 +62,10 @@ func (a *attestations) get(ctx context.Context, rejected string, signingAlgs []s
 	if usable && (paused || now.Before(current.renewFrom)) {
 		return current.raw, nil
 	}
+	asked := false // by this call, and not by one whose renewal it has joined
 	renew := func() <-chan singleflight.Result {
 		return a.flight.DoChan("", func() (any, error) {
+			asked = true
 			ctx, cancel := a.detach(ctx, attestTimeout)
 			defer cancel()
 			return a.renew(ctx, rejected, signingAlgs)
@@ -74,7 +76,7 @@ func (a *attestations) get(ctx context.Context, rejected string, signingAlgs []s
 		return current.raw, nil
 	}
 	raw, err := await(ctx, renewed)
-	if err == nil && raw == rejected {
+	if err == nil && raw == rejected && !asked {
 		// That was the renewal of somebody who had not been refused.
 		raw, err = await(ctx, renew())
 	}

@@ -32,7 +32,7 @@ type Cache interface {
 var ErrCacheMiss = errors.New("client: not in the cache")
 
 // DirCache is a Cache in a folder, which is made, with mode 0700, when first
-// needed. Files have mode 0600 and are replaced atomically.
+// needed. One that others may write to is refused. Files have mode 0600 and are replaced atomically.
 type DirCache string
 
 // Get implements Cache. Errors other than ErrCacheMiss are those of the file
@@ -58,7 +58,7 @@ func (d DirCache) Put(_ context.Context, key string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := privatefile.MakeDir(string(d)); err != nil {
+	if err := privatefile.MakeDir(string(d), privatefile.Writing); err != nil {
 		return fmt.Errorf("client: cache: %w", err)
 	}
 	if err := privatefile.Replace(path, data); err != nil {

@@ -76,23 +76,32 @@ func (c *Client) discover(ctx context.Context) (*server, error) {
 	if fresh {
 		return old, nil // another caller's request was just before ours
 	}
-	metadata, err := c.fetchServer(ctx)
+	found, err := c.findServer(ctx, old)
 	from := c.clock.now() // which the answer may have corrected
-	switch {
-	case err != nil && old == nil:
-		return nil, err
-	case err != nil:
-		c.log.WarnContext(ctx, "client: metadata not renewed, the old is used on", "issuer", c.issuer, "error", err)
-		from = from.Add(metadataPause - metadataLifetime)
-	case old == nil || !reflect.DeepEqual(old.metadata, metadata):
-		if old, err = c.newServer(metadata); err != nil {
+	if err != nil {
+		if old == nil {
 			return nil, err
 		}
+		c.log.WarnContext(ctx, "client: metadata not renewed, the old is used on", "issuer", c.issuer, "error", err)
+		found, from = old, from.Add(metadataPause-metadataLifetime)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.current, c.metadataFrom = old, from
-	return old, nil
+	c.current, c.metadataFrom = found, from
+	return found, nil
+}
+
+// findServer fetches the metadata. If it is what it was, so is the server, with
+// its challenge.
+func (c *Client) findServer(ctx context.Context, old *server) (*server, error) {
+	metadata, err := c.fetchServer(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if old != nil && reflect.DeepEqual(old.metadata, metadata) {
+		return old, nil
+	}
+	return c.newServer(metadata)
 }
 
 // newServer makes the transport for checked metadata.

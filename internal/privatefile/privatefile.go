@@ -19,28 +19,38 @@ const TempPrefix = ".new-"
 // ErrMode: the file or folder can be used by others than its owner.
 var ErrMode = errors.New("open to others than its owner")
 
+// Rights that others than the owner must not have.
+const (
+	Any     fs.FileMode = 0o077
+	Writing fs.FileMode = 0o022
+)
+
 // MakeDir makes a folder with mode 0700, and its parents, if it is not there.
-// A folder that others may enter or read is ErrMode.
-func MakeDir(dir string) error {
+// One that gives others the forbidden rights is ErrMode.
+func MakeDir(dir string, forbidden fs.FileMode) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	return CheckDir(dir)
+	return CheckDir(dir, forbidden)
 }
 
-// CheckDir reports whether dir is there and private.
-func CheckDir(dir string) error {
+// CheckDir reports whether dir is a folder that does not give others the
+// forbidden rights.
+func CheckDir(dir string, forbidden fs.FileMode) error {
 	info, err := os.Stat(dir)
 	if err != nil {
 		return err
 	}
-	return checkMode(dir, info)
+	if !info.IsDir() {
+		return fmt.Errorf("%s is not a folder", dir)
+	}
+	return checkMode(dir, info, forbidden)
 }
 
-func checkMode(path string, info fs.FileInfo) error {
+func checkMode(path string, info fs.FileInfo, forbidden fs.FileMode) error {
 	mode := info.Mode().Perm()
 	// On Windows the access control list decides, and the mode says nothing.
-	if runtime.GOOS == "windows" || mode&0o077 == 0 {
+	if runtime.GOOS == "windows" || mode&forbidden == 0 {
 		return nil
 	}
 	return fmt.Errorf("%s is %w (mode %04o): chmod go= %s, and if they may have read secrets there, replace those", path, ErrMode, mode, path)
@@ -118,7 +128,7 @@ func Read(path string, limit int) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is %w", path, ErrNotPlain)
 	}
-	if err := checkMode(path, info); err != nil {
+	if err := checkMode(path, info, Any); err != nil {
 		return nil, err
 	}
 	file, err := os.Open(path)
