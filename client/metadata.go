@@ -161,6 +161,15 @@ func (m *Metadata) authenticated() map[string]string {
 	}
 }
 
+// dpopEndpoints returns the endpoints that issue what can be bound to a DPoP
+// key.
+func (m *Metadata) dpopEndpoints() []string {
+	if m.PushedAuthorizationRequestEndpoint == "" {
+		return []string{m.TokenEndpoint}
+	}
+	return []string{m.TokenEndpoint, m.PushedAuthorizationRequestEndpoint}
+}
+
 // checkIssuer refuses what cannot be an issuer identifier (RFC 8414, section 2).
 func checkIssuer(issuer string) (*url.URL, error) {
 	if issuer == "" {

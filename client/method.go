@@ -57,26 +57,25 @@ var popMethods = map[transport.Method]string{
 // the metadata is silent about is not held against the server; what it rules
 // out is an error.
 func (m *Metadata) method(configured transport.Method) (transport.Method, error) {
-	offered := m.offered()
-	if len(offered) == 0 && len(m.TokenEndpointAuthMethods) == 0 {
+	authentication, signal := m.offered()
+	switch {
+	case len(authentication)+len(signal)+len(m.TokenEndpointAuthMethods) == 0:
 		return cmp.Or(configured, transport.MethodPoP), nil
-	}
-	if configured == "" && len(offered) > 0 {
-		return offered[0], nil
-	}
-	if configured != "" && slices.Contains(offered, configured) {
+	case configured != "" && (slices.Contains(authentication, configured) || slices.Contains(signal, configured)):
 		return configured, nil
+	case configured == "" && len(authentication) > 0:
+		return authentication[0], nil
+	case configured == "" && len(signal) > 0:
+		return signal[0], nil
 	}
 	wanted := cmp.Or(string(configured), "attestation-based client authentication")
 	return "", fmt.Errorf("%w: it does not offer %s: token_endpoint_auth_methods_supported is %.300q, client_attestation_pop_methods_supported %.300q",
 		ErrMetadata, wanted, m.TokenEndpointAuthMethods, m.PoPMethods)
 }
 
-// offered returns the methods that the metadata names for client
-// authentication, or, if it names none there, for the additional signal beside
-// another client authentication.
-func (m *Metadata) offered() []transport.Method {
-	var authentication, signal []transport.Method
+// offered returns the methods that the metadata names, PoP JWT first: for
+// client authentication, and for the additional signal beside another one.
+func (m *Metadata) offered() (authentication, signal []transport.Method) {
 	for _, method := range []transport.Method{transport.MethodPoP, transport.MethodDPoP} {
 		if slices.Contains(m.TokenEndpointAuthMethods, string(method)) {
 			authentication = append(authentication, method)
@@ -85,10 +84,7 @@ func (m *Metadata) offered() []transport.Method {
 			signal = append(signal, method)
 		}
 	}
-	if len(authentication) > 0 {
-		return authentication
-	}
-	return signal
+	return authentication, signal
 }
 
 // clone returns a copy that shares nothing with m.

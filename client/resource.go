@@ -214,7 +214,8 @@ func (c *Client) checkResource(ctx context.Context, m *resourceMetadata, identif
 
 func (c *Client) newResourceTransport(m *resourceMetadata) (*transport.Transport, error) {
 	as := Metadata{PoPMethods: m.PoPMethods, AttestationPoPSigningAlgs: m.AttestationPoPSigningAlgs, DPoPSigningAlgs: m.DPoPSigningAlgs}
-	unattested := len(m.PoPMethods) > 0 && len(as.offered()) == 0
+	_, offered := as.offered()
+	unattested := len(m.PoPMethods) > 0 && len(offered) == 0
 	method, err := as.method(c.method)
 	if err != nil {
 		return nil, err

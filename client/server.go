@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/oauth2"
 
+	"github.com/instancekey/instancekey/keystore"
 	"github.com/instancekey/instancekey/transport"
 )
 
@@ -28,7 +29,7 @@ const (
 // server is the authorization server as its metadata describes it.
 type server struct {
 	metadata  *Metadata
-	tokenType string // that its tokens must have: "Bearer" or "DPoP"
+	method    transport.Method
 	transport *transport.Transport
 }
 
@@ -130,7 +131,7 @@ func (c *Client) newServer(metadata *Metadata) (*server, error) {
 			ChallengeEndpoint: metadata.ChallengeEndpoint,
 			Method:            method,
 			Profile:           c.profile,
-			DPoPEndpoints:     []string{metadata.TokenEndpoint, metadata.PushedAuthorizationRequestEndpoint},
+			DPoPEndpoints:     metadata.dpopEndpoints(),
 		}},
 		Base:   c.serverBase,
 		Logger: c.log,
@@ -140,18 +141,27 @@ func (c *Client) newServer(metadata *Metadata) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	tokenType := "Bearer"
-	if method == transport.MethodDPoP || c.dpopKey != nil {
-		tokenType = "DPoP"
+	return &server{metadata, method, t}, nil
+}
+
+// tokenKey returns the key that tokens are bound to with that method, nil for
+// bearer tokens.
+func (c *Client) tokenKey(method transport.Method) keystore.Key {
+	if method == transport.MethodDPoP {
+		return c.key
 	}
-	return &server{metadata, tokenType, t}, nil
+	return c.dpopKey
 }
 
 // checkType refuses a token that is not bound as asked. A server that answers a
 // DPoP proof with a bearer token has taken the binding away.
-func (s *server) checkType(token *oauth2.Token) error {
-	if !strings.EqualFold(token.TokenType, s.tokenType) {
-		return fmt.Errorf("%w: %.40q, not %s", ErrTokenType, token.TokenType, s.tokenType)
+func (c *Client) checkType(s *server, token *oauth2.Token) error {
+	wanted := "Bearer"
+	if c.tokenKey(s.method) != nil {
+		wanted = "DPoP"
+	}
+	if !strings.EqualFold(token.TokenType, wanted) {
+		return fmt.Errorf("%w: %.40q, not %s", ErrTokenType, token.TokenType, wanted)
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/instancekey/instancekey/internal/privatefile"
 	"github.com/instancekey/instancekey/keystore"
+	"github.com/instancekey/instancekey/transport"
 )
 
 // A StoredToken is a token together with what it is bound to, for keeping it
@@ -45,18 +46,28 @@ func (c *Client) Bind(token *oauth2.Token) (StoredToken, error) {
 		return StoredToken{}, errors.New("client: no token to bind")
 	}
 	s := StoredToken{Token: token, Issuer: c.issuer, ClientID: c.clientID, Thumbprint: c.thumbprint}
-	key := c.dpopKey
+	if !strings.EqualFold(token.TokenType, "DPoP") {
+		return s, nil
+	}
+	key := c.tokenKey(c.knownMethod())
 	if key == nil {
-		key = c.key // combined mode
+		key = c.key
 	}
-	if strings.EqualFold(token.TokenType, "DPoP") {
-		thumbprint, err := keystore.Thumbprint(key.Public())
-		if err != nil {
-			return StoredToken{}, err
-		}
-		s.DPoPThumbprint = thumbprint
+	thumbprint, err := keystore.Thumbprint(key.Public())
+	if err != nil {
+		return StoredToken{}, err
 	}
+	s.DPoPThumbprint = thumbprint
 	return s, nil
+}
+
+// knownMethod returns the method that is settled, by the configuration or the
+// metadata.
+func (c *Client) knownMethod() transport.Method {
+	if s, _ := c.known(); s != nil {
+		return s.method
+	}
+	return c.method
 }
 
 // Adopt returns the token of s for use with this Client. A token of another
@@ -64,21 +75,31 @@ func (c *Client) Bind(token *oauth2.Token) (StoredToken, error) {
 // key that this Client does not have, only the access token is dropped: the
 // result has expired, and its refresh token is good.
 func (c *Client) Adopt(s StoredToken) (*oauth2.Token, error) {
-	if s.Token == nil {
+	switch {
+	case s.Token == nil:
 		return nil, errors.New("client: stored token is empty")
-	}
-	if s.Issuer != c.issuer || s.ClientID != c.clientID || s.Thumbprint != c.thumbprint {
-		return nil, fmt.Errorf("%w: it is bound to key %.60q, this instance has %s", ErrOtherKey, s.Thumbprint, c.thumbprint)
+	case s.Issuer != c.issuer || s.ClientID != c.clientID || s.Thumbprint != c.thumbprint:
+		return nil, fmt.Errorf("%w: it is of client %.60q at issuer %.200q with key %.60q, this is client %q at issuer %q with key %s",
+			ErrOtherKey, s.ClientID, s.Issuer, s.Thumbprint, c.clientID, c.issuer, c.thumbprint)
 	}
 	token := *s.Token
-	now, err := c.Bind(&token)
-	if err != nil {
-		return nil, err
-	}
-	if s.DPoPThumbprint != now.DPoPThumbprint {
+	if s.DPoPThumbprint != "" && !c.hasKey(s.DPoPThumbprint) {
 		token.AccessToken, token.Expiry = "", time.Unix(1, 0)
 	}
 	return &token, nil
+}
+
+// hasKey reports whether this Client makes DPoP proofs with the key of that
+// thumbprint.
+func (c *Client) hasKey(thumbprint string) bool {
+	if thumbprint == c.thumbprint && (c.dpopKey == nil || c.knownMethod() == transport.MethodDPoP) {
+		return true
+	}
+	if c.dpopKey == nil {
+		return false
+	}
+	own, err := keystore.Thumbprint(c.dpopKey.Public())
+	return err == nil && thumbprint == own
 }
 
 // Refresh gets a new token for a refresh token (RFC 6749, section 6). The
@@ -106,7 +127,7 @@ func (c *Client) Refresh(ctx context.Context, refreshToken string) (*oauth2.Toke
 	if err != nil {
 		return nil, c.tokenError(err)
 	}
-	if err := s.checkType(token); err != nil {
+	if err := c.checkType(s, token); err != nil {
 		// The old refresh token may be burnt: the new one must not be lost
 		// together with the access token.
 		return &oauth2.Token{RefreshToken: token.RefreshToken, Expiry: time.Unix(1, 0)}, err

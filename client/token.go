@@ -101,7 +101,7 @@ func (c *Client) grant(ctx context.Context, key string, scopes []string) (*oauth
 	if err != nil {
 		return nil, c.tokenError(err)
 	}
-	if err := s.checkType(token); err != nil {
+	if err := c.checkType(s, token); err != nil {
 		return nil, err
 	}
 	if token.Expiry.IsZero() {

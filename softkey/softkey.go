@@ -134,8 +134,3 @@ func generate(algorithm string) (signer crypto.Signer, err error) {
 	}
 	return signer, nil
 }
-
-// keyError matches both the sentinel and the cause.
-func keyError(name string, sentinel, cause error) error {
-	return fmt.Errorf("softkey: key %q: %w: %w", name, sentinel, cause)
-}

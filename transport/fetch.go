@@ -55,6 +55,7 @@ func (t *Transport) challengeFetcher(s *server, url string) func(context.Context
 		if err := json.Unmarshal(body, &answer); err != nil {
 			return "", errors.New("challenge endpoint did not answer with a JSON object")
 		}
+		s.nonces.asked()
 		if answer.Challenge == "" {
 			return challengeIn(resp.Header), nil
 		}

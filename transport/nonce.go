@@ -29,6 +29,13 @@ func (n *nonces) store(h http.Header) {
 	n.latest = value
 }
 
+// asked notes that the challenge endpoint has answered, with a nonce or without.
+func (n *nonces) asked() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.barren = n.latest == ""
+}
+
 func (n *nonces) current() (latest string, barren bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -52,9 +59,7 @@ func (s *server) nonce(ctx context.Context) (string, error) {
 			return "", err
 		}
 		s.challenges.store(challenge)
-		s.nonces.mu.Lock()
-		defer s.nonces.mu.Unlock()
-		s.nonces.barren = s.nonces.latest == ""
-		return s.nonces.latest, nil
+		latest, _ := s.nonces.current()
+		return latest, nil
 	})
 }

@@ -92,6 +92,11 @@ func (t *Transport) newServer(s Server) (*server, error) {
 	if len(s.Endpoints) == 0 {
 		return nil, fmt.Errorf("transport: no endpoints of %s", s.Issuer)
 	}
+	for _, raw := range s.DPoPEndpoints {
+		if !slices.Contains(s.Endpoints, raw) {
+			return nil, fmt.Errorf("transport: DPoP endpoint of %s is none of its endpoints", s.Issuer)
+		}
+	}
 	out, _, err := t.newAudience(s.Issuer, s.ChallengeEndpoint, s.Method)
 	if err != nil {
 		return nil, err

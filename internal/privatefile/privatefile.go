@@ -118,6 +118,9 @@ func SyncDir(dir string) error {
 // are not followed: removing one would not remove what it points to.
 var ErrNotPlain = errors.New("not a plain file")
 
+// ErrTooLarge: the file has more bytes than it may have.
+var ErrTooLarge = errors.New("too large")
+
 // Read returns the contents of a file of at most limit bytes. A file that
 // others may read is ErrMode.
 func Read(path string, limit int) ([]byte, error) {
@@ -141,7 +144,7 @@ func Read(path string, limit int) ([]byte, error) {
 		return nil, err
 	}
 	if len(content) > limit {
-		return nil, fmt.Errorf("%s has more than %d bytes", path, limit)
+		return nil, fmt.Errorf("%s is %w: more than %d bytes", path, ErrTooLarge, limit)
 	}
 	return content, nil
 }

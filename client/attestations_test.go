@@ -1,0 +1,257 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/instancekey/instancekey/client"
+	"github.com/instancekey/instancekey/keystore"
+	"github.com/instancekey/instancekey/transport"
+	"github.com/instancekey/instancekey/transport/transporttest"
+)
+
+var scopes atomic.Int64
+
+// grant gets a token that the Client does not have yet.
+func grant(ctx context.Context, c *client.Client) error {
+	_, err := c.Token(ctx, fmt.Sprintf("scope-%d", scopes.Add(1)))
+	return err
+}
+
+// sent returns the attestations of the token requests so far.
+func sent(r *rig) (attestations []string) {
+	for _, request := range r.Requests(transporttest.Token) {
+		attestations = append(attestations, request.Attestation())
+	}
+	return attestations
+}
+
+func TestAttestationIsReusedC4(t *testing.T) {
+	r := newRig(t, transporttest.Policy{})
+	c := r.client(t)
+	for range 10 {
+		if err := grant(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	calls := r.attester.calls()
+	if len(calls) != 1 {
+		t.Fatalf("attester asked %d times for 10 requests, want 1", len(calls))
+	}
+	if n := len(slices.Compact(sent(r))); n != 1 {
+		t.Errorf("%d attestations were sent, want 1", n)
+	}
+	if got := calls[0]; got.ClientID != r.ClientID || got.Issuer != r.Issuer || got.Rejected != "" || got.Clock == nil || !slices.Equal(got.SigningAlgs, []string{"ES256"}) {
+		t.Errorf("attester was asked %+v", got)
+	}
+	ours, _ := keystore.Thumbprint(c.Key().Public())
+	if theirs, _ := keystore.Thumbprint(calls[0].Key.Public()); theirs != ours {
+		t.Error("attester was asked for another key")
+	}
+}
+
+func TestAttestationRenewalBeforeExpiry(t *testing.T) {
+	const clients = 40
+	early := 0 // renewed by 80 % of the life
+	for range clients {
+		inBubble(t, func(t *testing.T, r *rig) {
+			c := r.client(t)
+			renewed := func(after time.Duration) bool {
+				t.Helper()
+				r.clock.advance(after)
+				before := sent(r)
+				if err := grant(t.Context(), c); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				if after := sent(r); len(before) > 0 && after[len(after)-1] != before[len(before)-1] {
+					t.Error("the request that starts a renewal has waited for it")
+				}
+				return len(r.attester.calls()) > 1
+			}
+			renewed(0)
+			if renewed(42*time.Minute - time.Second) { // of an hour: 70 %
+				t.Error("renewed before 70 % of the life")
+			}
+			if renewed(6 * time.Minute) {
+				early++
+			} else if !renewed(6*time.Minute + time.Second) {
+				t.Error("not renewed at 90 % of the life")
+			}
+		})
+	}
+	if early == 0 || early == clients {
+		t.Errorf("%d of %d clients renewed by 80 %% of the life, want some: they would all come together", early, clients)
+	}
+}
+
+func TestAttestationRenewedInBackgroundIsUsed(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		c := r.client(t)
+		for _, advance := range []time.Duration{0, 55 * time.Minute, 0, 55 * time.Minute, 0} {
+			r.clock.advance(advance)
+			if err := grant(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		got := sent(r)
+		same := []bool{got[0] == got[1], got[1] == got[2], got[2] == got[3], got[3] == got[4]}
+		if !slices.Equal(same, []bool{true, false, true, false}) || len(r.attester.calls()) != 3 {
+			t.Errorf("requests share attestations: %v, attester asked %d times", same, len(r.attester.calls()))
+		}
+		for i, call := range r.attester.calls() {
+			if call.Rejected != "" {
+				t.Errorf("call %d has something rejected", i)
+			}
+		}
+	})
+}
+
+func TestAttestationWhileAttesterIsDown(t *testing.T) {
+	for name, failure := range map[string]error{
+		"unavailable": client.ErrAttesterUnavailable,
+		"any error":   errors.New("out of paper"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, r *rig) {
+				up := r.attester.attest
+				c := r.client(t)
+				if err := grant(t.Context(), c); err != nil {
+					t.Fatal(err)
+				}
+				r.attester.set(func(context.Context, client.AttestRequest, int) (string, error) { return "", failure })
+				r.clock.advance(55 * time.Minute)
+				for range 30 { // to one second before the end
+					if err := grant(t.Context(), c); err != nil {
+						t.Fatalf("with a valid attestation: %v", err)
+					}
+					synctest.Wait()
+					r.clock.advance(10 * time.Second)
+				}
+				if calls := len(r.attester.calls()); calls != 6 {
+					t.Errorf("attester asked %d times, want 6: at first and each minute", calls)
+				}
+				if n := len(slices.Compact(sent(r))); n != 1 {
+					t.Errorf("%d attestations sent, want 1", n)
+				}
+
+				before := r.total() // now it has expired
+				if err := grant(t.Context(), c); !errors.Is(err, failure) {
+					t.Errorf("with an expired attestation: %v, want the attester's error", err)
+				}
+				if n := r.total() - before; n != 0 {
+					t.Errorf("%d requests sent with an expired attestation", n)
+				}
+
+				r.attester.set(up)
+				if err := grant(t.Context(), c); err != nil {
+					t.Errorf("the attester is back: %v", err)
+				}
+			})
+		})
+	}
+}
+
+func TestAttestationIsAskedForOnce(t *testing.T) {
+	for name, prepare := range map[string]func(*testing.T, *rig, *client.Client){
+		"cold": func(*testing.T, *rig, *client.Client) {},
+		"expired": func(t *testing.T, r *rig, c *client.Client) {
+			if err := grant(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
+			r.clock.advance(time.Hour)
+		},
+		"refused as not fresh": func(t *testing.T, r *rig, c *client.Client) {
+			if err := grant(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
+			r.Deny(sent(r)[0])
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, r *rig) {
+				c := r.client(t)
+				prepare(t, r, c)
+				before := len(r.attester.calls())
+				release := make(chan struct{})
+				r.attester.set(func(_ context.Context, req client.AttestRequest, _ int) (string, error) {
+					<-release
+					return r.Attester.Attest(req.Key.Public()), nil
+				})
+				const callers = 32
+				results := make(chan error, callers)
+				for range callers {
+					go func() { results <- grant(t.Context(), c) }()
+				}
+				synctest.Wait()
+				close(release)
+				for range callers {
+					if err := <-results; err != nil {
+						t.Error(err)
+					}
+				}
+				if n := len(r.attester.calls()) - before; n != 1 {
+					t.Errorf("attester asked %d times for %d callers, want 1", n, callers)
+				}
+			})
+		})
+	}
+}
+
+func TestAttestationWaitsEndAlone(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		c := r.client(t)
+		release := make(chan struct{})
+		up := r.attester.attest
+		r.attester.set(func(ctx context.Context, req client.AttestRequest, call int) (string, error) {
+			<-release
+			if err := ctx.Err(); err != nil {
+				return "", err
+			}
+			return up(ctx, req, call)
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		first, second := make(chan error, 1), make(chan error, 1)
+		go func() { first <- grant(ctx, c) }()
+		synctest.Wait()
+		go func() { second <- grant(t.Context(), c) }()
+		synctest.Wait()
+		cancel()
+		if err := <-first; !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v, want context.Canceled", err)
+		}
+		close(release)
+		if err := <-second; err != nil {
+			t.Errorf("the other caller: %v", err)
+		}
+		if n := len(r.attester.calls()); n != 1 {
+			t.Errorf("attester asked %d times, want 1", n)
+		}
+	})
+}
+
+func TestAttesterThatHangs(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		c := r.client(t)
+		r.attester.set(func(ctx context.Context, _ client.AttestRequest, _ int) (string, error) {
+			<-ctx.Done()
+			return "", ctx.Err()
+		})
+		begin := time.Now()
+		err := grant(t.Context(), c)
+		var failure *transport.Error
+		if !errors.Is(err, context.DeadlineExceeded) || !errors.As(err, &failure) || failure.Step != "get attestation" {
+			t.Errorf("error %v, want one of step \"get attestation\"", err)
+		}
+		if waited := time.Since(begin); waited > 2*time.Minute {
+			t.Errorf("it took %v", waited)
+		}
+	})
+}

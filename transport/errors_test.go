@@ -1,0 +1,273 @@
+package transport_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/instancekey/instancekey/keystore"
+	"github.com/instancekey/instancekey/transport"
+	"github.com/instancekey/instancekey/transport/transporttest"
+)
+
+// TestNewRefuses: what cannot work is said before anything is sent.
+func TestNewRefuses(t *testing.T) {
+	good := func() transport.Config {
+		return transport.Config{
+			Key:          newKey(),
+			Attestations: sourceFunc(nil),
+			Servers:      []transport.Server{{Issuer: "https://as.example", Endpoints: []string{"https://as.example/token"}}},
+		}
+	}
+	if _, err := transport.New(good()); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name   string
+		change func(*transport.Config)
+		say    string // in the error
+	}{
+		{"no key", func(c *transport.Config) { c.Key = nil }, "no key"},
+		{"no attestations", func(c *transport.Config) { c.Attestations = nil }, "no attestation source"},
+		{"no endpoints", func(c *transport.Config) { c.Servers[0].Endpoints = nil }, "no endpoints"},
+		{"no issuer", func(c *transport.Config) { c.Servers[0].Issuer = "" }, "issuer"},
+		{"issuer http", func(c *transport.Config) { c.Servers[0].Issuer = "http://as.example" }, "https"},
+		{"endpoint http", func(c *transport.Config) { c.Servers[0].Endpoints[0] = "http://as.example/token" }, "https"},
+		{"endpoint relative", func(c *transport.Config) { c.Servers[0].Endpoints[0] = "/token" }, "endpoint"},
+		{"endpoint with a password", func(c *transport.Config) { c.Servers[0].Endpoints[0] = "https://a:verysecret@as.example/token" }, "user information"},
+		{"endpoint with a fragment", func(c *transport.Config) { c.Servers[0].Endpoints[0] = "https://as.example/token#x" }, "fragment"},
+		{"endpoint file", func(c *transport.Config) { c.Servers[0].Endpoints[0] = "file:///etc/passwd" }, "endpoint"},
+		{"challenge endpoint http", func(c *transport.Config) { c.Servers[0].ChallengeEndpoint = "http://as.example/c" }, "challenge endpoint"},
+		{"unknown method", func(c *transport.Config) { c.Servers[0].Method = "private_key_jwt" }, "method"},
+		{"unknown profile", func(c *transport.Config) { c.Servers[0].Profile = "draft-3" }, "profile"},
+		{"profile without client_id", func(c *transport.Config) { c.Servers[0].Profile = transport.ProfileOpenID4VCI }, "client_id"},
+		{"resource http", func(c *transport.Config) { c.Resources = []transport.Resource{{Identifier: "http://rs.example"}} }, "https"},
+		{"BindBody in combined mode", func(c *transport.Config) { c.BindBody, c.Servers[0].Method = true, transport.MethodDPoP }, "BindBody"},
+		{"DPoP key without algorithm", func(c *transport.Config) { c.DPoPKey = lyingKey{newKey(), "none"} }, "asymmetric"},
+		{"DPoP endpoint that is none of the endpoints", func(c *transport.Config) { // finding 19
+			c.DPoPKey, c.Servers[0].DPoPEndpoints = newKey(), []string{"https://as.example/tokens"}
+		}, "DPoP endpoint"},
+		{"MAC key", func(c *transport.Config) { c.Key = lyingKey{newKey(), "HS256"} }, "asymmetric"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			cfg := good()
+			test.change(&cfg)
+			rt, err := transport.New(cfg)
+			if err == nil || rt != nil {
+				t.Fatal("no error")
+			}
+			if text := err.Error(); !strings.HasPrefix(text, "transport: ") || strings.Count(text, "transport: ") != 1 || !strings.Contains(text, test.say) || strings.Contains(text, "verysecret") {
+				t.Errorf("error %q", text)
+			}
+		})
+	}
+}
+
+func noBody() (io.ReadCloser, error) { return nil, errTest }
+
+// secrets collects what must never be seen, of all requests so far.
+func (f *fixture) secrets() []string {
+	out := []string{"very-secret"}
+	for _, r := range f.server.Requests() {
+		for _, name := range []string{transport.HeaderAttestation, transport.HeaderAttestationPoP, transport.HeaderDPoP} {
+			for _, value := range r.Header.Values(name) {
+				out = append(out, strings.Split(value, ".")[2]) // the signature
+			}
+		}
+		if r.PoP != nil {
+			out = append(out, r.PoP.Challenge, r.PoP.ID)
+		}
+		if r.Offered() != "" {
+			out = append(out, r.Offered())
+		}
+	}
+	return out
+}
+
+func (f *fixture) noSecretIn(text string) {
+	f.t.Helper()
+	for _, secret := range f.secrets() {
+		if secret != "" && strings.Contains(text, secret) {
+			f.t.Errorf("%.30q is in: %.300s", secret, text)
+		}
+	}
+}
+
+// TestErrorsAreTypedAndHoldNoSecret: contract line 14.
+func TestErrorsAreTypedAndHoldNoSecret(t *testing.T) {
+	html := func(w http.ResponseWriter, r transporttest.Request) bool {
+		if r.Endpoint == transporttest.Challenge {
+			fmt.Fprint(w, "<html>very-secret</html>")
+		}
+		return r.Endpoint == transporttest.Challenge
+	}
+	tests := []struct {
+		name   string
+		policy policy
+		edit   func(*fixture, *transport.Config)
+		change func(*http.Request)
+		step   string
+		send   int
+		is     error
+		temp   bool
+	}{
+		{name: "attestation", edit: func(_ *fixture, c *transport.Config) {
+			c.Attestations = sourceFunc(func(context.Context, string) (string, error) { return "", errTest })
+		}, step: "get attestation", send: 1, is: errTest},
+		{name: "attestation that is none", edit: func(_ *fixture, c *transport.Config) {
+			c.Attestations = sourceFunc(func(context.Context, string) (string, error) { return "very-secret\r\nX: y", nil })
+		}, step: "get attestation", send: 1},
+		{name: "challenge", policy: policy{Intercept: html}, step: "get challenge", send: 1, temp: true},
+		{name: "challenge endpoint cut", policy: policy{Cut: true}, step: "get challenge", send: 1, temp: true},
+		{name: "key lost", edit: func(f *fixture, c *transport.Config) {
+			c.Key = failingKey{f.key, fmt.Errorf("%w: x", keystore.ErrKeyLost)}
+		}, step: "sign", send: 1, is: keystore.ErrKeyLost},
+		{name: "key unavailable", edit: func(f *fixture, c *transport.Config) { c.Key = failingKey{f.key, keystore.ErrUnavailable} },
+			step: "sign", send: 1, is: keystore.ErrUnavailable, temp: true},
+		{name: "cut", policy: policy{NoEndpoint: true, Cut: true}, step: "send", send: 1, temp: true},
+		{name: "retry's body", policy: policy{NoEndpoint: true}, change: func(r *http.Request) { r.GetBody = noBody }, is: errTest}, // finding 17
+		{name: "retry's attestation", edit: func(f *fixture, c *transport.Config) {
+			source := c.Attestations
+			c.Attestations = sourceFunc(func(ctx context.Context, rejected string) (string, error) {
+				if rejected != "" {
+					return "", errTest
+				}
+				attestation, err := source.Attestation(ctx, "")
+				f.server.Deny(attestation)
+				return attestation, err
+			})
+		}, step: "prepare retry", send: 1, is: errTest},
+		{name: "header too large", edit: func(_ *fixture, c *transport.Config) {
+			c.Attestations = sourceFunc(func(context.Context, string) (string, error) { return strings.Repeat("a", 17<<10), nil })
+		}, step: "sign", send: 1, is: transport.ErrHeaderTooLarge},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			f := newFixture(t, test.policy)
+			f.Transport = f.another(func(c *transport.Config) {
+				if test.edit != nil {
+					test.edit(f, c)
+				}
+			})
+			req := f.request(t.Context())
+			if test.change != nil {
+				test.change(req)
+			}
+			err := f.fail(req)
+			var own *transport.Error
+			if !errors.As(err, &own) {
+				t.Fatalf("%T %v", err, err)
+			}
+			thumbprint, _ := keystore.Thumbprint(f.key.Public())
+			if own.Audience != f.server.Issuer || own.Thumbprint != thumbprint || (own.Step != test.step && test.step != "") || own.Err == nil || own.Status != 0 || own.Code != "" {
+				t.Errorf("%#v", own)
+			}
+			if own.Send != test.send && test.send != 0 {
+				t.Errorf("send %d, want %d", own.Send, test.send)
+			}
+			if test.is != nil && !errors.Is(err, test.is) {
+				t.Errorf("%v is not %v", err, test.is)
+			}
+			if own.Temporary() != test.temp {
+				t.Errorf("Temporary is %v", own.Temporary())
+			}
+			if text := err.Error(); !strings.HasPrefix(text, "transport: ") || len(text) > 500 {
+				t.Errorf("text %q", text)
+			}
+			f.noSecretIn(fmt.Sprintf("%v %+v", err, own))
+		})
+	}
+}
+
+// TestTransportPrintsNoSecret: test 10, also for a source that is a plain value.
+func TestTransportPrintsNoSecret(t *testing.T) { // finding 16
+	f := newFixture(t, policy{Kind: transporttest.SingleUse, Offer: transporttest.OfferAlways})
+	attestation := f.server.Attester.Attest(f.key.Public())
+	rt := f.another(func(c *transport.Config) { c.Attestations = staticSource(attestation) })
+	f.Transport = rt
+	f.token(http.StatusOK)
+	var log bytes.Buffer
+	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "transport", rt, "value", *rt)
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "transport", rt)
+	marshalled, err := json.Marshal(rt)
+	if err != nil {
+		t.Error(err)
+	}
+	f.noSecretIn(fmt.Sprintf("%v %+v %#v %s %s", rt, rt, rt, marshalled, log.String()))
+}
+
+// staticSource is an attestation that is its own source.
+type staticSource string
+
+func (s staticSource) Attestation(context.Context, string) (string, error) { return string(s), nil }
+
+// TestLogHoldsNoSecret: at debug level, over everything that is logged.
+func TestLogHoldsNoSecret(t *testing.T) {
+	var log bytes.Buffer
+	f := newFixture(t, policy{NoEndpoint: true}, func(c *transport.Config) {
+		c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	attestation, _ := f.source.Attestation(t.Context(), "")
+	f.server.Deny(attestation)
+	f.token(http.StatusOK) // after two refusals
+	text := log.String()
+	if n := strings.Count(text, "send again"); n != 2 {
+		t.Errorf("%d retries logged, want 2:\n%s", n, text)
+	}
+	if n := strings.Count(text, "level=WARN"); n != 0 {
+		t.Errorf("%d warnings without a cause:\n%s", n, text)
+	}
+	f.noSecretIn(text)
+}
+
+// TestUnmatchedPOSTToTheIssuerIsLogged: decision 7, last sentence.
+func TestUnmatchedPOSTToTheIssuerIsLogged(t *testing.T) {
+	var log bytes.Buffer
+	f := newFixture(t, policy{}, func(c *transport.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	f.want(http.StatusNotFound, newRequest(t, t.Context(), f.server.URL+"/elsewhere?code=very-secret"))
+	if text := log.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, "/elsewhere") || strings.Contains(text, "very-secret") {
+		t.Errorf("log %q", text)
+	}
+}
+
+// TestC8HeaderSize: warned about from 8 kB on, refused from 16 kB on, before
+// anything is sent.
+func TestC8HeaderSize(t *testing.T) {
+	for _, test := range []struct {
+		size  int
+		warns bool
+		fails bool
+	}{{5 << 10, false, false}, {9 << 10, true, false}, {15 << 10, true, false}, {16 << 10, false, true}} {
+		t.Run(fmt.Sprint(test.size), func(t *testing.T) {
+			var log bytes.Buffer
+			var got *http.Request
+			f := newFixture(t, policy{NoEndpoint: true}, func(c *transport.Config) {
+				c.Attestations = staticSource(strings.Repeat("a", test.size))
+				c.Base = recording(&got)
+				c.Logger = slog.New(slog.NewTextHandler(&log, nil))
+			})
+			_, err := f.RoundTrip(f.request(t.Context()))
+			if errors.Is(err, transport.ErrHeaderTooLarge) != test.fails || (got == nil) != test.fails {
+				t.Fatalf("error %v, sent: %v", err, got != nil)
+			}
+			if warned := strings.Contains(log.String(), "level=WARN"); warned != test.warns {
+				t.Errorf("log %q", log.String())
+			}
+			if test.fails {
+				for _, part := range []string{"OAuth-Client-Attestation", fmt.Sprint(16 << 10)} {
+					if !strings.Contains(strings.ToLower(err.Error()), strings.ToLower(part)) {
+						t.Errorf("error %q does not name %s", err, part)
+					}
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,344 @@
+package transport_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/instancekey/instancekey/keystore"
+	"github.com/instancekey/instancekey/transport"
+	"github.com/instancekey/instancekey/transport/transporttest"
+)
+
+const form = "grant_type=refresh_token&refresh_token=very-secret"
+
+// newKey makes a key without a Store.
+func newKey() keystore.Key {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	key, err := keystore.FromSigner(private)
+	if err != nil {
+		panic(err)
+	}
+	return key
+}
+
+// A fixture is a Transport at a hostile server.
+type fixture struct {
+	*transport.Transport
+	t      testing.TB
+	server *transporttest.Server
+	key    keystore.Key
+	source *transporttest.Source
+	clock  *clock
+}
+
+// newFixture starts a server with a policy and makes a Transport for it. Each
+// edit may change the Transport's configuration first.
+func newFixture(t testing.TB, p transporttest.Policy, edits ...func(*transport.Config)) *fixture {
+	t.Helper()
+	f := &fixture{t: t, key: newKey(), clock: newClock()}
+	f.server = transporttest.New(t, transporttest.Config{Policy: p, Clock: f.clock.Now})
+	f.source = f.server.Attester.Source(f.key)
+	f.Transport = f.another(edits...)
+	return f
+}
+
+// another makes one more Transport for the server, with the same key.
+func (f *fixture) another(edits ...func(*transport.Config)) *transport.Transport {
+	f.t.Helper()
+	cfg := transport.Config{
+		Key:          f.key,
+		Attestations: f.source,
+		Servers:      []transport.Server{f.server.Transport()},
+		Base:         network(f.t),
+		Clock:        f.clock.Now,
+	}
+	for _, edit := range edits {
+		edit(&cfg)
+	}
+	rt, err := transport.New(cfg)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return rt
+}
+
+// network is a base transport of its own, so that no test uses another's
+// connections.
+func network(t testing.TB) *http.Transport {
+	base := &http.Transport{MaxIdleConnsPerHost: 64}
+	t.Cleanup(base.CloseIdleConnections)
+	return base
+}
+
+// request makes a token request.
+func (f *fixture) request(ctx context.Context) *http.Request {
+	return newRequest(f.t, ctx, f.server.Endpoint(transporttest.Token))
+}
+
+func newRequest(t testing.TB, ctx context.Context, url string) *http.Request {
+	t.Helper()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(form))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	return req
+}
+
+// token makes one token request, which must be answered with this status.
+func (f *fixture) token(status int) *http.Response {
+	f.t.Helper()
+	return f.want(status, f.request(f.t.Context()))
+}
+
+// want sends req, which must be answered with this status.
+func (f *fixture) want(status int, req *http.Request) *http.Response {
+	f.t.Helper()
+	resp, err := f.RoundTrip(req)
+	if err != nil {
+		f.t.Fatalf("RoundTrip: %v", err)
+	}
+	body := read(f.t, resp)
+	if resp.StatusCode != status {
+		f.t.Fatalf("status %d (%.200s), want %d; the server saw:\n%s", resp.StatusCode, body, status, f.history())
+	}
+	return resp
+}
+
+// fail sends req, which must end with an error.
+func (f *fixture) fail(req *http.Request) error {
+	f.t.Helper()
+	resp, err := f.RoundTrip(req)
+	if err == nil {
+		resp.Body.Close()
+		f.t.Fatalf("status %d, want an error; the server saw:\n%s", resp.StatusCode, f.history())
+	}
+	return err
+}
+
+// counts checks how many requests an endpoint has seen.
+func (f *fixture) counts(tokens, challenges int) {
+	f.t.Helper()
+	if a, b := f.server.Count(transporttest.Token), f.server.Count(transporttest.Challenge); a != tokens || b != challenges {
+		f.t.Errorf("%d token and %d challenge requests, want %d and %d; the server saw:\n%s", a, b, tokens, challenges, f.history())
+	}
+}
+
+// sent returns the challenges of the token requests, in order.
+func (f *fixture) sent() []string {
+	var out []string
+	for _, r := range f.server.Requests(transporttest.Token) {
+		if r.PoP == nil {
+			f.t.Fatalf("a token request without PoP; the server saw:\n%s", f.history())
+		}
+		out = append(out, r.PoP.Challenge)
+	}
+	return out
+}
+
+func (f *fixture) history() string {
+	var b strings.Builder
+	for i, r := range f.server.Requests() {
+		challenge := ""
+		if r.PoP != nil {
+			challenge = r.PoP.Challenge
+		}
+		fmt.Fprintf(&b, "%3d %s %.10q: %d %s %s; offered %.10q\n", i+1, r.Endpoint, challenge, r.Status, r.Code, r.Reason, r.Offered())
+	}
+	return b.String()
+}
+
+func read(t testing.TB, resp *http.Response) string {
+	t.Helper()
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatalf("response body: %v", err)
+	}
+	return string(body)
+}
+
+// A clock stands still until it is moved, but for one microsecond each time
+// somebody looks, so that no two events are at the same time.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func newClock() *clock { return &clock{now: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)} }
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(time.Microsecond)
+	return c.now
+}
+
+func (c *clock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// base is a base transport without a network: what it is sent is answered by a
+// handler in the caller's goroutine. It keeps the contract of http.RoundTripper
+// to the letter: the body is read and closed once.
+type base struct {
+	handler http.Handler
+	sends   atomic.Int64
+}
+
+func (b *base) RoundTrip(req *http.Request) (resp *http.Response, err error) {
+	b.sends.Add(1)
+	in := req.Clone(req.Context())
+	if req.Body != nil {
+		content, err := io.ReadAll(req.Body)
+		req.Body.Close()
+		if err != nil {
+			return nil, err
+		}
+		in.Body = io.NopCloser(strings.NewReader(string(content)))
+	} else {
+		in.Body = http.NoBody
+	}
+	if err := req.Context().Err(); err != nil {
+		return nil, err
+	}
+	// As on the wire.
+	in.Header = make(http.Header)
+	for name, values := range req.Header {
+		for _, value := range values {
+			in.Header.Add(name, value)
+		}
+	}
+	in.RequestURI = req.URL.RequestURI()
+	type answer struct {
+		recorder *httptest.ResponseRecorder
+		cut      any
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		a := answer{recorder: httptest.NewRecorder()}
+		defer func() {
+			a.cut = recover()
+			answers <- a
+		}()
+		b.handler.ServeHTTP(a.recorder, in)
+	}()
+	select {
+	case <-req.Context().Done():
+		return nil, req.Context().Err()
+	case a := <-answers:
+		if a.cut != nil {
+			return nil, io.ErrUnexpectedEOF
+		}
+		resp := a.recorder.Result()
+		resp.Request = req
+		return resp, nil
+	}
+}
+
+// roundTripper is a base transport of one function.
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+
+// A spyBody counts how often it is closed.
+type spyBody struct {
+	io.Reader
+	closes atomic.Int64
+}
+
+func newSpyBody() *spyBody { return &spyBody{Reader: strings.NewReader(form)} }
+
+func (b *spyBody) Close() error {
+	b.closes.Add(1)
+	return nil
+}
+
+// A stuckKey signs when it is let, and gives up when its context ends.
+type stuckKey struct {
+	keystore.Key
+	entered chan struct{} // gets a value for each Sign that has begun
+	let     chan struct{} // closed: signs
+}
+
+func newStuckKey(key keystore.Key) *stuckKey {
+	return &stuckKey{Key: key, entered: make(chan struct{}, 100), let: make(chan struct{})}
+}
+
+func (k *stuckKey) Sign(ctx context.Context, input []byte) ([]byte, error) {
+	k.entered <- struct{}{}
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-k.let:
+		return k.Key.Sign(ctx, input)
+	}
+}
+
+// failingKey cannot sign.
+type failingKey struct {
+	keystore.Key
+	err error
+}
+
+func (k failingKey) Sign(context.Context, []byte) ([]byte, error) { return nil, k.err }
+
+// sourceFunc is an AttestationSource of one function.
+type sourceFunc func(ctx context.Context, rejected string) (string, error)
+
+func (f sourceFunc) Attestation(ctx context.Context, rejected string) (string, error) {
+	return f(ctx, rejected)
+}
+
+var errTest = errors.New("out of order, on purpose")
+
+// onHost changes the host of a URL.
+func onHost(t testing.TB, raw, host string) string {
+	t.Helper()
+	u, err := url.Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Host = host
+	return u.String()
+}
+
+// leftBehind returns the stacks of goroutines that run code of this module's
+// transport, once those that are about to end have ended.
+func leftBehind() []string {
+	var left []string
+	for range 20000 {
+		left = left[:0]
+		stacks := make([]byte, 1<<20)
+		stacks = stacks[:runtime.Stack(stacks, true)]
+		for _, stack := range strings.Split(string(stacks), "\n\n") {
+			if strings.Contains(stack, "instancekey/transport.") && !strings.Contains(stack, "transport_test.Test") {
+				left = append(left, stack)
+			}
+		}
+		if len(left) == 0 {
+			return nil
+		}
+		runtime.Gosched()
+	}
+	return left
+}
