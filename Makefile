@@ -1,0 +1,38 @@
+# demo and test are all that is needed; both install what is missing first.
+
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+# What imports neither tests nor examples builds without cgo for all of these.
+PLATFORMS = linux/amd64 linux/arm64 linux/arm linux/riscv64 windows/amd64
+
+.PHONY: demo test interop-old lint cross
+
+# A client instance creates its key in a simulated TPM, is attested, and gets a token.
+demo:
+	@.ci/prerequisites cgo
+	CGO_ENABLED=1 go run ./examples/quickstart -store simulator
+
+# Everything, with the race detector, on both TPMs, and with the authorization servers of examples/interop.
+# With a non-empty CI in the environment nothing is skipped: what cannot run fails.
+test:
+	@.ci/prerequisites cgo swtpm node
+	CGO_ENABLED=1 go test -race -count=1 $(TESTFLAGS) ./...
+
+# Only the older versions of npm's oidc-provider, which speak older drafts.
+interop-old:
+	@.ci/prerequisites cgo node
+	CGO_ENABLED=1 go test -count=1 -v -run '^TestOIDCProviderOlder$$' ./examples/interop
+
+lint:
+	@.ci/prerequisites cgo
+	@unformatted=$$($$(go env GOROOT)/bin/gofmt -l .) && \
+		if [ -n "$$unformatted" ]; then echo "gofmt -w wants to change:" $$unformatted; exit 1; fi
+	go mod tidy -diff
+	go vet ./...
+	go run $(STATICCHECK) ./...
+
+cross:
+	@for p in $(PLATFORMS); do \
+		echo "build for $$p"; \
+		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go build ./client ./tpm ./softkey || exit 1; \
+	done

@@ -1,0 +1,146 @@
+// Package layering_test holds the rules about which package may import which.
+//
+//	examples ──► client ──► transport ──► keystore ◄── softkey
+//	        └────────────────────────────► tpm ──► keystore
+//
+// Applications choose where keys live, so client and transport know neither
+// tpm nor softkey; and a device that uses client and tpm links no C code.
+package layering_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/instancekey/instancekey"
+
+// What each folder's packages, tests left out, may import beside the standard
+// library, their own folder and this module's internal packages: folders of
+// this module, and other modules.
+var mayImport = map[string][]string{
+	"keystore":  {"github.com/go-jose/go-jose/v4"},
+	"softkey":   {"keystore"},
+	"tpm":       {"keystore", "github.com/google/go-tpm", "github.com/foxboron/go-tpm-keyfiles", "github.com/fxamacker/cbor/v2"},
+	"transport": {"keystore", "github.com/go-jose/go-jose/v4", "golang.org/x/sync"},
+	"client":    {"keystore", "transport", "github.com/go-jose/go-jose/v4", "golang.org/x/oauth2", "golang.org/x/sync"},
+}
+
+// What must not be linked, however far down: for every folder, and for some.
+var (
+	mayNotLink = []string{"github.com/google/go-tpm-tools", "google.golang.org/protobuf", "github.com/golang/protobuf"}
+	norLink    = map[string][]string{
+		"keystore":  {module + "/tpm", module + "/softkey", "github.com/google/go-tpm"},
+		"transport": {module + "/tpm", module + "/softkey", "github.com/google/go-tpm"},
+		"client":    {module + "/tpm", module + "/softkey", "github.com/google/go-tpm"},
+		"softkey":   {module + "/tpm", "github.com/google/go-tpm"},
+		"tpm":       {module + "/softkey", module + "/transport", module + "/client"},
+	}
+)
+
+// listed is what `go list -json` says about a package.
+type listed struct {
+	ImportPath string
+	Standard   bool
+	DepOnly    bool // not named on the command line, but imported by what is
+	Imports    []string
+	CgoFiles   []string
+}
+
+func TestImports(t *testing.T) {
+	for folder, allowed := range mayImport {
+		t.Run(folder, func(t *testing.T) {
+			for _, platform := range []string{"linux", "windows"} {
+				packages := list(t, platform, "./"+folder+"/...")
+				standard := map[string]bool{}
+				for _, p := range packages {
+					standard[p.ImportPath] = p.Standard
+				}
+				for _, p := range packages {
+					for _, forbidden := range slices.Concat(mayNotLink, norLink[folder]) {
+						if within(p.ImportPath, forbidden) {
+							t.Errorf("%s: %s links %s", platform, folder, p.ImportPath)
+						}
+					}
+					if len(p.CgoFiles) != 0 && !p.Standard {
+						t.Errorf("%s: %s links C code, in %s", platform, folder, p.ImportPath)
+					}
+					if p.DepOnly {
+						continue
+					}
+					for _, imported := range p.Imports {
+						if !standard[imported] && !isAllowed(imported, folder, allowed) {
+							t.Errorf("%s: %s imports %s", platform, p.ImportPath, imported)
+						}
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestFolders keeps mayImport complete: a new folder needs its row.
+func TestFolders(t *testing.T) {
+	entries, err := os.ReadDir("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		name := e.Name()
+		if !e.IsDir() || strings.HasPrefix(name, ".") || name == "internal" || name == "examples" {
+			continue
+		}
+		if _, ok := mayImport[name]; !ok {
+			t.Errorf("folder %s has no import rule", name)
+		}
+	}
+}
+
+func isAllowed(imported, folder string, allowed []string) bool {
+	if within(imported, path.Join(module, folder)) || within(imported, path.Join(module, "internal")) {
+		return true
+	}
+	return slices.ContainsFunc(allowed, func(a string) bool {
+		return within(imported, a) || within(imported, path.Join(module, a))
+	})
+}
+
+// within reports whether the import path is root or below it.
+func within(importPath, root string) bool {
+	return importPath == root || strings.HasPrefix(importPath, root+"/")
+}
+
+// list returns the packages of pattern and all that they import, tests left out.
+func list(t *testing.T, goos, pattern string) []listed {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-deps", "-json=ImportPath,Standard,DepOnly,Imports,CgoFiles", pattern)
+	cmd.Dir = "../.."
+	// With cgo on, so that a package with C code shows.
+	cmd.Env = append(os.Environ(), "GOOS="+goos, "GOARCH=amd64", "CGO_ENABLED=1")
+	cmd.Stderr = new(strings.Builder)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list %s: %v\n%s", pattern, err, cmd.Stderr)
+	}
+	var packages []listed
+	dec := json.NewDecoder(strings.NewReader(string(out)))
+	for {
+		var p listed
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		packages = append(packages, p)
+	}
+	if len(packages) == 0 {
+		t.Fatalf("go list %s: no packages", pattern)
+	}
+	return packages
+}
