@@ -50,6 +50,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -75,6 +76,7 @@ type Client struct {
 	method         transport.Method
 	profile        transport.Profile
 	attestations   *attestations
+	origins        []string
 	resources      []*resource          // the longest identifier first
 	base           http.RoundTripper    // for the resources
 	serverBase     http.RoundTripper    // for the server; the clock learns from its responses
@@ -106,6 +108,7 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 		issuer:   cfg.Issuer,
 		origin:   endpoint.Origin(issuer),
 		clientID: cfg.ClientID,
+		origins:  slices.Clone(cfg.Origins),
 		method:   cfg.Method,
 		profile:  cfg.Profile,
 		trace:    cfg.Trace,

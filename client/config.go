@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/instancekey/instancekey/internal/endpoint"
 	"github.com/instancekey/instancekey/keystore"
 	"github.com/instancekey/instancekey/transport"
 )
@@ -70,6 +71,11 @@ type Config struct {
 	// these resources (RFC 8707).
 	Resources []string
 
+	// Origins are the origins (scheme, host and port) that the endpoints in the
+	// metadata may have. Empty means any: large providers have endpoints on
+	// other origins than the issuer's, and the Client logs them.
+	Origins []string
+
 	// Base sends all requests to the server and the resources. Nil means http.DefaultTransport.
 	Base http.RoundTripper
 
@@ -117,10 +123,15 @@ func (cfg *Config) check() (issuer *url.URL, err error) {
 			return nil, err
 		}
 	}
+	for _, origin := range cfg.Origins {
+		if u, err := endpoint.Parse(origin); err != nil || u.Path != "" || u.RawQuery != "" {
+			return nil, errors.New("client: each of Origins must be scheme, host and port of an https URL, or of a loopback one")
+		}
+	}
 	if cfg.Metadata == nil {
 		return issuer, nil
 	}
-	if err := cfg.Metadata.check(cfg.Issuer); err != nil {
+	if err := cfg.Metadata.check(cfg.Issuer, cfg.Origins); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMetadata, err)
 	}
 	_, err = cfg.Metadata.method(cfg.Method)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/go-jose/go-jose/v4/json"
@@ -62,7 +63,7 @@ func (c *Client) fetchServer(ctx context.Context) (*Metadata, error) {
 			continue
 		}
 		if err == nil {
-			err = metadata.check(c.issuer)
+			err = metadata.check(c.issuer, c.origins)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%w from %s: %w", ErrMetadata, place, err)
@@ -113,8 +114,9 @@ func (c *Client) fetchMetadata(ctx context.Context, base http.RoundTripper, plac
 }
 
 // check refuses metadata that is not the issuer's own or would send
-// credentials to a place that must not have them.
-func (m *Metadata) check(issuer string) error {
+// credentials to a place that must not have them. origins are those that
+// endpoints may have; none means any.
+func (m *Metadata) check(issuer string, origins []string) error {
 	if m.Issuer != issuer {
 		// RFC 8414, section 3.3: identical, also in a trailing slash.
 		return fmt.Errorf("it is for issuer %.200q, configured is %q: they must be identical", m.Issuer, issuer)
@@ -134,11 +136,34 @@ func (m *Metadata) check(issuer string) error {
 		if err == nil && own.Scheme == "https" && u.Scheme != "https" {
 			err = errors.New("is http, the issuer is https")
 		}
+		if err == nil && len(origins) > 0 && !hasOrigin(origins, u) {
+			err = fmt.Errorf("is on %s, which is none of Config.Origins", endpoint.Origin(u))
+		}
 		if err != nil {
 			return fmt.Errorf("its %s %w", name, err)
 		}
 	}
 	return nil
+}
+
+func hasOrigin(origins []string, u *url.URL) bool {
+	return slices.ContainsFunc(origins, func(origin string) bool {
+		o, err := url.Parse(origin)
+		return err == nil && endpoint.Origin(o) == endpoint.Origin(u)
+	})
+}
+
+// foreign returns the names of the endpoints that take client authentication on
+// another origin than the issuer's.
+func (m *Metadata) foreign() []string {
+	var names []string
+	for name, raw := range m.authenticated() {
+		if u, err := url.Parse(raw); raw != "" && err == nil && !hasOrigin([]string{m.Issuer}, u) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // urls returns every URL in the metadata by its name there.

@@ -114,6 +114,9 @@ func (c *Client) newServer(metadata *Metadata) (*server, error) {
 	if err := metadata.checkAlgorithms(method, c.key, c.dpopKey); err != nil {
 		return nil, err
 	}
+	if names := metadata.foreign(); len(names) > 0 {
+		c.log.Info("client: the server has endpoints on other origins than its issuer's", "issuer", c.issuer, "endpoints", names)
+	}
 	var endpoints []string
 	for _, url := range metadata.authenticated() {
 		if url != "" {
