@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+
+	"github.com/instancekey/instancekey/client"
+	"github.com/instancekey/instancekey/examples/internal/jwtview"
+	"github.com/instancekey/instancekey/keystore"
+)
+
+func attest(ctx context.Context, p *program, args []string) error {
+	fs := p.newFlags("attest", "", "Gets a Client Attestation and shows what is in it, without its signature. The key is created if it\n"+
+		"does not exist, except with -attestation.")
+	var f clientFlags
+	f.register(fs)
+	out := fs.String("out", "", "write the Client Attestation JWT itself to this `file` (mode 0600)")
+	asJSON := fs.Bool("json", false, "print one JSON object on one line")
+	if err := p.parse(fs, args, 0); err != nil {
+		return err
+	}
+	if err := f.check(); err != nil {
+		return err
+	}
+	if f.issuer == "" && f.name == "" {
+		return badUsage("give -name, or the -issuer whose key is to be attested")
+	}
+	if *out != "" {
+		if err := checkWritable(*out); err != nil {
+			return usageError{fmt.Errorf("-out: %w", err)}
+		}
+	}
+	network, err := f.network()
+	if err != nil {
+		return err
+	}
+	defer network.CloseIdleConnections()
+	attester, err := f.newAttester(network)
+	if err != nil {
+		return err
+	}
+	store, err := openStore(ctx, p, &f.store)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+
+	ctx, cancel := context.WithTimeout(ctx, f.timeout)
+	defer cancel()
+	key, err := f.openKey(ctx, store, attester, network)
+	if err != nil {
+		return err
+	}
+	attestation, err := attester.Attest(ctx, client.AttestRequest{ClientID: f.clientID, Key: key, Issuer: f.issuer})
+	if err != nil {
+		return err
+	}
+	view, err := jwtview.Decode(attestation)
+	if err != nil {
+		return fmt.Errorf("client attestation: %w", err)
+	}
+	if *out != "" {
+		if err := writeSecret(*out, attestation); err != nil {
+			return err
+		}
+	}
+	if *asJSON {
+		return json.NewEncoder(p.stdout).Encode(view)
+	}
+	_, err = fmt.Fprintln(p.stdout, view)
+	return err
+}
+
+// openKey opens the key that token would use, or creates it where token would.
+func (f *clientFlags) openKey(ctx context.Context, store keystore.Store, attester client.Attester, network http.RoundTripper) (keystore.Key, error) {
+	if f.issuer != "" {
+		c, err := f.newClient(ctx, store, attester, network, nil)
+		if err != nil {
+			return nil, err
+		}
+		defer c.Close()
+		return c.Key(), nil
+	}
+	if f.attestation != "" {
+		return store.Open(ctx, f.name)
+	}
+	return keystore.OpenOrCreate(ctx, store, f.name)
+}

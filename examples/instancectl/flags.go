@@ -1,0 +1,202 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/tls"
+	"crypto/x509"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/instancekey/instancekey/client"
+	"github.com/instancekey/instancekey/examples/internal/storeflag"
+	"github.com/instancekey/instancekey/internal/endpoint"
+	"github.com/instancekey/instancekey/keystore"
+	"github.com/instancekey/instancekey/transport"
+)
+
+// clientFlags say which client this is, and who attests it.
+type clientFlags struct {
+	store    storeflag.Flags
+	name     string
+	issuer   string
+	clientID string
+
+	attester, attestation, self string // exactly one
+	caFile                      string
+	timeout                     time.Duration
+
+	method, profile string
+	dpop            bool
+	resource        string // only the token command has the flag
+}
+
+func (f *clientFlags) register(fs *flag.FlagSet) {
+	f.store.Register(fs)
+	f.store.RegisterKeys(fs)
+	fs.StringVar(&f.name, "name", "", "`name` of the key (default: derived from -issuer and -client-id)")
+	fs.StringVar(&f.issuer, "issuer", "", "the authorization server's issuer identifier, a `URL`")
+	fs.StringVar(&f.clientID, "client-id", "", "the OAuth client_id (`ID`)")
+	fs.StringVar(&f.attester, "attester", "", "ask the Client Attester at this `URL`")
+	fs.StringVar(&f.attestation, "attestation", "", "use the Client Attestation in this `file`, provisioned beforehand")
+	fs.StringVar(&f.self, "self", "", "attest yourself with the private JWK in this `file`")
+	fs.StringVar(&f.caFile, "ca", "", "trust the root certificates in this `file` (PEM), and no others")
+	fs.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long one token or attestation may take")
+	fs.StringVar(&f.method, "method", "auto", "client authentication `method`: auto, pop or dpop")
+	fs.BoolVar(&f.dpop, "dpop", false, "ask for sender-constrained tokens (DPoP) beside the PoP JWT; -method dpop implies it")
+	fs.StringVar(&f.profile, "profile", "draft-12", "the `profile` that the server speaks: draft-12, draft-10 or oid4vci-1")
+}
+
+// check refuses a command line that cannot work. It touches nothing.
+func (f *clientFlags) check() error {
+	if f.clientID == "" {
+		return badUsage("-client-id is missing")
+	}
+	chosen := 0
+	for _, value := range []string{f.attester, f.attestation, f.self} {
+		if value != "" {
+			chosen++
+		}
+	}
+	if chosen != 1 {
+		return badUsage("give one of -attester, -attestation and -self")
+	}
+	if f.attester != "" {
+		if _, err := endpoint.Parse(f.attester); err != nil {
+			return badUsage("-attester %w", err)
+		}
+	}
+	if f.timeout <= 0 {
+		return badUsage("-timeout must be more than 0")
+	}
+	return f.checkProtocol()
+}
+
+// The values of -method and -profile.
+var (
+	methods = map[string]transport.Method{
+		"auto": "",
+		"pop":  transport.MethodPoP,
+		"dpop": transport.MethodDPoP,
+	}
+	profiles = map[string]transport.Profile{
+		"draft-12":  transport.ProfileDraft12,
+		"draft-10":  transport.ProfileDraft10,
+		"oid4vci-1": transport.ProfileOpenID4VCI,
+	}
+)
+
+func (f *clientFlags) checkProtocol() error {
+	if _, ok := methods[f.method]; !ok {
+		return badUsage("-method %.20q: use auto, pop or dpop", f.method)
+	}
+	if _, ok := profiles[f.profile]; !ok {
+		return badUsage("-profile %.20q: use draft-12, draft-10 or oid4vci-1", f.profile)
+	}
+	return nil
+}
+
+// network returns what sends all requests.
+func (f *clientFlags) network() (*http.Transport, error) {
+	network := http.DefaultTransport.(*http.Transport).Clone()
+	if f.caFile == "" {
+		return network, nil
+	}
+	pem, err := readFile(f.caFile)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("-ca: %w", err)}
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, badUsage("-ca: %s has no PEM certificate", f.caFile)
+	}
+	network.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	return network, nil
+}
+
+// newAttester returns the attester that the flags choose.
+func (f *clientFlags) newAttester(network http.RoundTripper) (client.Attester, error) {
+	switch {
+	case f.attester != "":
+		return client.HTTPAttester{URL: f.attester, Client: &http.Client{Transport: network}}, nil
+	case f.attestation != "":
+		// What is in it is checked where every attestation is, by the client.
+		if _, err := readFile(f.attestation); err != nil {
+			return nil, usageError{fmt.Errorf("-attestation: %w", err)}
+		}
+		return client.PushAttester{File: f.attestation}, nil
+	default:
+		self, err := readSelfAttester(f.self)
+		if profiles[f.profile] == transport.ProfileOpenID4VCI {
+			self.Claims = map[string]any{"iss": f.clientID}
+		}
+		return self, err
+	}
+}
+
+// readSelfAttester reads the private JWK of an instance that attests itself.
+// Errors do not quote the file.
+func readSelfAttester(name string) (self client.SelfAttester, err error) {
+	content, err := readFile(name)
+	if err != nil {
+		return self, usageError{fmt.Errorf("-self: %w", err)}
+	}
+	var jwk jose.JSONWebKey
+	if err := jwk.UnmarshalJSON(content); err != nil {
+		return self, badUsage("-self: %s is not a JWK", name)
+	}
+	private, ok := jwk.Key.(*ecdsa.PrivateKey)
+	if !ok {
+		return self, badUsage(`-self: %s is not a private EC key: it needs "kty":"EC" and "d"`, name)
+	}
+	key, err := keystore.FromSigner(private)
+	if err != nil {
+		return self, usageError{fmt.Errorf("-self: %w", err)}
+	}
+	if jwk.Algorithm != "" && jwk.Algorithm != key.Algorithm() {
+		return self, badUsage("-self: %s is for %.20q and its curve for %s", name, jwk.Algorithm, key.Algorithm())
+	}
+	return client.SelfAttester{Key: key, KeyID: jwk.KeyID}, nil
+}
+
+// newClient opens the key and returns a client with it. It sends nothing.
+func (f *clientFlags) newClient(ctx context.Context, store keystore.Store, attester client.Attester, base http.RoundTripper, log *slog.Logger) (*client.Client, error) {
+	cfg := client.Config{
+		Issuer:   f.issuer,
+		ClientID: f.clientID,
+		Store:    store,
+		KeyName:  f.name,
+		Attester: attester,
+		Method:   methods[f.method],
+		Profile:  profiles[f.profile],
+		Base:     base,
+		Logger:   log,
+	}
+	if f.dpop {
+		cfg.DPoP = client.DPoPOwnKey
+	}
+	if f.resource != "" {
+		cfg.Resources = []string{f.resource}
+	}
+	return client.New(ctx, cfg)
+}
+
+// openStore opens the key store and says so if its keys will not last.
+func openStore(ctx context.Context, p *program, f *storeflag.Flags) (*storeflag.Store, error) {
+	if err := f.Check(); err != nil {
+		return nil, usageError{err}
+	}
+	store, err := f.Open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if store.Temporary {
+		p.log.Warn("keys that are made now are gone when this command ends: use -keys DIR to keep them")
+	}
+	return store, nil
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+
+	"github.com/instancekey/instancekey/examples/internal/storeflag"
+	"github.com/instancekey/instancekey/keystore"
+)
+
+// keyFlags are those of a command about one key.
+type keyFlags struct {
+	store storeflag.Flags
+	name  string
+	json  bool
+}
+
+func (f *keyFlags) register(fs *flag.FlagSet) {
+	f.store.Register(fs)
+	fs.StringVar(&f.name, "name", "", "`name` of the key: 1 to 128 of A-Z a-z 0-9 . _ -")
+	fs.BoolVar(&f.json, "json", false, "print one JSON object a line")
+}
+
+// openKeyStore parses the arguments of a command about one key, and opens the
+// store. It checks the name first, so that a bad one reaches no TPM.
+func (p *program) openKeyStore(ctx context.Context, fs *flag.FlagSet, f *keyFlags, args []string, operands int) (*storeflag.Store, error) {
+	f.register(fs)
+	if err := p.parse(fs, args, operands); err != nil {
+		return nil, err
+	}
+	if f.name == "" {
+		return nil, badUsage("-name is missing")
+	}
+	if err := keystore.CheckName(f.name); err != nil {
+		return nil, usageError{err}
+	}
+	return openStore(ctx, p, &f.store)
+}
+
+func keyCreate(ctx context.Context, p *program, args []string) error {
+	fs := p.newFlags("key create", "", "Makes a key under a name that is free, and shows it.")
+	var f keyFlags
+	f.store.RegisterKeys(fs)
+	store, err := p.openKeyStore(ctx, fs, &f, args, 0)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	key, err := store.Create(ctx, f.name)
+	if err != nil {
+		return err
+	}
+	return p.showKey(&f, store, key)
+}
+
+func keyShow(ctx context.Context, p *program, args []string) error {
+	fs := p.newFlags("key show", "", "Shows a key's public half, where it is and what protects it.")
+	var f keyFlags
+	store, err := p.openKeyStore(ctx, fs, &f, args, 0)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	key, err := store.Open(ctx, f.name)
+	if err != nil {
+		return err
+	}
+	return p.showKey(&f, store, key)
+}
+
+func keyList(ctx context.Context, p *program, args []string) error {
+	fs := p.newFlags("key list", "", "Lists the names of all keys, usable or not. To see what is the matter with one: key show.")
+	var flags storeflag.Flags
+	flags.Register(fs)
+	asJSON := fs.Bool("json", false, "print one JSON object a line")
+	if err := p.parse(fs, args, 0); err != nil {
+		return err
+	}
+	store, err := openStore(ctx, p, &flags)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	names, err := store.List(ctx)
+	if err != nil {
+		return err
+	}
+	encoder := json.NewEncoder(p.stdout)
+	for _, name := range names {
+		if *asJSON {
+			err = encoder.Encode(map[string]string{"name": name})
+		} else {
+			_, err = fmt.Fprintln(p.stdout, name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func keyDelete(ctx context.Context, p *program, args []string) error {
+	fs := p.newFlags("key delete", "", "Destroys a key. Attestations and refresh tokens for it become useless.\nA name that holds no key is not an error.")
+	var f keyFlags
+	store, err := p.openKeyStore(ctx, fs, &f, args, 0)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	return store.Delete(ctx, f.name)
+}

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptrace"
+	"sync"
+)
+
+// A sendCounter counts requests by the token that they were made for: the one
+// whose context, or a context made from it, the request has. So a request that
+// several tokens wait for counts for the one that sent it.
+type sendCounter struct {
+	base http.RoundTripper
+
+	mu   sync.Mutex
+	late int // requests of tokens that were done
+}
+
+// sends are the requests for one token.
+type sends struct {
+	n    int
+	done bool
+}
+
+type sendsKey struct{}
+
+// start returns a context whose requests are counted.
+func (c *sendCounter) start(ctx context.Context) (context.Context, *sends) {
+	s := new(sends)
+	return context.WithValue(ctx, sendsKey{}, s), s
+}
+
+// finish returns how many requests were sent. What is sent later, such as a
+// shared request that goes on after the token has run into its timeout, counts
+// for the next that finishes, so that the sum is the servers' count.
+func (c *sendCounter) finish(s *sends) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.done = true
+	n := s.n + c.late
+	c.late = 0
+	return n
+}
+
+// RoundTrip implements http.RoundTripper. A request counts once it has a
+// connection: one that finds no server has not been sent.
+func (c *sendCounter) RoundTrip(req *http.Request) (*http.Response, error) {
+	var once sync.Once // a request that meets a stale connection gets a second one
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
+		once.Do(func() { c.count(req.Context()) })
+	}}
+	return c.base.RoundTrip(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
+}
+
+func (c *sendCounter) count(ctx context.Context) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s, _ := ctx.Value(sendsKey{}).(*sends)
+	if s == nil || s.done {
+		c.late++
+		return
+	}
+	s.n++
+}

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+
+	"github.com/instancekey/instancekey/internal/endpoint"
+)
+
+// tokenFlags are those of the token command.
+type tokenFlags struct {
+	clientFlags
+	scope        string
+	grant        string
+	refresh, out string
+	count        int
+	concurrency  int
+	json         bool
+}
+
+func (f *tokenFlags) register(fs *flag.FlagSet) {
+	f.clientFlags.register(fs)
+	fs.StringVar(&f.scope, "scope", "", "`scopes` to ask for, separated by spaces")
+	fs.StringVar(&f.grant, "grant", "client_credentials", "the `grant`: client_credentials or refresh_token")
+	fs.StringVar(&f.refresh, "refresh", "", "`file` with the refresh token for -grant refresh_token; whenever the server gives a new one it is written there")
+	fs.StringVar(&f.out, "out", "", "write the last access token to this `file` (mode 0600)")
+	fs.StringVar(&f.resource, "resource", "", "then call this `URL` with the token")
+	fs.IntVar(&f.count, "n", 1, "get `N` tokens, each by a new grant")
+	fs.IntVar(&f.concurrency, "c", 1, "get `C` of them at a time")
+	fs.BoolVar(&f.json, "json", false, "print one JSON object for each token: token_type, expires_in (seconds) or error, and the number of requests sent")
+}
+
+// check refuses a command line that cannot work.
+func (f *tokenFlags) check() error {
+	if f.issuer == "" {
+		return badUsage("-issuer is missing")
+	}
+	if err := f.clientFlags.check(); err != nil {
+		return err
+	}
+	switch {
+	case f.grant != "client_credentials" && f.grant != "refresh_token":
+		return badUsage("-grant %.40q: use client_credentials or refresh_token", f.grant)
+	case f.grant == "refresh_token" && f.refresh == "":
+		return badUsage("-grant refresh_token needs -refresh FILE")
+	case f.grant == "refresh_token" && f.scope != "":
+		return badUsage("-scope: a refreshed token has the scope that was granted at first")
+	case f.count < 1 || f.concurrency < 1:
+		return badUsage("-n and -c must be 1 or more")
+	}
+	if f.resource != "" {
+		if _, err := endpoint.Parse(f.resource); err != nil {
+			return badUsage("-resource %w", err)
+		}
+	}
+	for flag, name := range map[string]string{"-out": f.out, "-refresh": f.refresh} {
+		if name == "" {
+			continue
+		}
+		if err := checkWritable(name); err != nil {
+			return usageError{fmt.Errorf("%s: %w", flag, err)}
+		}
+	}
+	return nil
+}
+
+func token(ctx context.Context, p *program, args []string) error {
+	fs := p.newFlags("token", "", "Gets access tokens at an authorization server that authenticates clients by attestation. The key is\n"+
+		"created if it does not exist, except with -attestation. A token that fails does not stop the others.")
+	var f tokenFlags
+	f.register(fs)
+	if err := p.parse(fs, args, 0); err != nil {
+		return err
+	}
+	if err := f.check(); err != nil {
+		return err
+	}
+	r, err := f.newRun(ctx, p)
+	if err != nil {
+		return r.notStarted(err)
+	}
+	defer r.close()
+	return r.all(ctx)
+}

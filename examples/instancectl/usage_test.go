@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/oauth2"
+
+	"github.com/instancekey/instancekey/client"
+	"github.com/instancekey/instancekey/keystore"
+	"github.com/instancekey/instancekey/transport"
+)
+
+func TestBadUsage(t *testing.T) {
+	s := startServers(t, nil)
+	dir := filepath.Join(t.TempDir(), "keys")
+	missing := filepath.Join(t.TempDir(), "missing")
+	garbage := writeFile(t, "garbage", "eyJ garbage")
+	public := writeFile(t, "public.jwk", `{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}`)
+	symmetric := writeFile(t, "oct.jwk", `{"kty":"oct","k":"c2VjcmV0"}`)
+
+	all := func(args ...string) []string {
+		return s.token(append([]string{"-store", "soft", "-keys", dir}, args...)...)
+	}
+	self := func(args ...string) []string { return all(append([]string{"-self", s.self}, args...)...) }
+	for name, tt := range map[string]struct {
+		args []string
+		want string
+	}{
+		"nothing":               {nil, "usage: instancectl COMMAND"},
+		"unknown command":       {[]string{"tokens"}, "usage: instancectl COMMAND"},
+		"key alone":             {[]string{"key"}, "usage: instancectl COMMAND"},
+		"key without name":      {[]string{"key", "create", "-store", "soft"}, "-name is missing"},
+		"key with a path":       {[]string{"key", "create", "-store", "soft", "-name", "../k"}, "invalid key name"},
+		"key with a NUL":        {[]string{"key", "create", "-store", "soft", "-name", "k\x00"}, "invalid key name"},
+		"key with a long name":  {[]string{"key", "create", "-store", "soft", "-name", strings.Repeat("k", 129)}, "invalid key name"},
+		"key without store":     {[]string{"key", "create", "-name", "k"}, "-store is missing"},
+		"key in unknown store":  {[]string{"key", "list", "-store", "hsm"}, `-store "hsm"`},
+		"key of unknown alg":    {[]string{"key", "create", "-store", "soft", "-name", "k", "-alg", "HS256"}, "-alg"},
+		"persist in software":   {[]string{"key", "persist", "-store", "soft", "-name", "k", "0x81010002"}, "only keys in a TPM"},
+		"unpersist in software": {[]string{"key", "unpersist", "-store", "soft", "-name", "k"}, "only keys in a TPM"},
+		"import in software":    {[]string{"key", "import", "-store", "soft", "-name", "k", garbage}, "only keys in a TPM"},
+		"persist where":         {[]string{"key", "persist", "-store", "soft", "-name", "k"}, "argument is missing"},
+		"persist at nothing":    {[]string{"key", "persist", "-store", "soft", "-name", "k", "here"}, "HANDLE"},
+		"extra argument":        {self("extra"), "unexpected argument"},
+		"unknown flag":          {self("-x"), "-x"},
+		"no store":              {s.token("-self", s.self), "-store is missing"},
+		"no client_id":          {self("-client-id", ""), "-client-id is missing"},
+		"no issuer":             {self("-issuer", ""), "-issuer is missing"},
+		"no attester":           {all(), "give one of"},
+		"two attesters":         {self("-attester", s.AttesterURL), "give one of"},
+		"attester over http":    {all("-attester", "http://attester.example.com"), "-attester"},
+		"no such attestation":   {all("-attestation", missing), "-attestation"},
+		"no such self":          {all("-self", missing), "-self"},
+		"self no JWK":           {all("-self", garbage), "is not a JWK"},
+		"self public":           {all("-self", public), "not a private EC key"},
+		"self symmetric":        {all("-self", symmetric), "not a private EC key"},
+		"no such CA":            {self("-ca", missing), "-ca"},
+		"CA no certificate":     {self("-ca", garbage), "no PEM certificate"},
+		"unknown method":        {self("-method", "basic"), "-method"},
+		"unknown profile":       {self("-profile", "draft-03"), "-profile"},
+		"unknown grant":         {self("-grant", "password"), "-grant"},
+		"refresh without file":  {self("-grant", "refresh_token"), "needs -refresh"},
+		"no such refresh":       {self("-grant", "refresh_token", "-refresh", missing), "-refresh"},
+		"refresh and scope":     {self("-grant", "refresh_token", "-refresh", garbage, "-scope", "read"), "-scope"},
+		"no tokens":             {self("-n", "0"), "-n and -c"},
+		"none at a time":        {self("-c", "0"), "-n and -c"},
+		"no time":               {self("-timeout", "0s"), "-timeout"},
+		"out in no folder":      {self("-out", filepath.Join(missing, "x")), "-out"},
+		"out is a folder":       {self("-out", t.TempDir()), "-out"},
+		"resource over http":    {self("-resource", "http://api.example.com"), "-resource"},
+		"attest what":           {[]string{"attest", "-store", "soft", "-client-id", "c", "-self", s.self}, "-name"},
+		"attest out nowhere":    {[]string{"attest", "-store", "soft", "-client-id", "c", "-self", s.self, "-name", "k", "-out", filepath.Join(missing, "x")}, "-out"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := instancectl(t, tt.args...)
+			if r.status != 2 || r.stdout != "" || !strings.Contains(r.stderr, tt.want) {
+				t.Errorf("status %d, stdout %q, stderr %q, want %q", r.status, r.stdout, r.stderr, tt.want)
+			}
+		})
+	}
+	if s.Requests() != 0 {
+		t.Errorf("%d requests were sent", s.Requests())
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the key folder was made: %v", err)
+	}
+}
+
+func TestHelp(t *testing.T) {
+	for _, c := range commands {
+		r := ok(t, append(strings.Fields(c.name), "-h")...)
+		if r.stdout != "" || !strings.HasPrefix(r.stderr, "usage: instancectl "+c.name+" [flags]") || !strings.Contains(r.stderr, "-store") {
+			t.Errorf("%s -h printed %q", c.name, r.stderr)
+		}
+	}
+}
+
+func TestWord(t *testing.T) {
+	refused := &oauth2.RetrieveError{Response: &http.Response{Status: "400 Bad Request", StatusCode: 400}, ErrorCode: "invalid_grant"}
+	dial := &net.OpError{Op: "dial", Err: errors.New("refused")}
+	for _, tt := range []struct {
+		err  error
+		want string
+	}{
+		{keystore.ErrNotFound, "not_found"},
+		{keystore.ErrExists, "exists"},
+		{keystore.ErrKeyLost, "key_lost"},
+		{keystore.ErrCorrupt, "corrupt"},
+		{keystore.ErrLockedOut, "locked_out"},
+		{keystore.ErrAuth, "auth"},
+		{keystore.ErrPolicy, "policy"},
+		{keystore.ErrUnavailable, "unavailable"},
+		{keystore.ErrClosed, "closed"},
+		{client.ErrClosed, "closed"},
+		{client.ErrAttestationRefused, "attestation_refused"},
+		{client.ErrAttesterUnavailable, "attester_unavailable"},
+		{client.ErrInvalidAttestation, "invalid_attestation"},
+		{client.ErrMetadata, "metadata"},
+		{client.ErrOtherKey, "other_key"},
+		{client.ErrTokenType, "token_type"},
+		{client.ErrClock, "clock"},
+		{transport.ErrRedirect, "redirect"},
+		{transport.ErrHeaderTooLarge, "header_too_large"},
+		{context.DeadlineExceeded, "timeout"},
+		{context.Canceled, "canceled"},
+		{dial, "unreachable"},
+		{io.ErrUnexpectedEOF, "unreachable"},
+		{errors.New("something else"), "failed"},
+
+		// The server's word, and the attester's, before what it came with.
+		{&transport.Error{Err: refused}, "invalid_grant"},
+		{fmt.Errorf("%w: %w", client.ErrAttesterUnavailable, dial), "attester_unavailable"},
+		{fmt.Errorf("%w: %w", client.ErrMetadata, dial), "unreachable"},
+		{&url.Error{Op: "Post", URL: "https://as.example.com", Err: errors.New("challenge endpoint answered 500")}, "failed"},
+		{&url.Error{Op: "Post", URL: "https://as.example.com", Err: context.DeadlineExceeded}, "timeout"},
+	} {
+		if got := word(tt.err); got != tt.want {
+			t.Errorf("%v: %q, want %q", tt.err, got, tt.want)
+		}
+	}
+}
+
+type roundTripFunc func(*http.Request) (*http.Response, error)
+
+func (f roundTripFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+
+// What is sent after its token was finished counts for the next one.
+func TestLateSends(t *testing.T) {
+	s := startServers(t, nil)
+	counter := &sendCounter{base: http.DefaultTransport}
+	get := func(ctx context.Context) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.Issuer, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := counter.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+	}
+	ctx1, first := counter.start(t.Context())
+	ctx2, second := counter.start(t.Context())
+	get(context.WithoutCancel(ctx1))
+	get(ctx2)
+	if n := counter.finish(first); n != 1 {
+		t.Errorf("first: %d", n)
+	}
+	get(context.WithoutCancel(ctx1))
+	if n := counter.finish(second); n != 2 {
+		t.Errorf("second: %d", n)
+	}
+	if s.Requests() != 3 {
+		t.Errorf("the server has seen %d requests", s.Requests())
+	}
+}
+
+// A request that finds no server was not sent.
+func TestSendsNothing(t *testing.T) {
+	counter := &sendCounter{base: roundTripFunc(func(*http.Request) (*http.Response, error) {
+		return nil, errors.New("no connection")
+	})}
+	ctx, sent := counter.start(t.Context())
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := counter.RoundTrip(req); err == nil {
+		t.Fatal("no error")
+	}
+	if n := counter.finish(sent); n != 0 {
+		t.Errorf("%d sends", n)
+	}
+}

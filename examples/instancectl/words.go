@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"regexp"
+
+	"golang.org/x/oauth2"
+
+	"github.com/instancekey/instancekey/client"
+	"github.com/instancekey/instancekey/keystore"
+	"github.com/instancekey/instancekey/transport"
+)
+
+// words are what programs get to read of an error, searched from the top: the
+// first lines say what to do, the last ones only where it happened.
+var words = []struct {
+	match func(error) bool
+	word  string
+}{
+	{is(keystore.ErrNotFound), "not_found"},
+	{is(keystore.ErrExists), "exists"},
+	{is(keystore.ErrKeyLost), "key_lost"},
+	{is(keystore.ErrCorrupt), "corrupt"},
+	{is(keystore.ErrLockedOut), "locked_out"},
+	{is(keystore.ErrAuth), "auth"},
+	{is(keystore.ErrPolicy), "policy"},
+	{is(keystore.ErrUnavailable), "unavailable"},
+	{is(keystore.ErrClosed), "closed"},
+	{is(client.ErrClosed), "closed"},
+	{is(client.ErrAttestationRefused), "attestation_refused"},
+	{is(client.ErrAttesterUnavailable), "attester_unavailable"},
+	{is(client.ErrInvalidAttestation), "invalid_attestation"},
+	{is(client.ErrOtherKey), "other_key"},
+	{is(client.ErrTokenType), "token_type"},
+	{is(client.ErrClock), "clock"},
+	{is(transport.ErrHeaderTooLarge), "header_too_large"},
+	{is(transport.ErrRedirect), "redirect"},
+	{isTimeout, "timeout"},
+	{is(context.Canceled), "canceled"},
+	{isNetwork, "unreachable"},
+	{is(client.ErrMetadata), "metadata"},
+}
+
+func is(sentinel error) func(error) bool {
+	return func(err error) bool { return errors.Is(err, sentinel) }
+}
+
+func isTimeout(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// isNetwork does not ask for net.Error: what an http.Client returns is always one.
+func isNetwork(err error) bool {
+	return errors.As(err, new(*net.OpError)) || errors.As(err, new(*tls.CertificateVerificationError)) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// anyCode is what error codes look like. What does not is not printed: a server
+// may put anything there, also what it was sent.
+var anyCode = regexp.MustCompile(`^[A-Za-z0-9_.:/-]{1,64}$`)
+
+// word returns the error code of an OAuth server, or the word for what has
+// happened here, or "failed".
+func word(err error) string {
+	var refusal *oauth2.RetrieveError
+	if errors.As(err, &refusal) {
+		return refusalWord(refusal)
+	}
+	var status *resourceError
+	if errors.As(err, &status) {
+		return fmt.Sprintf("resource_%d", status.code)
+	}
+	for _, w := range words {
+		if w.match(err) {
+			return w.word
+		}
+	}
+	return "failed"
+}
+
+func refusalWord(refusal *oauth2.RetrieveError) string {
+	switch {
+	case refusal.ErrorCode == "":
+		return fmt.Sprintf("http_%d", refusal.Response.StatusCode)
+	case anyCode.MatchString(refusal.ErrorCode):
+		return refusal.ErrorCode
+	default:
+		return "unprintable_error_code"
+	}
+}
+
+// describe returns an error's text for people, without the body of an answer
+// that is no OAuth error: it may be a proxy's page.
+func describe(err error) string {
+	var refusal *oauth2.RetrieveError
+	if !errors.As(err, &refusal) {
+		return err.Error()
+	}
+	text := "server answered " + refusal.Response.Status + " (" + refusalWord(refusal) + ")"
+	if refusal.ErrorDescription != "" {
+		text += fmt.Sprintf(": %.200q", refusal.ErrorDescription)
+	}
+	return text
+}

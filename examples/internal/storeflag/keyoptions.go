@@ -1,0 +1,81 @@
+package storeflag
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/instancekey/instancekey/tpm"
+)
+
+// KeyFlags are the flags that say what keys are created.
+type KeyFlags struct {
+	Algorithm string // -alg: "ES256" (also when empty) or "ES384"
+	PINFile   string // -pin-file
+	PCRs      string // -pcrs: "0,2,7"
+}
+
+// RegisterKeys adds -alg, -pin-file and -pcrs to a program's flags.
+func (f *KeyFlags) RegisterKeys(fs *flag.FlagSet) {
+	fs.StringVar(&f.Algorithm, "alg", "", "`algorithm` of a key that is created: ES256 or ES384 (default ES256)")
+	fs.StringVar(&f.PINFile, "pin-file", "", "`file` with the PIN of TPM keys; a key that is created gets it")
+	fs.StringVar(&f.PCRs, "pcrs", "", "bind a TPM key that is created to these `PCRs` as they are now, such as 0,2,7")
+}
+
+// keyOptions are KeyFlags after checking.
+type keyOptions struct {
+	algorithm string
+	pin       func() ([]byte, error) // nil: no PIN
+	pcrs      []int
+}
+
+func (f *KeyFlags) options() (keyOptions, error) {
+	o := keyOptions{algorithm: f.Algorithm}
+	if !slices.Contains([]string{"", "ES256", "ES384"}, f.Algorithm) {
+		return o, fmt.Errorf("-alg %.20q: use ES256 or ES384", f.Algorithm)
+	}
+	if f.PCRs != "" {
+		for text := range strings.SplitSeq(f.PCRs, ",") {
+			pcr, err := strconv.Atoi(strings.TrimSpace(text))
+			if err != nil || pcr < 0 || pcr > 23 || slices.Contains(o.pcrs, pcr) {
+				return o, fmt.Errorf("-pcrs %.60q: list numbers from 0 to 23, each once, such as 0,2,7", f.PCRs)
+			}
+			o.pcrs = append(o.pcrs, pcr)
+		}
+	}
+	if f.PINFile != "" {
+		o.pin = func() ([]byte, error) { return readPIN(f.PINFile) }
+		if _, err := o.pin(); err != nil {
+			return o, err
+		}
+	}
+	return o, nil
+}
+
+func (o keyOptions) tpm() tpm.KeyOptions {
+	return tpm.KeyOptions{Algorithm: o.algorithm, PIN: o.pin != nil, PCRs: o.pcrs}
+}
+
+// readPIN reads a PIN as an editor leaves it: a line end after it is no part of it.
+func readPIN(name string) ([]byte, error) {
+	const longest = 32 // bytes, for every TPM
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("-pin-file: %w", err)
+	}
+	defer file.Close()
+	pin, err := io.ReadAll(io.LimitReader(file, longest+3)) // and \r\n, and one more to see that it is too long
+	if err != nil {
+		return nil, fmt.Errorf("-pin-file: %w", err)
+	}
+	pin = bytes.TrimRight(pin, "\r\n")
+	if len(pin) == 0 || len(pin) > longest || bytes.IndexByte(pin, 0) >= 0 {
+		return nil, fmt.Errorf("-pin-file %s: a PIN has 1 to %d bytes, none of them zero", name, longest)
+	}
+	return pin, nil
+}

@@ -1,0 +1,195 @@
+// Package storeflag is the -store flag of the example programs, with the flags
+// that belong to it: it opens the key store that a command line names.
+//
+//	-store simulator        the Microsoft TPM simulator, in this process (cgo)
+//	-store soft             keys in software
+//	-store tcp:HOST:PORT    a socket that speaks plain TPM commands, such as
+//	-store unix:PATH        swtpm's "--server"
+//	-store /dev/tpmrm0      a TPM device
+//	-keys DIR               the folder of the key files
+//
+// Which store is used is always the operator's word: nothing here falls back
+// from a TPM to software.
+package storeflag
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/instancekey/instancekey/keystore"
+	"github.com/instancekey/instancekey/softkey"
+	"github.com/instancekey/instancekey/tpm"
+)
+
+// ErrNoSimulator: this program was built without cgo, and so without the TPM
+// simulator.
+var ErrNoSimulator = errors.New("this program has no TPM simulator: it was built without cgo (install a C compiler and OpenSSL's headers, on Debian gcc and libssl-dev, and build with CGO_ENABLED=1)")
+
+// Flags are the values of the flags.
+type Flags struct {
+	// Store is -store. See the package comment.
+	Store string
+	// Keys is -keys. Empty means a folder that is removed by Close; for soft,
+	// the memory of the process.
+	Keys string
+	// KeyFlags describe the keys that are created.
+	KeyFlags
+}
+
+// Register adds -store and -keys to a program's flags.
+func (f *Flags) Register(fs *flag.FlagSet) {
+	fs.StringVar(&f.Store, "store", "", "the key `store`: simulator, soft, tcp:HOST:PORT, unix:PATH or a device such as /dev/tpmrm0")
+	fs.StringVar(&f.Keys, "keys", "", "`folder` of the key files (default: a temporary one, gone at the end)")
+}
+
+// A Store is an opened key store. Its Create makes keys as KeyFlags say.
+type Store struct {
+	keystore.Store        // the tpm.Store or softkey.Store itself
+	Name           string // -store
+	Dir            string // folder of the key files; "" for memory
+	Temporary      bool   // the keys go with Close
+	Protection     string // what protects a key, in a few words
+
+	create  func(ctx context.Context, name string) (keystore.Key, error)
+	closers []func() error // the last one first
+}
+
+// Check reports flags that make no sense, and a PIN file that cannot be read. It
+// touches no key and no TPM. Open calls it too.
+func (f *Flags) Check() error {
+	options, err := f.options()
+	if err != nil {
+		return err
+	}
+	if f.Store == "soft" {
+		if options.pin != nil || options.pcrs != nil {
+			return errors.New("-pin-file and -pcrs need a TPM: a key in software has neither")
+		}
+		return nil
+	}
+	_, err = f.tpmConfig()
+	return err
+}
+
+// Open opens the store. A store that is misspelt or not available is an error
+// that says what to do; for the simulator see [ErrNoSimulator].
+func (f *Flags) Open(ctx context.Context) (_ *Store, err error) {
+	if err := f.Check(); err != nil {
+		return nil, err
+	}
+	options, err := f.options()
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{Name: f.Store, Dir: f.Keys}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	if f.Store == "soft" {
+		return s, s.openSoft(options)
+	}
+	cfg, err := f.tpmConfig()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.chooseDir(); err != nil {
+		return nil, err
+	}
+	s.Protection = "TPM"
+	if f.Store == "simulator" {
+		s.Protection = "none: a simulated TPM in the program's memory"
+		if cfg.TPM, err = s.startSimulator(); err != nil {
+			return nil, err
+		}
+	}
+	cfg.Dir = s.Dir
+	return s, s.openTPM(ctx, cfg, options)
+}
+
+// tpmConfig returns the way to the TPM; the simulator's is empty.
+func (f *Flags) tpmConfig() (cfg tpm.Config, err error) {
+	kind, address, _ := strings.Cut(f.Store, ":")
+	switch {
+	case f.Store == "":
+		return cfg, errors.New("-store is missing: use simulator, soft, tcp:HOST:PORT, unix:PATH or a device such as /dev/tpmrm0")
+	case f.Store == "simulator":
+	case (kind == "tcp" || kind == "unix") && address != "":
+		cfg.Dial = dialSocket(kind, address)
+		cfg.Exclusive = true
+	case filepath.IsAbs(f.Store):
+		cfg.Device = f.Store
+	default:
+		return cfg, fmt.Errorf("-store %.60q: use simulator, soft, tcp:HOST:PORT, unix:PATH or a device such as /dev/tpmrm0", f.Store)
+	}
+	return cfg, nil
+}
+
+// chooseDir makes a temporary folder if none is named.
+func (s *Store) chooseDir() (err error) {
+	if s.Dir != "" {
+		return nil
+	}
+	s.Temporary = true
+	if s.Dir, err = os.MkdirTemp("", "instancekey-"); err != nil {
+		return err
+	}
+	s.closers = append(s.closers, func() error { return os.RemoveAll(s.Dir) })
+	return nil
+}
+
+func (s *Store) openTPM(ctx context.Context, cfg tpm.Config, options keyOptions) error {
+	if options.pin != nil {
+		cfg.PIN = func(context.Context, string) ([]byte, error) { return options.pin() }
+	}
+	store, err := tpm.Open(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	s.Store = store
+	s.closers = append(s.closers, store.Close)
+	s.create = func(ctx context.Context, name string) (keystore.Key, error) {
+		return store.CreateKey(ctx, name, options.tpm())
+	}
+	return nil
+}
+
+func (s *Store) openSoft(options keyOptions) error {
+	store := softkey.New()
+	if s.Temporary = s.Dir == ""; !s.Temporary {
+		var err error
+		if store, err = softkey.OpenDir(s.Dir); err != nil {
+			return err
+		}
+	}
+	s.Store = store
+	s.Protection = "none: a key in software"
+	s.create = func(ctx context.Context, name string) (keystore.Key, error) {
+		return store.CreateKey(ctx, name, softkey.KeyOptions{Algorithm: options.algorithm})
+	}
+	return nil
+}
+
+// Create makes a key as the flags -alg, -pin-file and -pcrs say. See
+// keystore.Store.
+func (s *Store) Create(ctx context.Context, name string) (keystore.Key, error) {
+	return s.create(ctx, name)
+}
+
+// Close closes the store and removes what was temporary. It may be called more
+// than once.
+func (s *Store) Close() error {
+	var err error
+	for len(s.closers) > 0 {
+		last := len(s.closers) - 1
+		err = errors.Join(err, s.closers[last]())
+		s.closers = s.closers[:last]
+	}
+	return err
+}

@@ -1,0 +1,324 @@
+package storeflag_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-tpm/tpm2"
+
+	"github.com/instancekey/instancekey/examples/internal/exampletest"
+	"github.com/instancekey/instancekey/examples/internal/storeflag"
+	"github.com/instancekey/instancekey/internal/tpmtest"
+	"github.com/instancekey/instancekey/keystore"
+)
+
+// parse returns the flags of a command line.
+func parse(t *testing.T, args ...string) *storeflag.Flags {
+	t.Helper()
+	var f storeflag.Flags
+	set := flag.NewFlagSet("", flag.ContinueOnError)
+	f.Register(set)
+	f.RegisterKeys(set)
+	if err := set.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	return &f
+}
+
+func open(t *testing.T, args ...string) *storeflag.Store {
+	t.Helper()
+	s, err := parse(t, args...).Open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func thumbprint(t *testing.T, key keystore.Key, err error) string {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	print, err := keystore.Thumbprint(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return print
+}
+
+func TestBadFlags(t *testing.T) {
+	pin := filepath.Join(t.TempDir(), "pin")
+	for name, content := range map[string]string{"empty": "\n", "long": strings.Repeat("1", 33), "zero": "1\x002"} {
+		if err := os.WriteFile(pin+name, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, tt := range map[string]struct {
+		args []string
+		want string
+	}{
+		"no store":           {nil, "-store is missing"},
+		"unknown store":      {[]string{"-store", "hsm"}, `-store "hsm"`},
+		"relative path":      {[]string{"-store", "dev/tpm0"}, `-store "dev/tpm0"`},
+		"tcp without a port": {[]string{"-store", "tcp:"}, `-store "tcp:"`},
+		"unix without path":  {[]string{"-store", "unix:"}, `-store "unix:"`},
+		"unknown algorithm":  {[]string{"-store", "soft", "-alg", "RS256"}, `-alg "RS256"`},
+		"PCR too high":       {[]string{"-store", "/dev/tpmrm0", "-pcrs", "24"}, `-pcrs "24"`},
+		"PCR twice":          {[]string{"-store", "/dev/tpmrm0", "-pcrs", "7,7"}, `-pcrs "7,7"`},
+		"PCR no number":      {[]string{"-store", "/dev/tpmrm0", "-pcrs", "a"}, `-pcrs "a"`},
+		"PIN file missing":   {[]string{"-store", "/dev/tpmrm0", "-pin-file", pin}, "-pin-file"},
+		"PIN empty":          {[]string{"-store", "/dev/tpmrm0", "-pin-file", pin + "empty"}, "1 to 32 bytes"},
+		"PIN too long":       {[]string{"-store", "/dev/tpmrm0", "-pin-file", pin + "long"}, "1 to 32 bytes"},
+		"PIN with a zero":    {[]string{"-store", "/dev/tpmrm0", "-pin-file", pin + "zero"}, "1 to 32 bytes"},
+		"soft with PCRs":     {[]string{"-store", "soft", "-pcrs", "7"}, "need a TPM"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := parse(t, tt.args...)
+			if err := f.Check(); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("Check: %v, want %q", err, tt.want)
+			}
+			if s, err := f.Open(t.Context()); err == nil {
+				s.Close()
+				t.Error("Open succeeded")
+			}
+		})
+	}
+}
+
+func TestAlgorithm(t *testing.T) {
+	exampletest.EachStore(t, func(t *testing.T, store string) {
+		for alg, want := range map[string]string{"": "ES256", "ES384": "ES384"} {
+			s := open(t, "-store", store, "-alg", alg)
+			key, err := s.Create(t.Context(), "k")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if key.Algorithm() != want {
+				t.Errorf("-alg %q: made an %s key", alg, key.Algorithm())
+			}
+			s.Close()
+		}
+	})
+}
+
+func TestKeysSurvive(t *testing.T) {
+	exampletest.EachStore(t, func(t *testing.T, store string) {
+		dir := filepath.Join(t.TempDir(), "keys")
+		s := open(t, "-store", store, "-keys", dir)
+		key, err := s.Create(t.Context(), "k")
+		want := thumbprint(t, key, err)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = open(t, "-store", store, "-keys", dir)
+		key, err = s.Open(t.Context(), "k")
+		if got := thumbprint(t, key, err); got != want {
+			t.Errorf("opened %s, made %s", got, want)
+		}
+		if _, err := key.Sign(t.Context(), []byte("x")); err != nil {
+			t.Error(err)
+		}
+		if names, err := s.List(t.Context()); err != nil || len(names) != 1 {
+			t.Errorf("the folder has keys %q, %v", names, err)
+		}
+		if s.Temporary {
+			t.Error("keys in -keys are temporary")
+		}
+		s.Close()
+	})
+}
+
+// The seed is what makes the simulated TPM, so another one has lost the key.
+func TestSimulatorSeed(t *testing.T) {
+	exampletest.NeedSimulator(t)
+	dir := t.TempDir()
+	s := open(t, "-store", "simulator", "-keys", dir)
+	if _, err := s.Create(t.Context(), "k"); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	seed := filepath.Join(dir, ".simulator-seed")
+	if err := os.Remove(seed); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, "-store", "simulator", "-keys", dir)
+	if _, err := s.Open(t.Context(), "k"); !errors.Is(err, keystore.ErrKeyLost) {
+		t.Errorf("with another seed: %v", err)
+	}
+	s.Close()
+	if err := os.WriteFile(seed, []byte("12x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := parse(t, "-store", "simulator", "-keys", dir).Open(t.Context()); err == nil || !strings.Contains(err.Error(), seed) {
+		t.Errorf("with a damaged seed: %v", err)
+	}
+}
+
+func TestTemporary(t *testing.T) {
+	exampletest.NeedSimulator(t)
+	t.Setenv("TMPDIR", t.TempDir())
+	s := open(t, "-store", "simulator")
+	if _, err := s.Create(t.Context(), "k"); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(s.Dir); err != nil || info.Mode().Perm() != 0o700 || !s.Temporary {
+		t.Errorf("temporary folder: %v, %v", info, err)
+	}
+	if err := errors.Join(s.Close(), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(s.Dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("temporary folder after Close: %v", err)
+	}
+}
+
+func TestSocket(t *testing.T) {
+	for _, tcp := range []bool{true, false} {
+		sw := tpmtest.SWTPM(t, tpmtest.SWConfig{TCP: tcp, NotStarted: true})
+		network, address := sw.Addr()
+		t.Run(network, func(t *testing.T) {
+			dir := t.TempDir()
+			s := open(t, "-store", network+":"+address, "-keys", dir)
+			key, err := s.Create(t.Context(), "k")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := key.Sign(t.Context(), []byte("x")); err != nil {
+				t.Error(err)
+			}
+			s.Close()
+			tpmtest.NoLeaks(t, tpmtest.Dial(t, sw))
+		})
+	}
+}
+
+// What a killed program has left in a TPM without a resource manager is removed.
+func TestSocketLeftovers(t *testing.T) {
+	sw := tpmtest.SWTPM(t, tpmtest.SWConfig{})
+	conn, err := sw.Dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(tpm2.ECCSRKTemplate)}).Execute(conn); err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	network, address := sw.Addr()
+	open(t, "-store", network+":"+address, "-keys", t.TempDir()).Close()
+	tpmtest.NoLeaks(t, tpmtest.Dial(t, sw))
+}
+
+// While another program has the TPM: the next connections are taken and never
+// answered, and when the queue is full there are no more.
+func TestInUse(t *testing.T) {
+	storeflag.SetInUseAfter(t, 100*time.Millisecond)
+	for _, tcp := range []bool{true, false} {
+		for _, full := range []bool{false, true} {
+			sw := tpmtest.SWTPM(t, tpmtest.SWConfig{TCP: tcp})
+			network, address := sw.Addr()
+			t.Run(fmt.Sprintf("%s, queue full: %t", network, full), func(t *testing.T) {
+				tpmtest.Dial(t, sw)
+				if full {
+					fill(t, sw)
+				}
+				_, err := storeflag.DialSocket(network, address)(t.Context())
+				if !errors.Is(err, keystore.ErrUnavailable) || !strings.Contains(err.Error(), "TPM in use") {
+					t.Errorf("got %v", err)
+				}
+			})
+		}
+	}
+}
+
+// Who waits gets the TPM when the other program lets it go.
+func TestWaitForTPM(t *testing.T) {
+	storeflag.SetInUseAfter(t, time.Minute)
+	sw := tpmtest.SWTPM(t, tpmtest.SWConfig{})
+	network, address := sw.Addr()
+	letGo := fill(t, sw)
+	dialled := make(chan error)
+	go func() {
+		conn, err := storeflag.DialSocket(network, address)(t.Context())
+		if err == nil {
+			err = conn.Close()
+		}
+		dialled <- err
+	}()
+	letGo()
+	if err := <-dialled; err != nil {
+		t.Error(err)
+	}
+}
+
+// fill makes connections until there is no room for another one.
+func fill(t *testing.T, sw *tpmtest.SW) (letGo func()) {
+	t.Helper()
+	var conns []io.Closer
+	letGo = sync.OnceFunc(func() {
+		for _, conn := range conns {
+			conn.Close()
+		}
+	})
+	t.Cleanup(letGo)
+	for range 100 {
+		// A full TCP queue does not answer at all.
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		conn, err := sw.Dial(ctx)
+		cancel()
+		var timeout net.Error // EAGAIN is one too
+		if errors.As(err, &timeout) && timeout.Timeout() {
+			return letGo
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, conn)
+	}
+	t.Fatal("swtpm takes any number of connections")
+	return nil
+}
+
+func TestDialEndsWithContext(t *testing.T) {
+	storeflag.SetInUseAfter(t, time.Hour)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		conn.Read(make([]byte, 1)) // the first command is there
+		cancel()
+		<-t.Context().Done()
+	}()
+	_, err = storeflag.DialSocket("tcp", l.Addr().String())(ctx)
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestNoTPM(t *testing.T) {
+	for _, store := range []string{"tcp:127.0.0.1:1", "unix:/does/not/exist", "/dev/no-such-tpm"} {
+		_, err := parse(t, "-store", store, "-keys", t.TempDir()).Open(t.Context())
+		if !errors.Is(err, keystore.ErrUnavailable) || !strings.Contains(err.Error(), "no TPM") {
+			t.Errorf("%s: %v", store, err)
+		}
+	}
+}

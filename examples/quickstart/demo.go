@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+
+	"github.com/instancekey/instancekey/client"
+	"github.com/instancekey/instancekey/examples/attester"
+	"github.com/instancekey/instancekey/examples/authserver"
+	"github.com/instancekey/instancekey/examples/internal/reference"
+	"github.com/instancekey/instancekey/examples/internal/storeflag"
+	"github.com/instancekey/instancekey/keystore"
+)
+
+const (
+	clientID = "quickstart-client"
+	scope    = "demo"
+	keyName  = "quickstart"
+)
+
+// demonstrate gets a token with a key in the store and tells s what happens. It
+// returns the key's thumbprint.
+func demonstrate(ctx context.Context, flags *storeflag.Flags, s *story, stderr io.Writer) (thumbprint string, err error) {
+	store, err := flags.Open(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+
+	o := newObserver(s, stderr)
+	servers, err := reference.Start(reference.Config{
+		Attester: attester.Config{
+			Clients: []string{clientID},
+			Logger:  o.attesterLog(),
+		},
+		AuthServer: authserver.Config{
+			Clients:    []authserver.Client{{ID: clientID, Scopes: []string{scope}}},
+			Challenges: &authserver.ChallengeConfig{Endpoint: true},
+			Logger:     o.authServerLog(),
+		},
+	})
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, servers.Close()) }()
+	o.attesterURL = servers.AttesterURL
+
+	key, err := getToken(ctx, servers, o.store(store), o)
+	if err != nil {
+		return "", err
+	}
+	return keystore.Thumbprint(key.Public())
+}
+
+// getToken is the whole client instance. In a program of your own, network is
+// http.DefaultTransport, or left out.
+func getToken(ctx context.Context, servers *reference.Servers, store keystore.Store, network http.RoundTripper) (keystore.Key, error) {
+	c, err := client.New(ctx, client.Config{
+		Issuer:   servers.Issuer,
+		ClientID: clientID,
+		Store:    store,
+		KeyName:  keyName,
+		Attester: client.HTTPAttester{
+			URL:    servers.AttesterURL,
+			Client: &http.Client{Transport: network},
+		},
+		Base: network,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	if _, err := c.Token(ctx, scope); err != nil {
+		return nil, err
+	}
+	return c.Key(), nil
+}
