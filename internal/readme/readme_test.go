@@ -1,0 +1,75 @@
+// Package readme_test keeps the README true: what it shows as Go is compiled
+// here.
+package readme_test
+
+import (
+	"context"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"golang.org/x/oauth2"
+
+	"github.com/instancekey/instancekey/client"
+	"github.com/instancekey/instancekey/tpm"
+)
+
+var _ = []any{firstProgram, anyOtherGrant}
+
+func firstProgram(ctx context.Context) error {
+	store, err := tpm.Open(ctx, tpm.Config{Dir: "/var/lib/meter/keys"}) // /dev/tpmrm0, or TBS on Windows
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+
+	c, err := client.New(ctx, client.Config{
+		Issuer:   "https://as.example.com",
+		ClientID: "meter-firmware",
+		Store:    store, // the key is made the first time, and found again later
+		Attester: client.HTTPAttester{URL: "https://attester.example.com"},
+		Cache:    client.DirCache("/var/lib/meter/attestations"),
+	})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+
+	token, err := c.Token(ctx, "readings.write") // client credentials; cached
+
+	_ = token
+	return err
+}
+
+func anyOtherGrant(ctx context.Context, c *client.Client, code, verifier string) (*oauth2.Token, error) {
+	endpoint, err := c.Endpoint(ctx)
+	if err != nil {
+		return nil, err
+	}
+	config := oauth2.Config{ClientID: "meter-firmware", Endpoint: endpoint}
+	ctx = context.WithValue(ctx, oauth2.HTTPClient, c.HTTPClient())
+	token, err := config.Exchange(ctx, code, oauth2.VerifierOption(verifier))
+	return token, err
+}
+
+func TestREADME(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, err := os.ReadFile("readme_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	compiled := strings.ReplaceAll(string(source), "\n\t", "\n")
+	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(string(readme), -1)
+	if len(blocks) != 2 {
+		t.Errorf("the README has %d Go blocks, want 2", len(blocks))
+	}
+	for _, block := range blocks {
+		if !strings.Contains(compiled, block[1]) {
+			t.Errorf("the README shows what is not compiled here:\n%s", block[1])
+		}
+	}
+}
