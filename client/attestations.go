@@ -31,6 +31,7 @@ type attestations struct {
 	attester Attester
 	request  AttestRequest // what is the same for every call
 	detach   func(context.Context, time.Duration) (context.Context, context.CancelFunc)
+	askTime  func(context.Context)
 	cache    Cache  // nil: none
 	cacheKey string // names the key of request
 	now      func() time.Time
@@ -52,7 +53,8 @@ type attestations struct {
 func (a *attestations) get(ctx context.Context, rejected string, signingAlgs []string) (string, error) {
 	a.mu.Lock()
 	current, refused, now := a.current, a.refused, a.now()
-	paused := now.Before(a.retryAt)
+	left := a.retryAt.Sub(now)
+	paused := 0 < left && left <= renewPause // more is a clock that was set back
 	a.mu.Unlock()
 
 	if refused != nil && paused {
@@ -137,6 +139,12 @@ func (a *attestations) ask(ctx context.Context, request AttestRequest) (next *at
 	event := transport.TraceEvent{Start: time.Now()}
 	raw, err := a.attester.Attest(ctx, request)
 	if err == nil {
+		next, err = checkAttestation(raw, request, a.now())
+	}
+	if errors.Is(err, errExpired) {
+		// An attestation that is new and has expired says that our clock is
+		// wrong, and it may have been set since the server last told the time.
+		a.askTime(ctx)
 		next, err = checkAttestation(raw, request, a.now())
 	}
 	if event.Duration, event.Err = time.Since(event.Start), err; a.trace != nil && a.trace.Renewal != nil {

@@ -208,7 +208,7 @@ func TestSelfAttesterErrors(t *testing.T) {
 	}
 }
 
-func TestSelfAttesterWithoutClock(t *testing.T) { // finding 23
+func TestSelfAttesterWithoutClock(t *testing.T) {
 	defer func() {
 		if r := recover(); r != nil {
 			t.Errorf("panic: %v", r)

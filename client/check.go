@@ -1,6 +1,7 @@
 package client
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -28,6 +29,8 @@ var knownAlgs = []jose.SignatureAlgorithm{
 	jose.PS256, jose.PS384, jose.PS512, jose.RS256, jose.RS384, jose.RS512,
 	jose.HS256, jose.HS384, jose.HS512,
 }
+
+var errExpired = errors.New("it expired")
 
 // attestation is a Client Attestation JWT that has passed the local checks.
 type attestation struct {
@@ -88,7 +91,7 @@ func checkAttestation(raw string, req AttestRequest, now time.Time) (*attestatio
 	}
 	expiry := claims.Expiry.Time()
 	if !now.Before(expiry) {
-		return nil, fmt.Errorf("%w: it expired at %s, the clock says %s", ErrInvalidAttestation,
+		return nil, fmt.Errorf("%w: %w at %s, the clock says %s", ErrInvalidAttestation, errExpired,
 			expiry.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
 	return &attestation{raw: raw, expiry: expiry, renewFrom: renewFrom(now, expiry)}, nil

@@ -125,7 +125,7 @@ func TestAttestationChecksC9(t *testing.T) {
 		"no alg":                     altered(func(a string) string { return reheader(a, `{"typ":"oauth-client-attestation+jwt"}`) }),
 		"alg none":                   altered(func(a string) string { return reheader(a, `{"alg":"none","typ":"oauth-client-attestation+jwt"}`) }),
 		"alg none, signature empty":  altered(func(a string) string { return unsigned(a) }),
-		"alg none, listed by server": altered(func(a string) string { return unsigned(a) }, "none", "ES256"), // finding 19
+		"alg none, listed by server": altered(func(a string) string { return unsigned(a) }, "none", "ES256"),
 		"alg NONE":                   altered(func(a string) string { return reheader(a, `{"alg":"NONE","typ":"oauth-client-attestation+jwt"}`) }),
 		"alg made up":                altered(func(a string) string { return reheader(a, `{"alg":"XX256","typ":"oauth-client-attestation+jwt"}`) }),
 		"alg of encryption": altered(func(a string) string {
@@ -133,7 +133,7 @@ func TestAttestationChecksC9(t *testing.T) {
 		}),
 		"alg not listed C7":             forged(forgery{}, "ES384", "PS256"),
 		"MAC not listed C7":             forged(forgery{key: mac}, "ES256"),
-		"signature empty":               altered(func(a string) string { return a[:strings.LastIndexByte(a, '.')+1] }), // finding 25
+		"signature empty":               altered(func(a string) string { return a[:strings.LastIndexByte(a, '.')+1] }),
 		"sub of another client":         claims("sub", "other"),
 		"sub with slash":                claims("sub", "client/"),
 		"sub empty":                     claims("sub", ""),

@@ -73,8 +73,10 @@ type Client struct {
 	key            keystore.Key
 	thumbprint     string       // of key
 	dpopKey        keystore.Key // nil: no DPoP proofs beside PoP JWTs
+	dpop           DPoP
 	method         transport.Method
 	profile        transport.Profile
+	queue          *transport.Queue // of key
 	attestations   *attestations
 	origins        []string
 	resources      []*resource          // the longest identifier first
@@ -108,8 +110,10 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 		issuer:   cfg.Issuer,
 		origin:   endpoint.Origin(issuer),
 		clientID: cfg.ClientID,
+		queue:    transport.NewQueue(),
 		origins:  slices.Clone(cfg.Origins),
 		method:   cfg.Method,
+		dpop:     cfg.DPoP,
 		profile:  cfg.Profile,
 		trace:    cfg.Trace,
 		log:      cfg.Logger,
@@ -137,6 +141,7 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 		attester: cfg.Attester,
 		request:  AttestRequest{ClientID: cfg.ClientID, Key: c.key, Issuer: cfg.Issuer, Clock: c.clock.now},
 		detach:   c.detach,
+		askTime:  c.askTime,
 		cache:    cfg.Cache,
 		cacheKey: "attestation-" + c.thumbprint,
 		now:      c.clock.now,

@@ -1,8 +1,11 @@
 package client
 
 import (
+	"crypto/x509"
 	"errors"
+	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"sync"
 	"time"
@@ -61,6 +64,26 @@ func (c *clock) now() time.Time {
 // corrected it.
 func (c *clock) unset() bool { return c.now().Before(released) }
 
+// explain tells a certificate that is not valid yet, because the clock was never
+// set, from one that is not valid.
+func (c *clock) explain(err error) error {
+	var invalid x509.CertificateInvalidError
+	if errors.As(err, &invalid) && invalid.Reason == x509.Expired && c.unset() {
+		return fmt.Errorf("%w: %w", ErrClock, err)
+	}
+	return err
+}
+
+// since returns how long ago something was; a time that lies in the future,
+// since the clock was set back, was long ago.
+func (c *clock) since(t time.Time) time.Duration {
+	age := c.now().Sub(t)
+	if age < -minOffset {
+		return math.MaxInt64
+	}
+	return age
+}
+
 // observe learns from the Date of a response whose server TLS has
 // authenticated. delay is how long the request took.
 func (c *clock) observe(resp *http.Response, delay time.Duration) {
@@ -96,8 +119,9 @@ type observer struct {
 func (o observer) RoundTrip(req *http.Request) (*http.Response, error) {
 	start := time.Now()
 	resp, err := o.base.RoundTrip(req)
-	if err == nil {
-		o.clock.observe(resp, time.Since(start))
+	if err != nil {
+		return nil, o.clock.explain(err)
 	}
-	return resp, err
+	o.clock.observe(resp, time.Since(start))
+	return resp, nil
 }

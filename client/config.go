@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/instancekey/instancekey/internal/endpoint"
@@ -118,10 +119,17 @@ func (cfg *Config) check() (issuer *url.URL, err error) {
 			return nil, err
 		}
 	}
+	locations := make(map[string]bool)
 	for _, identifier := range cfg.Resources {
-		if _, err := parseResource(identifier); err != nil {
+		u, err := parseResource(identifier)
+		if err != nil {
 			return nil, err
 		}
+		location := strings.TrimSuffix(endpoint.Location(u), "/")
+		if locations[location] {
+			return nil, fmt.Errorf("client: resource %.200q is configured twice", identifier)
+		}
+		locations[location] = true
 	}
 	for _, origin := range cfg.Origins {
 		if u, err := endpoint.Parse(origin); err != nil || u.Path != "" || u.RawQuery != "" {

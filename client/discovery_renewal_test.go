@@ -165,7 +165,7 @@ func TestDiscoveryRenewal(t *testing.T) {
 			{0, page(one), 1, one},
 			{25 * time.Hour, status(404), 3, one}, // two places
 		},
-		"no longer for us: the old is used on": { // finding 26
+		"no longer for us: the old is used on": {
 			{0, page(one), 1, one},
 			{25 * time.Hour, text(document(issuerURL, map[string]any{"token_endpoint_auth_methods_supported": []string{"private_key_jwt"}})), 2, one},
 			{4 * time.Minute, text(document(issuerURL, map[string]any{"token_endpoint_auth_methods_supported": []string{"private_key_jwt"}})), 2, one},
@@ -195,7 +195,7 @@ func TestDiscoveryRenewal(t *testing.T) {
 	}
 }
 
-func TestDiscoveryRenewalDoesNotHoldUpCallers(t *testing.T) { // finding 6
+func TestDiscoveryRenewalDoesNotHoldUpCallers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDiscoverer(t, issuerURL)
 		d.site.set(wellKnown, text(document(issuerURL, nil)))
@@ -239,7 +239,7 @@ func TestMetadataOfTheCallerIsNotRenewed(t *testing.T) {
 	}
 }
 
-func TestClockCorrectionKeepsMetadata(t *testing.T) { // finding 21
+func TestClockCorrectionKeepsMetadata(t *testing.T) {
 	d := newDiscoverer(t, issuerURL)
 	server := newTestClock()
 	server.advance(72 * time.Hour) // the device is three days behind

@@ -163,7 +163,7 @@ func TestDiscoveryRefusesC48(t *testing.T) {
 		"text after the object":  {good, document(good, nil) + "}"},
 		"2 MiB":                  {good, document(good, edit{"x": strings.Repeat("x", 2<<20)})},
 		"2 MiB of space":         {good, document(good, nil) + strings.Repeat(" ", 2<<20)},
-		"HTTPS issuer, http endpoint": {"HTTPS://as.example.com", // finding 18
+		"HTTPS issuer, http endpoint": {"HTTPS://as.example.com",
 			document("HTTPS://as.example.com", edit{"token_endpoint": "http://localhost/token"})},
 	}
 	for _, name := range []string{

@@ -96,7 +96,7 @@ func TestTokenErrors(t *testing.T) {
 				t.Fatalf("token %v, error %v", token, err)
 			}
 			var failure *transport.Error
-			if !errors.As(err, &failure) { // finding 16
+			if !errors.As(err, &failure) {
 				t.Fatalf("error %v is no *transport.Error", err)
 			}
 			thumbprint, _ := keystore.Thumbprint(c.Key().Public())

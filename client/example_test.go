@@ -46,7 +46,7 @@ func ExampleNew() {
 // bound to the key. Only the application can decide to begin anew.
 func ExampleNew_keyLost() {
 	ctx := context.Background()
-	store := lostStore{openStore()}
+	store := &lostStore{Store: openStore()}
 	config := client.Config{
 		Issuer:   "https://as.example.com",
 		ClientID: "meter-firmware",
@@ -163,19 +163,20 @@ func ExampleStoredToken() {
 	// Output: refresh true
 }
 
-// lostStore is a store whose key, until it is deleted, the device has lost.
-type lostStore struct{ keystore.Store }
+// lostStore is a store whose key the device has lost, until it is deleted.
+type lostStore struct {
+	keystore.Store
+	deleted bool
+}
 
-var deleted bool
-
-func (s lostStore) Open(ctx context.Context, name string) (keystore.Key, error) {
-	if !deleted {
+func (s *lostStore) Open(ctx context.Context, name string) (keystore.Key, error) {
+	if !s.deleted {
 		return nil, keystore.ErrKeyLost
 	}
 	return s.Store.Open(ctx, name)
 }
 
-func (s lostStore) Delete(ctx context.Context, name string) error {
-	deleted = true
+func (s *lostStore) Delete(ctx context.Context, name string) error {
+	s.deleted = true
 	return s.Store.Delete(ctx, name)
 }

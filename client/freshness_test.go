@@ -44,7 +44,7 @@ func TestFreshAttestation(t *testing.T) {
 	}
 }
 
-func TestFreshAttestationSameAgain(t *testing.T) { // finding 27
+func TestFreshAttestationSameAgain(t *testing.T) {
 	r := newRig(t, transporttest.Policy{})
 	c := r.client(t)
 	if err := grant(t.Context(), c); err != nil {
@@ -108,7 +108,7 @@ func TestFreshAttestationWhileAttesterIsDown(t *testing.T) {
 	}
 }
 
-func TestFreshAttestationDuringRenewal(t *testing.T) { // finding 9
+func TestFreshAttestationDuringRenewal(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		c := r.client(t)
 		if err := grant(t.Context(), c); err != nil {
@@ -139,7 +139,7 @@ func TestFreshAttestationDuringRenewal(t *testing.T) { // finding 9
 	})
 }
 
-func TestAttestationRefusalStopsUse(t *testing.T) { // finding 1
+func TestAttestationRefusalStopsUse(t *testing.T) {
 	refuse := func(context.Context, client.AttestRequest, int) (string, error) {
 		return "", &client.AttesterError{Status: 403, Code: "policy_violation"}
 	}

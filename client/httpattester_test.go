@@ -167,7 +167,7 @@ func TestHTTPAttesterURL(t *testing.T) {
 		"other scheme":  "ftp://attester.example.com",
 		"with password": "https://user:word@attester.example.com",
 		"with fragment": "https://attester.example.com/#a",
-		"with query":    "https://attester.example.com/?tenant=1", // finding 22
+		"with query":    "https://attester.example.com/?tenant=1",
 		"not a URL":     "https://attester.example.com/%",
 	} {
 		t.Run(name, func(t *testing.T) {

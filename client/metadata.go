@@ -37,24 +37,19 @@ type Metadata struct {
 	DPoPSigningAlgs           []string `json:"dpop_signing_alg_values_supported,omitempty"`
 }
 
-// ErrMetadata: the authorization server's metadata cannot be used. Nothing was
-// signed for or sent to that server but the requests for its metadata.
-var ErrMetadata = errors.New("client: authorization server metadata")
+// ErrMetadata: the metadata of the authorization server, or of a resource,
+// cannot be used. Nothing was signed for or sent to that server but the requests
+// for its metadata.
+var ErrMetadata = errors.New("client: server metadata")
 
 const maxMetadata = 1 << 20 // bytes
 
 // fetchServer fetches the metadata of the issuer from the place of RFC 8414, else
 // from that of OpenID Connect Discovery.
 func (c *Client) fetchServer(ctx context.Context) (*Metadata, error) {
-	u, err := endpoint.Parse(c.issuer)
+	places, err := c.wellKnown()
 	if err != nil {
 		return nil, err
-	}
-	path := strings.TrimSuffix(u.EscapedPath(), "/")
-	origin := u.Scheme + "://" + u.Host
-	places := []string{
-		origin + "/.well-known/oauth-authorization-server" + path,
-		origin + path + "/.well-known/openid-configuration",
 	}
 	for _, place := range places {
 		var metadata Metadata
@@ -71,6 +66,31 @@ func (c *Client) fetchServer(ctx context.Context) (*Metadata, error) {
 		return &metadata, nil
 	}
 	return nil, fmt.Errorf("%w: found neither at %s", ErrMetadata, strings.Join(places, " nor at "))
+}
+
+// wellKnown returns the places where the issuer's metadata may be, the best
+// first.
+func (c *Client) wellKnown() ([]string, error) {
+	u, err := endpoint.Parse(c.issuer)
+	if err != nil {
+		return nil, err
+	}
+	path := strings.TrimSuffix(u.EscapedPath(), "/")
+	origin := u.Scheme + "://" + u.Host
+	return []string{
+		origin + "/.well-known/oauth-authorization-server" + path,
+		origin + path + "/.well-known/openid-configuration",
+	}, nil
+}
+
+// askTime sends the issuer a request for nothing but the Date of its answer,
+// whatever that is, which the clock learns from.
+func (c *Client) askTime(ctx context.Context) {
+	places, err := c.wellKnown()
+	if err == nil {
+		err = c.fetchMetadata(ctx, c.serverBase, places[0], new(struct{}))
+	}
+	c.log.InfoContext(ctx, "client: asked the issuer for the time", "issuer", c.issuer, "error", err)
 }
 
 // statusError: there was an answer, but not the metadata.
@@ -91,9 +111,6 @@ func (c *Client) fetchMetadata(ctx context.Context, base http.RoundTripper, plac
 	// the document is only worth something if its own server has answered.
 	resp, err := base.RoundTrip(req)
 	if err != nil {
-		if c.clock.unset() {
-			return fmt.Errorf("%w: %w", ErrClock, err)
-		}
 		return err
 	}
 	defer resp.Body.Close()

@@ -47,7 +47,7 @@ func list(m map[string]any, name string, values []string) {
 	}
 }
 
-func TestMethodAutoC34C35(t *testing.T) { // finding 13
+func TestMethodAutoC34C35(t *testing.T) {
 	none := []string(nil)
 	for _, test := range []struct {
 		methods, popMethods []string

@@ -57,11 +57,11 @@ func TestNewRefusesBadInput(t *testing.T) {
 		"metadata without endpoint":      metadata(func(m *client.Metadata) { m.TokenEndpoint = "" }),
 		"metadata with http endpoint":    metadata(func(m *client.Metadata) { m.RevocationEndpoint = "http://as.example.com/" }),
 		"metadata without our method":    metadata(func(m *client.Metadata) { m.TokenEndpointAuthMethods = []string{"private_key_jwt"} }),
-		"resource is http":               func(cfg *client.Config) { cfg.Resources = []string{"http://rs.example.com"} }, // finding 14
+		"resource is http":               func(cfg *client.Config) { cfg.Resources = []string{"http://rs.example.com"} },
 		"resource with fragment":         func(cfg *client.Config) { cfg.Resources = []string{"https://rs.example.com/#a"} },
 		"resource with query":            func(cfg *client.Config) { cfg.Resources = []string{"https://rs.example.com/?a"} },
 		"one resource of two is no URL":  func(cfg *client.Config) { cfg.Resources = []string{"https://rs.example.com", "rs"} },
-		"attester without URL":           func(cfg *client.Config) { cfg.Attester = client.HTTPAttester{} }, // finding 15
+		"attester without URL":           func(cfg *client.Config) { cfg.Attester = client.HTTPAttester{} },
 		"attester over http":             func(cfg *client.Config) { cfg.Attester = client.HTTPAttester{URL: "http://attester.example.com"} },
 		"attester over http, by pointer": func(cfg *client.Config) { cfg.Attester = &client.HTTPAttester{URL: "http://attester.example.com"} },
 		"self-attester without key":      func(cfg *client.Config) { cfg.Attester = client.SelfAttester{} },
@@ -263,7 +263,7 @@ func TestNewDoesNotKeepContext(t *testing.T) {
 	}
 }
 
-func TestNewCopiesMetadata(t *testing.T) { // finding 10
+func TestNewCopiesMetadata(t *testing.T) {
 	r := newRig(t, transporttest.Policy{})
 	given := &client.Metadata{
 		Issuer:                 r.Issuer,

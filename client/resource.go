@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"reflect"
 	"slices"
-	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/singleflight"
 
 	"github.com/instancekey/instancekey/internal/authchallenge"
 	"github.com/instancekey/instancekey/internal/endpoint"
@@ -38,8 +40,8 @@ type resource struct {
 
 	mu        sync.Mutex
 	transport *transport.Transport // from the start: it also tells which requests are for the resource
+	metadata  *resourceMetadata    // that transport is made from; nil: from none
 	asked     time.Time            // when metadata was last asked for; zero: never
-	described bool                 // transport is made from metadata
 }
 
 func (c *Client) newResources(identifiers []string) ([]*resource, error) {
@@ -100,13 +102,16 @@ func (r *resource) current() (t *transport.Transport, asked time.Time) {
 // metadata if that is missing or old. A resource need not have any.
 func (c *Client) toResource(req *http.Request, r *resource) (*http.Response, error) {
 	t, asked := r.current()
-	if asked.IsZero() || c.clock.now().Sub(asked) > metadataLifetime {
+	switch {
+	case asked.IsZero():
 		found, err := c.describe(req.Context(), r, r.wellKnown)
 		if err != nil {
 			closeBody(req)
 			return nil, err
 		}
 		t = found
+	case c.clock.since(asked) > metadataLifetime:
+		c.startDescribing(req.Context(), r, r.wellKnown) // what is known does until then
 	}
 	resp, err := t.RoundTrip(req)
 	if err != nil || resp.StatusCode != http.StatusUnauthorized {
@@ -126,7 +131,7 @@ func (c *Client) toResource(req *http.Request, r *resource) (*http.Response, err
 // place is on the resource's own origin.
 func (r *resource) metadataIn(resp *http.Response) string {
 	r.mu.Lock()
-	described := r.described
+	described := r.metadata != nil
 	r.mu.Unlock()
 	if described {
 		return ""
@@ -150,15 +155,10 @@ func (c *Client) describe(ctx context.Context, r *resource, place string) (*tran
 	if c.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
-	described := c.flight.DoChan("resource "+place, func() (any, error) {
-		ctx, cancel := c.detach(ctx, discoverTimeout)
-		defer cancel()
-		return c.fetchResource(ctx, r, place)
-	})
 	select {
 	case <-ctx.Done():
 		return nil, fmt.Errorf("client: resource metadata: %w", ctx.Err())
-	case result := <-described:
+	case result := <-c.startDescribing(ctx, r, place):
 		if result.Err != nil {
 			return nil, c.closedOr(result.Err)
 		}
@@ -166,33 +166,59 @@ func (c *Client) describe(ctx context.Context, r *resource, place string) (*tran
 	}
 }
 
+func (c *Client) startDescribing(ctx context.Context, r *resource, place string) <-chan singleflight.Result {
+	return c.flight.DoChan("resource "+r.identifier+" "+place, func() (any, error) {
+		ctx, cancel := c.detach(ctx, discoverTimeout)
+		defer cancel()
+		return c.fetchResource(ctx, r, place)
+	})
+}
+
 func (c *Client) fetchResource(ctx context.Context, r *resource, place string) (*transport.Transport, error) {
-	var metadata resourceMetadata
-	err := c.fetchMetadata(ctx, c.base, place, &metadata)
-	var status *statusError
-	if errors.As(err, &status) && status.code < 500 {
-		// A resource without metadata; many answer 401 to any path they do
-		// not know.
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.asked = c.clock.now()
-		return r.transport, nil
-	}
-	if err == nil {
-		err = c.checkResource(ctx, &metadata, r.identifier)
-	}
-	if err != nil {
+	r.mu.Lock()
+	t, old := r.transport, r.metadata
+	r.mu.Unlock()
+
+	metadata, err := c.resourceMetadata(ctx, r.identifier, place)
+	asked := c.clock.now()
+	switch {
+	case err != nil && old == nil:
 		return nil, fmt.Errorf("%w from %s: %w", ErrMetadata, place, err)
-	}
-	t, err := c.newResourceTransport(&metadata)
-	if err != nil {
-		return nil, fmt.Errorf("%w from %s: %w", ErrMetadata, place, err)
+	case err != nil:
+		c.log.WarnContext(ctx, "client: resource metadata not renewed, the old is used on", "resource", r.identifier, "error", err)
+		metadata, asked = old, asked.Add(metadataPause-metadataLifetime)
+	case metadata != nil && !reflect.DeepEqual(old, metadata):
+		if t, err = c.newResourceTransport(metadata); err != nil {
+			return nil, fmt.Errorf("%w from %s: %w", ErrMetadata, place, err)
+		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.transport, r.asked, r.described = t, c.clock.now(), true
+	r.transport, r.metadata, r.asked = t, metadata, asked
 	return t, nil
 }
+
+// resourceMetadata returns the metadata at place, nil if there is none: a
+// resource need not have any, and many answer 401 to every path they do not
+// know.
+func (c *Client) resourceMetadata(ctx context.Context, identifier, place string) (*resourceMetadata, error) {
+	var metadata resourceMetadata
+	err := c.fetchMetadata(ctx, c.base, place, &metadata)
+	var status *statusError
+	if errors.As(err, &status) && status.code < 500 && !slices.Contains(later, status.code) {
+		return nil, nil
+	}
+	if err == nil {
+		err = c.checkResource(ctx, &metadata, identifier)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &metadata, nil
+}
+
+// later are the statuses below 500 that say nothing of what is there.
+var later = []int{http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests}
 
 // checkResource refuses metadata that is not the resource's own (RFC 9728,
 // section 3.3) or asks for what this Client is not set up for.
@@ -200,10 +226,14 @@ func (c *Client) checkResource(ctx context.Context, m *resourceMetadata, identif
 	if m.Resource != identifier {
 		return fmt.Errorf("it is for resource %.200q, configured is %q: they must be identical", m.Resource, identifier)
 	}
-	if strings.HasPrefix(identifier, "https:") && m.ChallengeEndpoint != "" && !strings.HasPrefix(m.ChallengeEndpoint, "https:") {
+	own, err := endpoint.Parse(identifier)
+	if err != nil {
+		return err
+	}
+	if at, err := url.Parse(m.ChallengeEndpoint); m.ChallengeEndpoint != "" && (err != nil || own.Scheme == "https" && at.Scheme != "https") {
 		return errors.New("its challenge_endpoint is not https")
 	}
-	if m.DPoPRequired && c.dpopKey == nil && c.method != transport.MethodDPoP {
+	if m.DPoPRequired && c.dpopKey == nil && c.knownMethod() != transport.MethodDPoP {
 		return errors.New("it takes DPoP-bound tokens only: set Config.DPoP")
 	}
 	if len(m.AuthorizationServers) > 0 && !slices.Contains(m.AuthorizationServers, c.issuer) {
@@ -220,11 +250,15 @@ func (c *Client) newResourceTransport(m *resourceMetadata) (*transport.Transport
 	if err != nil {
 		return nil, err
 	}
+	if method == transport.MethodDPoP && !unattested && c.dpop == DPoPOwnKey && c.knownMethod() != transport.MethodDPoP {
+		return nil, errors.New("it takes the Client Instance Key's DPoP proofs only: set DPoPInstanceKey")
+	}
 	if err := as.checkAlgorithms(method, c.key, c.dpopKey); err != nil {
 		return nil, err
 	}
 	return transport.New(transport.Config{
 		Key:          c.key,
+		Queue:        c.queue,
 		DPoPKey:      c.dpopKey,
 		Attestations: issuerAttestations{c.attestations, m.AttestationSigningAlgs},
 		Resources: []transport.Resource{{

@@ -69,7 +69,7 @@ func (c *Client) server(ctx context.Context) (*server, error) {
 func (c *Client) known() (s *server, fresh bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.current, c.current != nil && (c.metadataFrom.IsZero() || c.clock.now().Sub(c.metadataFrom) < metadataLifetime)
+	return c.current, c.current != nil && (c.metadataFrom.IsZero() || c.clock.since(c.metadataFrom) < metadataLifetime)
 }
 
 func (c *Client) discover(ctx context.Context) (*server, error) {
@@ -125,6 +125,7 @@ func (c *Client) newServer(metadata *Metadata) (*server, error) {
 	}
 	t, err := transport.New(transport.Config{
 		Key:          c.key,
+		Queue:        c.queue,
 		DPoPKey:      c.dpopKey,
 		ClientID:     c.clientID,
 		Attestations: issuerAttestations{c.attestations, metadata.AttestationSigningAlgs},

@@ -29,7 +29,7 @@ func TestStoredTokenOverRestart(t *testing.T) {
 		"own key":           {client.DPoPOwnKey, "", "own"},
 		"instance key":      {client.DPoPInstanceKey, "", "instance"},
 		"combined":          {client.DPoPOff, transport.MethodDPoP, "instance"},
-		"combined, own key": {client.DPoPOwnKey, transport.MethodDPoP, "instance"}, // finding 29
+		"combined, own key": {client.DPoPOwnKey, transport.MethodDPoP, "instance"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, transporttest.Policy{Combined: test.method == transport.MethodDPoP})

@@ -64,13 +64,13 @@ func (t *Transport) authenticate(req *http.Request, s *server) (*http.Response, 
 // the attestation: they age.
 func (t *Transport) prepare(ctx context.Context, req *http.Request, s *server) (a attempt, failed step, err error) {
 	a.number = 1
+	if a.reqHash, err = t.boundHash(req, s); err != nil {
+		return a, stepSign, err
+	}
+	if a.claims, err = t.extraClaims(req, s); err != nil {
+		return a, stepSign, err
+	}
 	if !s.unattested {
-		if a.reqHash, err = t.boundHash(req, s); err != nil {
-			return a, stepSign, err
-		}
-		if a.claims, err = t.extraClaims(req); err != nil {
-			return a, stepSign, err
-		}
 		if a.attestation, err = t.attestation(ctx, ""); err != nil {
 			return a, stepAttestation, err
 		}
@@ -130,7 +130,7 @@ func (t *Transport) send(req *http.Request, s *server, a attempt) (resp *http.Re
 	}
 
 	s.nonces.store(resp.Header)
-	if code = refusalCode(resp, s.profile); code == codeUseChallenge {
+	if code = refusalCode(resp, s.profile, t.dpopSigner(s, req) != nil); code == codeUseChallenge {
 		s.challenges.refused(a.challenge)
 	} else {
 		s.challenges.share(a.challenge)
@@ -146,13 +146,15 @@ func (t *Transport) sign(ctx context.Context, out *http.Request, s *server, a at
 		out.Header = make(http.Header)
 	}
 	remove(out.Header, credentials...)
-	// With one of these net/http repeats a POST by itself on a new connection,
-	// and the server would see one PoP twice.
-	remove(out.Header, "Idempotency-Key", "X-Idempotency-Key")
+	if s.prefix == "" {
+		// With one of these net/http repeats a POST by itself on a new
+		// connection, and the server would see one PoP twice.
+		remove(out.Header, "Idempotency-Key", "X-Idempotency-Key")
+	}
 	if !s.unattested {
 		out.Header.Set(HeaderAttestation, a.attestation)
 	}
-	if s.method == MethodPoP && !s.unattested {
+	if s.sendsPoP() {
 		pop, err := t.signPoP(ctx, s, a)
 		if err != nil {
 			return err
@@ -164,7 +166,11 @@ func (t *Transport) sign(ctx context.Context, out *http.Request, s *server, a at
 		if s.challengeIsNonce() {
 			nonce = a.challenge.value()
 		}
-		proof, err := signDPoP(ctx, key, out, nonce, accessToken(out))
+		token := ""
+		if s.prefix != "" {
+			_, token = accessToken(out)
+		}
+		proof, err := signDPoP(ctx, key, out, nonce, token)
 		if err != nil {
 			return err
 		}

@@ -50,10 +50,10 @@ type binding struct {
 func (t *Transport) boundHash(req *http.Request, s *server) (string, error) {
 	bound, _ := req.Context().Value(bindingKey{}).(*binding)
 	switch {
-	case bound == nil && !t.bindBody:
+	case bound == nil && (!t.bindBody || s.unattested):
 		return "", nil
-	case s.method != MethodPoP:
-		return "", fmt.Errorf("%w: there is none with method %s", ErrBinding, s.method)
+	case !s.sendsPoP():
+		return "", fmt.Errorf("%w: a request to %s has none", ErrBinding, s.audience)
 	case bound == nil:
 		body, err := bodyOf(req)
 		if err != nil {

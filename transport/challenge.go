@@ -27,6 +27,7 @@ type challenges struct {
 	flight singleflight.Group
 
 	mu        sync.Mutex
+	received  int        // how many challenges have been received
 	latest    *challenge // the most recently received one that may be given out; nil if there is none
 	fallback  *challenge // the last one given out, for when there is no endpoint to ask
 	singleUse bool
@@ -36,6 +37,7 @@ type challenges struct {
 // A challenge is one value received from the server.
 type challenge struct {
 	value    string
+	number   int // in the order of receipt; a clock may be set back
 	received time.Time
 	sends    int // how often it was given out; guarded by challenges.mu
 }
@@ -164,7 +166,7 @@ func (c *challenges) store(value string) *challenge {
 		}
 		return known
 	}
-	c.latest = &challenge{value: value, received: c.now()}
+	c.latest = c.receive(value)
 	return c.latest
 }
 
@@ -174,7 +176,17 @@ func (c *challenges) reserve(value string) use {
 	if value == "" {
 		return use{}
 	}
-	return use{challenge: &challenge{value: value, received: c.now(), sends: 1}}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ch := c.receive(value)
+	ch.sends = 1
+	return use{challenge: ch}
+}
+
+// receive makes a challenge of a value that has just come. c.mu is held.
+func (c *challenges) receive(value string) *challenge {
+	c.received++
+	return &challenge{value: value, number: c.received, received: c.now()}
 }
 
 // share gives the others a reserved challenge once its own request is through:
@@ -185,13 +197,13 @@ func (c *challenges) share(u use) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.fallback == nil || c.fallback.received.Before(u.received) {
+	if c.fallback == nil || c.fallback.number < u.number {
 		c.fallback = u.challenge
 	}
 	if c.singleUse {
 		return
 	}
-	if c.latest == nil || c.latest.received.Before(u.received) {
+	if c.latest == nil || c.latest.number < u.number {
 		c.latest = u.challenge
 	}
 }
@@ -219,7 +231,7 @@ func (c *challenges) refused(u use) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if u.reused && c.now().Sub(u.received) < singleUseWindow {
+	if age := c.now().Sub(u.received); u.reused && age >= 0 && age < singleUseWindow {
 		c.singleUse = true
 	}
 	if c.latest == u.challenge || c.singleUse && c.latest != nil && c.latest.sends > 0 {

@@ -272,13 +272,13 @@ func TestRefusalWithoutHeader(t *testing.T) {
 			}
 		})
 	}
-	t.Run("endpoint repeats the challenge", func(t *testing.T) { // finding 5
+	t.Run("endpoint repeats the challenge", func(t *testing.T) {
 		f := newFixture(t, policy{})
 		endpoint(f, 200, `{"attestation_challenge":"always this"}`)
 		f.token(http.StatusBadRequest)
 		f.counts(1, 2)
 	})
-	t.Run("endpoint fails", func(t *testing.T) { // finding 9
+	t.Run("endpoint fails", func(t *testing.T) {
 		f := newFixture(t, policy{})
 		f.token(http.StatusOK)
 		f.server.Forget()
@@ -318,7 +318,7 @@ func TestNoEndpointSendsTheLastOneSeen(t *testing.T) {
 			f.counts(test.sends, 0)
 		})
 	}
-	t.Run("also if the retry was lost", func(t *testing.T) { // finding 6
+	t.Run("also if the retry was lost", func(t *testing.T) {
 		f := newFixture(t, policy{NoEndpoint: true})
 		f.token(http.StatusOK)
 		f.server.Rotate()

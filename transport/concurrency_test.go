@@ -92,7 +92,7 @@ func TestReusableServerConcurrently(t *testing.T) {
 
 // TestOneFetchHoweverTheyMeet: a caller who comes just as another's fetch ends
 // must not begin a second one.
-func TestOneFetchHoweverTheyMeet(t *testing.T) { // finding 3
+func TestOneFetchHoweverTheyMeet(t *testing.T) {
 	f := newFixture(t, policy{})
 	direct := &base{handler: f.server}
 	for round := range 300 {
@@ -182,7 +182,7 @@ func (f *fixture) start(ctx context.Context) <-chan error {
 
 // TestKindLearntWhileChallengesAreOut: what was given out before the server's
 // kind was known must not be given out again after.
-func TestKindLearntWhileChallengesAreOut(t *testing.T) { // finding 4
+func TestKindLearntWhileChallengesAreOut(t *testing.T) {
 	f := newFixture(t, policy{Kind: transporttest.SingleUse, Offer: transporttest.OfferAlways})
 	f.inProcess()
 	judged := f.hold()
@@ -208,6 +208,47 @@ func TestKindLearntWhileChallengesAreOut(t *testing.T) { // finding 4
 	}
 	if n := f.server.Refused(); n != 1 {
 		t.Errorf("%d PoPs refused, want B's alone; the server saw:\n%s", n, f.history())
+	}
+}
+
+// TestRetrysChallengeIsItsOwn: nobody else uses up the challenge of an error
+// before the one retry that it is for.
+func TestRetrysChallengeIsItsOwn(t *testing.T) {
+	for name, p := range map[string]policy{
+		"endpoint":    {Kind: transporttest.SingleUse},
+		"no endpoint": {Kind: transporttest.SingleUse, NoEndpoint: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, p)
+			f.token(http.StatusOK)
+			gate := f.server.Gate()
+			refused := false
+			f.server.Set(func(p *policy) {
+				p.Before = func(r transporttest.Request) {
+					if r.Endpoint == transporttest.Token && refused {
+						f.server.Set(func(p *policy) { p.Before = nil })
+						gate.Hold(r)
+					}
+					refused = refused || r.Endpoint == transporttest.Token
+				}
+			})
+			end := f.start(t.Context()) // is refused, and its retry held
+			retry := gate.Arrived()
+			f.token(http.StatusOK)
+			gate.Open()
+			if err := <-end; err != nil {
+				t.Errorf("%v; the server saw:\n%s", err, f.history())
+			}
+			uses := 0
+			for _, sent := range f.sent() {
+				if sent == retry.PoP.Challenge {
+					uses++
+				}
+			}
+			if uses != 1 {
+				t.Errorf("the challenge of the error was sent %d times; the server saw:\n%s", uses, f.history())
+			}
+		})
 	}
 }
 

@@ -18,13 +18,13 @@ import (
 // withDPoP puts proofs by another key beside the PoP JWTs of token and PAR
 // requests.
 func withDPoP(c *transport.Config) {
-	c.DPoPKey = otherKey
+	c.DPoPKey = dpopKey
 	for i := range c.Servers {
 		c.Servers[i].DPoPEndpoints = c.Servers[i].Endpoints[:2]
 	}
 }
 
-var otherKey = newKey()
+var dpopKey = newKey()
 
 func TestC23DPoPBesideThePoP(t *testing.T) {
 	f := newFixture(t, policy{Nonces: true}, withDPoP)
@@ -37,7 +37,7 @@ func TestC23DPoPBesideThePoP(t *testing.T) {
 	if r.DPoP.ID == r.PoP.ID {
 		t.Error("PoP and DPoP proof have one jti")
 	}
-	jwk, err := keystore.JWK(otherKey.Public())
+	jwk, err := keystore.JWK(dpopKey.Public())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +169,7 @@ func dpopError(nonce string) func(http.ResponseWriter, transporttest.Request) bo
 
 // TestOneDPoPField: with a proof of our own the caller's does not stay, in
 // whatever case it is; without, it is the caller's affair.
-func TestOneDPoPField(t *testing.T) { // finding 11
+func TestOneDPoPField(t *testing.T) {
 	for _, name := range []string{"DPoP", "Dpop", "dpop", "dPoP"} {
 		f := newFixture(t, policy{Combined: true})
 		req := f.request(t.Context())
@@ -228,7 +228,7 @@ func get(t *testing.T, url string) *http.Request {
 
 // TestCombinedResourceWithoutDPoPToken: an attestation never goes without a
 // proof of possession.
-func TestCombinedResourceWithoutDPoPToken(t *testing.T) { // finding 14
+func TestCombinedResourceWithoutDPoPToken(t *testing.T) {
 	for _, authorization := range []string{"", "Bearer the-token"} {
 		var got *http.Request
 		f := newFixture(t, policy{})
@@ -251,7 +251,7 @@ func TestCombinedResourceWithoutDPoPToken(t *testing.T) { // finding 14
 
 // TestResourcePathWithDotSegments: what a server takes for a place outside the
 // resource gets no credentials.
-func TestResourcePathWithDotSegments(t *testing.T) { // finding 13
+func TestResourcePathWithDotSegments(t *testing.T) {
 	for path, signed := range map[string]bool{
 		"/api": true, "/api/": true, "/api/x": true, "/api/x..y": true, "/api/...": true,
 		"/apis": false, "/API": false,
@@ -275,7 +275,7 @@ func TestResourcePathWithDotSegments(t *testing.T) { // finding 13
 }
 
 // TestEmptyMethodIsGET, as net/http has it.
-func TestEmptyMethodIsGET(t *testing.T) { // finding 15
+func TestEmptyMethodIsGET(t *testing.T) {
 	var got *http.Request
 	f := newFixture(t, policy{})
 	f.Transport = f.another(func(c *transport.Config) {
@@ -295,7 +295,7 @@ func TestEmptyMethodIsGET(t *testing.T) { // finding 15
 
 // TestC24OneFetchForChallengeAndNonce: the endpoint's answer says whether it has
 // nonces, so it need not be asked for one again.
-func TestC24OneFetchForChallengeAndNonce(t *testing.T) { // finding 18
+func TestC24OneFetchForChallengeAndNonce(t *testing.T) {
 	for _, nonces := range []bool{false, true} {
 		for _, kind := range []transporttest.Kind{transporttest.Reusable, transporttest.NoChallenges} {
 			t.Run(fmt.Sprintf("nonces=%v,kind=%d", nonces, kind), func(t *testing.T) {

@@ -51,7 +51,7 @@ func TestNewRefuses(t *testing.T) {
 		{"resource http", func(c *transport.Config) { c.Resources = []transport.Resource{{Identifier: "http://rs.example"}} }, "https"},
 		{"BindBody in combined mode", func(c *transport.Config) { c.BindBody, c.Servers[0].Method = true, transport.MethodDPoP }, "BindBody"},
 		{"DPoP key without algorithm", func(c *transport.Config) { c.DPoPKey = lyingKey{newKey(), "none"} }, "asymmetric"},
-		{"DPoP endpoint that is none of the endpoints", func(c *transport.Config) { // finding 19
+		{"DPoP endpoint that is none of the endpoints", func(c *transport.Config) {
 			c.DPoPKey, c.Servers[0].DPoPEndpoints = newKey(), []string{"https://as.example/tokens"}
 		}, "DPoP endpoint"},
 		{"MAC key", func(c *transport.Config) { c.Key = lyingKey{newKey(), "HS256"} }, "asymmetric"},
@@ -133,7 +133,7 @@ func TestErrorsAreTypedAndHoldNoSecret(t *testing.T) {
 		{name: "key unavailable", edit: func(f *fixture, c *transport.Config) { c.Key = failingKey{f.key, keystore.ErrUnavailable} },
 			step: "sign", send: 1, is: keystore.ErrUnavailable, temp: true},
 		{name: "cut", policy: policy{NoEndpoint: true, Cut: true}, step: "send", send: 1, temp: true},
-		{name: "retry's body", policy: policy{NoEndpoint: true}, change: func(r *http.Request) { r.GetBody = noBody }, is: errTest}, // finding 17
+		{name: "retry's body", policy: policy{NoEndpoint: true}, change: func(r *http.Request) { r.GetBody = noBody }, is: errTest},
 		{name: "retry's attestation", edit: func(f *fixture, c *transport.Config) {
 			source := c.Attestations
 			c.Attestations = sourceFunc(func(ctx context.Context, rejected string) (string, error) {
@@ -188,7 +188,7 @@ func TestErrorsAreTypedAndHoldNoSecret(t *testing.T) {
 }
 
 // TestTransportPrintsNoSecret: test 10, also for a source that is a plain value.
-func TestTransportPrintsNoSecret(t *testing.T) { // finding 16
+func TestTransportPrintsNoSecret(t *testing.T) {
 	f := newFixture(t, policy{Kind: transporttest.SingleUse, Offer: transporttest.OfferAlways})
 	attestation := f.server.Attester.Attest(f.key.Public())
 	rt := f.another(func(c *transport.Config) { c.Attestations = staticSource(attestation) })
@@ -197,7 +197,7 @@ func TestTransportPrintsNoSecret(t *testing.T) { // finding 16
 	var log bytes.Buffer
 	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "transport", rt, "value", *rt)
 	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "transport", rt)
-	marshalled, err := json.Marshal(rt)
+	marshalled, err := json.Marshal(map[string]any{"transport": rt})
 	if err != nil {
 		t.Error(err)
 	}

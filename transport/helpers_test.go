@@ -137,7 +137,7 @@ func (f *fixture) fail(req *http.Request) error {
 func (f *fixture) counts(tokens, challenges int) {
 	f.t.Helper()
 	if a, b := f.server.Count(transporttest.Token), f.server.Count(transporttest.Challenge); a != tokens || b != challenges {
-		f.t.Errorf("%d token and %d challenge requests, want %d and %d; the server saw:\n%s", a, b, tokens, challenges, f.history())
+		f.t.Fatalf("%d token and %d challenge requests, want %d and %d; the server saw:\n%s", a, b, tokens, challenges, f.history())
 	}
 }
 

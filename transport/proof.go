@@ -55,8 +55,8 @@ func (t *Transport) signPoP(ctx context.Context, s *server, a attempt) (string, 
 }
 
 // extraClaims returns the claims that the caller's hook adds.
-func (t *Transport) extraClaims(req *http.Request) (map[string]any, error) {
-	if t.claims == nil {
+func (t *Transport) extraClaims(req *http.Request, s *server) (map[string]any, error) {
+	if t.claims == nil || !s.sendsPoP() {
 		return nil, nil
 	}
 	claims, err := t.claims(req)
@@ -101,19 +101,24 @@ type signer struct {
 	key   keystore.Key
 	now   func() time.Time
 	trace *Trace
-	slot  chan struct{} // capacity 1; a channel and not a mutex, so that waiting ends with the context
+	queue *Queue
 }
 
-func newSigner(key keystore.Key, now func() time.Time, trace *Trace) *signer {
-	return &signer{key: key, now: now, trace: trace, slot: make(chan struct{}, 1)}
+// A Queue is where the signatures of one key wait for their turn. Transports
+// over one key share it.
+type Queue struct {
+	slot chan struct{} // capacity 1; a channel and not a mutex, so that waiting ends with the context
 }
+
+// NewQueue returns an empty Queue.
+func NewQueue() *Queue { return &Queue{make(chan struct{}, 1)} }
 
 // sign makes the claims, once it is this JWT's turn, and signs them. embed puts
 // the public key into the header.
 func (s *signer) sign(ctx context.Context, typ jose.ContentType, embed bool, claims func(now time.Time) any) (token string, err error) {
 	select {
-	case s.slot <- struct{}{}:
-		defer func() { <-s.slot }()
+	case s.queue.slot <- struct{}{}:
+		defer func() { <-s.queue.slot }()
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}

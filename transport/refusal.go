@@ -20,14 +20,16 @@ import (
 // its beginning.
 //
 // The code decides, not the status: some servers answer with 400 what others
-// answer with 401.
-func refusalCode(resp *http.Response, profile Profile) string {
+// answer with 401. A resource may refuse under several schemes at once; what it
+// says of DPoP proofs is passed over if the request had none (proved).
+func refusalCode(resp *http.Response, profile Profile, proved bool) string {
 	if resp.StatusCode != http.StatusBadRequest && resp.StatusCode != http.StatusUnauthorized {
 		return ""
 	}
 	code := ""
 	for _, challenge := range authchallenge.Parse(resp.Header) {
-		if code = challenge.Params["error"]; retryable(code) {
+		code = challenge.Params["error"]
+		if retryable(code) && (proved || code != codeUseDPoPNonce) {
 			return code
 		}
 	}

@@ -106,6 +106,10 @@ func TestBodyIsClosedOnce(t *testing.T) {
 		{name: "challenge error", config: func(_ *fixture, c *transport.Config) { c.Base = roundTripper(broken) }, err: true},
 		{name: "challenge refused", policy: transporttest.Policy{Redirect: 307}, sends: 1, err: true},
 		{name: "sign error", config: func(f *fixture, c *transport.Config) { c.Key = failingKey{f.key, errTest} }, sends: 1, err: true},
+		{name: "claims error", config: func(_ *fixture, c *transport.Config) {
+			c.Claims = func(*http.Request) (map[string]any, error) { return nil, errTest }
+		}, err: true},
+		{name: "body that cannot be bound", config: func(_ *fixture, c *transport.Config) { c.BindBody = true }, change: func(r *http.Request) { r.GetBody = nil }, err: true},
 		{name: "base error", policy: transporttest.Policy{NoEndpoint: true}, config: func(_ *fixture, c *transport.Config) { c.Base = roundTripper(closing) }, err: true},
 		{name: "foreign origin", change: func(r *http.Request) { r.URL.Path, r.Host = "/elsewhere", "" }, sends: 1},
 		{name: "redirected", change: func(r *http.Request) { r.Response = &http.Response{} }, err: true},
@@ -218,7 +222,7 @@ func TestOnlyConfiguredRequestsAreAuthenticated(t *testing.T) {
 
 // TestHostIsNotFoldedBeyondASCII: U+0130 in lower case is i, but names another
 // host in IDNA.
-func TestHostIsNotFoldedBeyondASCII(t *testing.T) { // finding 1
+func TestHostIsNotFoldedBeyondASCII(t *testing.T) {
 	f := newFixture(t, transporttest.Policy{})
 	var got *http.Request
 	rt := f.another(func(c *transport.Config) {
@@ -287,7 +291,7 @@ func TestCallersCredentialHeadersAreRemoved(t *testing.T) {
 }
 
 // TestOddRequestsDoNotPanic: what http.Client would have put right before.
-func TestOddRequestsDoNotPanic(t *testing.T) { // finding 2
+func TestOddRequestsDoNotPanic(t *testing.T) {
 	f := newFixture(t, transporttest.Policy{})
 	t.Run("nil header", func(t *testing.T) {
 		req := f.request(t.Context())
@@ -345,7 +349,7 @@ func TestBodyOfEveryAttemptIsWhole(t *testing.T) {
 
 // TestNetHTTPRepeatsNoPoP: net/http sends a POST again on its own, with the
 // same PoP, if it has such a header field and a reused connection is cut.
-func TestNetHTTPRepeatsNoPoP(t *testing.T) { // finding 8
+func TestNetHTTPRepeatsNoPoP(t *testing.T) {
 	for _, name := range []string{"", "Idempotency-Key", "X-Idempotency-Key", "idempotency-key"} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, transporttest.Policy{})

@@ -153,11 +153,14 @@ func (t *Transport) newAudience(identifier, challengeEndpoint string, method Met
 	return out, u, nil
 }
 
+// sendsPoP reports whether requests to s carry a PoP JWT.
+func (s *server) sendsPoP() bool { return s.method == MethodPoP && !s.unattested }
+
 // usesChallenge reports whether freshness toward s comes from a challenge. In
 // combined mode it comes from the DPoP nonce, which draft -10 took to be the
 // challenge.
 func (s *server) usesChallenge() bool {
-	return s.method == MethodPoP && !s.unattested || s.challengeIsNonce()
+	return s.sendsPoP() || s.challengeIsNonce()
 }
 
 func (s *server) challengeIsNonce() bool {
@@ -178,29 +181,34 @@ func (s *server) matches(method, location string) bool {
 // if it carries none of ours.
 func (t *Transport) dpopSigner(s *server, req *http.Request) *signer {
 	switch {
-	case s.method == MethodDPoP:
+	case s.method == MethodDPoP && !s.unattested:
 		return t.instance
-	case s.prefix != "" && accessToken(req) == "":
+	case s.prefix == "":
+		if s.locations[endpoint.Location(req.URL)] {
+			return t.dpop
+		}
 		return nil
-	case s.prefix != "" && t.dpop == nil:
+	}
+	// At a resource a proof goes with a token that is bound to its key.
+	scheme, _ := accessToken(req)
+	switch {
+	case !strings.EqualFold(scheme, "DPoP"):
+		return nil
+	case s.method == MethodDPoP || t.dpop == nil:
 		return t.instance
-	case s.prefix != "":
-		return t.dpop
-	case s.locations[endpoint.Location(req.URL)]:
-		return t.dpop
 	default:
-		return nil
+		return t.dpop
 	}
 }
 
-// accessToken returns the DPoP-bound access token of a request for a resource,
-// "" if it has none (RFC 9449, section 7.1).
-func accessToken(req *http.Request) string {
-	scheme, token, _ := strings.Cut(req.Header.Get("Authorization"), " ")
-	if !strings.EqualFold(scheme, "DPoP") {
-		return ""
+// accessToken returns the access token of a request for a resource, "" if it
+// has none.
+func accessToken(req *http.Request) (scheme, token string) {
+	scheme, token, _ = strings.Cut(req.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "DPoP") && !strings.EqualFold(scheme, "Bearer") {
+		return "", ""
 	}
-	return strings.TrimLeft(token, " ")
+	return scheme, strings.TrimLeft(token, " ")
 }
 
 // Authenticates reports whether RoundTrip would authenticate a request with

@@ -78,6 +78,10 @@ type Config struct {
 	// Key is the Client Instance Key: it signs the PoP JWTs. Required.
 	Key keystore.Key
 
+	// Queue is shared by the Transports that sign with Key. Nil means one of
+	// its own.
+	Queue *Queue
+
 	// Attestations gives the Client Attestation for Key. Required.
 	Attestations AttestationSource
 
@@ -95,8 +99,8 @@ type Config struct {
 
 	// Claims returns claims to be added to the PoP JWTs of a request and its
 	// retries. It cannot set those of the draft; that is an error, and nothing
-	// is sent. It must not change or read from the request's body. Nil means
-	// none.
+	// is sent. It must not change or read from the request's body, and is not
+	// called where there is no PoP JWT. Nil means none.
 	Claims func(*http.Request) (map[string]any, error)
 
 	// DPoPKey signs DPoP proofs (RFC 9449) beside the PoP JWTs, so that tokens
@@ -174,7 +178,11 @@ func New(cfg Config) (*Transport, error) {
 	if t.now == nil {
 		t.now = time.Now
 	}
-	t.instance = newSigner(cfg.Key, t.now, t.trace)
+	queue := cfg.Queue
+	if queue == nil {
+		queue = NewQueue()
+	}
+	t.instance = &signer{cfg.Key, t.now, t.trace, queue}
 	if cfg.DPoPKey != nil {
 		other, err := keystore.Thumbprint(cfg.DPoPKey.Public())
 		if err != nil {
@@ -184,7 +192,7 @@ func New(cfg Config) (*Transport, error) {
 			return nil, err
 		}
 		if t.dpop = t.instance; other != thumbprint {
-			t.dpop = newSigner(cfg.DPoPKey, t.now, t.trace)
+			t.dpop = &signer{cfg.DPoPKey, t.now, t.trace, NewQueue()}
 		}
 	}
 	for _, s := range cfg.Servers {

@@ -1,0 +1,291 @@
+package client_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"log"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/instancekey/instancekey/client"
+	"github.com/instancekey/instancekey/transport/transporttest"
+)
+
+// A tlsRig is a rig behind TLS, with the right time and a certificate that was
+// made a day ago, as the certificates of servers are.
+type tlsRig struct {
+	*rig
+	server *httptest.Server
+	roots  *x509.CertPool
+	offset atomic.Int64 // of the device's clock, a time.Duration
+}
+
+func newTLSRig(t testing.TB) *tlsRig {
+	r := &tlsRig{rig: newRig(t, transporttest.Policy{})}
+	r.now = time.Now
+	r.server, r.roots = newTLSServer(t, r.rig)
+	tenant := strings.TrimPrefix(r.Issuer, r.URL)
+	r.URL, r.Issuer = r.server.URL, r.server.URL+tenant
+	return r
+}
+
+func newTLSServer(t testing.TB, handler http.Handler) (*httptest.Server, *x509.CertPool) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		Subject:      pkix.Name{CommonName: "test"},
+		NotBefore:    time.Now().AddDate(0, 0, -30),
+		NotAfter:     time.Now().AddDate(0, 0, 60),
+		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewUnstartedServer(handler)
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+	server.Config.ErrorLog = log.New(new(strings.Builder), "", 0) // handshakes that fail are what is tested
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	roots := x509.NewCertPool()
+	roots.AddCert(certificate)
+	return server, roots
+}
+
+// device is the device's clock.
+func (r *tlsRig) device() time.Time { return time.Now().Add(time.Duration(r.offset.Load())) }
+
+func (r *tlsRig) set(offset time.Duration) { r.offset.Store(int64(offset)) }
+
+// floored is the documented remedy: TLS never takes it to be before the program
+// was built.
+func (r *tlsRig) floored() time.Time {
+	built := time.Now().Add(-time.Hour)
+	if now := r.device(); now.After(built) {
+		return now
+	}
+	return built
+}
+
+func (r *tlsRig) client(t testing.TB, tlsTime func() time.Time, edits ...func(*client.Config)) *client.Client {
+	t.Helper()
+	base := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: r.roots, Time: tlsTime}}
+	t.Cleanup(base.CloseIdleConnections)
+	return r.rig.client(t, append([]func(*client.Config){func(cfg *client.Config) {
+		cfg.Base, cfg.Clock = base, r.device
+	}}, edits...)...)
+}
+
+func (r *tlsRig) counts(t testing.TB, metadata, challenges, tokens int) {
+	t.Helper()
+	if m, c, n := r.total()-r.Count(transporttest.Challenge)-r.Count(transporttest.Token), r.Count(transporttest.Challenge), r.Count(transporttest.Token); m != metadata || c != challenges || n != tokens {
+		t.Errorf("%d requests for metadata, %d for challenges, %d for tokens, want %d, %d, %d", m, c, n, metadata, challenges, tokens)
+	}
+}
+
+// TestClockOverTLS: the server takes "iat" 15 s either way, and the first token
+// request is in that.
+func TestClockOverTLS(t *testing.T) {
+	for name, test := range map[string]struct {
+		offset time.Duration
+		ok     bool
+		logged string
+	}{
+		"right":                {0, true, ""},
+		"20 minutes fast":      {20 * time.Minute, true, "corrected"},
+		"20 minutes slow":      {-20 * time.Minute, true, "corrected"},
+		"an hour fast":         {time.Hour, true, "corrected"},
+		"an hour slow":         {-time.Hour, true, "corrected"},
+		"a day slow":           {-24 * time.Hour, true, "corrected"},
+		"two days fast":        {48 * time.Hour, true, "corrected"},
+		"two days slow":        {-48 * time.Hour, true, "corrected"},
+		"almost a week fast":   {7*24*time.Hour - time.Minute, true, "corrected"},
+		"more than a week":     {7*24*time.Hour + time.Minute, false, "believed"},
+		"more than a week ago": {-7*24*time.Hour - time.Minute, false, "believed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newTLSRig(t)
+			r.set(test.offset)
+			r.Attester.Lifetime = 30 * 24 * time.Hour // not what is tested
+			var logged lockedBuilder
+			c := r.client(t, r.device, func(cfg *client.Config) { cfg.Logger = slog.New(slog.NewTextHandler(&logged, nil)) })
+			if _, err := c.Token(t.Context()); (err == nil) != test.ok {
+				t.Errorf("error %v, want ok: %t", err, test.ok)
+			}
+			r.counts(t, 1, 1, 1)
+			if text := logged.String(); test.logged == "" && strings.Contains(text, "clock") || !strings.Contains(text, test.logged) {
+				t.Errorf("logged %q, want %q in it", text, test.logged)
+			}
+		})
+	}
+}
+
+type lockedBuilder struct {
+	mu sync.Mutex
+	strings.Builder
+}
+
+func (b *lockedBuilder) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Builder.Write(p)
+}
+
+// TestClockWithoutTLS: anybody can say what time it is.
+func TestClockWithoutTLS(t *testing.T) {
+	r := newRig(t, transporttest.Policy{})
+	r.now = time.Now
+	c := r.client(t, func(cfg *client.Config) {
+		cfg.Base, cfg.Clock = new(http.Transport), func() time.Time { return time.Now().Add(-20 * time.Minute) }
+	})
+	for range 2 {
+		if _, err := c.Token(t.Context()); err == nil {
+			t.Error("the token was issued: the clock was corrected, or the server does not look")
+		}
+	}
+}
+
+// TestClock1970 is a device whose clock was never set.
+func TestClock1970(t *testing.T) {
+	since1970 := time.Since(time.Unix(0, 0))
+	isTLS := func(err error) bool {
+		var invalid x509.CertificateInvalidError
+		return errors.As(err, &invalid) && invalid.Reason == x509.Expired
+	}
+	t.Run("is a named error", func(t *testing.T) {
+		r := newTLSRig(t)
+		r.set(-since1970)
+		_, err := r.client(t, r.device).Token(t.Context())
+		if !errors.Is(err, client.ErrClock) || !isTLS(err) {
+			t.Errorf("error %v, want ErrClock", err)
+		}
+		r.counts(t, 0, 0, 0)
+	})
+	t.Run("with metadata at hand too", func(t *testing.T) {
+		r := newTLSRig(t)
+		r.set(-since1970)
+		c := r.client(t, r.device, func(cfg *client.Config) {
+			cfg.Metadata = &client.Metadata{Issuer: r.Issuer, TokenEndpoint: r.Endpoint(transporttest.Token), ChallengeEndpoint: r.Endpoint(transporttest.Challenge)}
+		})
+		if _, err := c.Token(t.Context()); !errors.Is(err, client.ErrClock) || !isTLS(err) {
+			t.Errorf("error %v, want ErrClock", err)
+		}
+		r.counts(t, 0, 0, 0)
+	})
+	t.Run("remedy", func(t *testing.T) {
+		r := newTLSRig(t)
+		r.set(-since1970)
+		if _, err := r.client(t, r.floored).Token(t.Context()); err != nil {
+			t.Error(err)
+		}
+		r.counts(t, 1, 1, 1)
+	})
+	t.Run("remedy, and no network", func(t *testing.T) {
+		r := newTLSRig(t)
+		r.set(-since1970)
+		r.server.Close()
+		if _, err := r.client(t, r.floored).Token(t.Context()); err == nil || errors.Is(err, client.ErrClock) {
+			t.Errorf("error %v: the clock is not what is wrong", err)
+		}
+	})
+	t.Run("remedy, then the clock is set", func(t *testing.T) {
+		r := newTLSRig(t)
+		r.set(-since1970)
+		c := r.client(t, r.floored)
+		if _, err := c.Token(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		r.set(0)
+		var err error
+		for _, scope := range []string{"b", "c"} { // one refusal is how it learns
+			_, err = c.Token(t.Context(), scope)
+		}
+		if err != nil {
+			t.Errorf("after the clock was set: %v", err)
+		}
+	})
+}
+
+// TestClockStepsAhead: while metadata is fresh and attestations live for an
+// hour, the clock jumps by two.
+func TestClockStepsAhead(t *testing.T) {
+	r := newTLSRig(t)
+	c := r.client(t, r.device)
+	r.Attester.Lifetime = time.Hour
+	r.attester.set(func(_ context.Context, req client.AttestRequest, _ int) (string, error) {
+		return r.Attester.Attest(req.Key.Public(), func(claims map[string]any) { claims["exp"] = time.Now().Add(time.Hour).Unix() }), nil
+	})
+	if _, err := c.Token(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []time.Duration{2 * time.Hour, -2 * time.Hour, 0} {
+		r.set(step)
+		var err error
+		for _, scope := range []string{"b", "c"} {
+			_, err = c.Token(t.Context(), scope+step.String())
+		}
+		if err != nil {
+			t.Errorf("after a step to %v: %v", step, err)
+		}
+	}
+}
+
+// TestHTTPAttesterClock: a request's times are by the clock of the attester that
+// judges it.
+func TestHTTPAttesterClock(t *testing.T) {
+	for name, offset := range map[string]time.Duration{"an hour ahead": time.Hour, "two days behind": -48 * time.Hour, "right": 0} {
+		t.Run(name, func(t *testing.T) {
+			var issued int64
+			mux := http.NewServeMux()
+			dated := func(answer string) http.HandlerFunc {
+				return func(w http.ResponseWriter, r *http.Request) {
+					w.Header().Set("Date", time.Now().Add(offset).UTC().Format(http.TimeFormat))
+					if r.URL.Path == "/client-attestation" {
+						body := new(strings.Builder)
+						_ = r.Write(body)
+						_, rest, _ := strings.Cut(body.String(), `"request":"`)
+						jws, _, _ := strings.Cut(rest, `"`)
+						if request := transporttest.ParseProof(jws); request != nil {
+							issued = request.IssuedAt
+						}
+					}
+					text(answer)(w, r)
+				}
+			}
+			mux.HandleFunc("/challenge", dated(`{"challenge":"c"}`))
+			mux.HandleFunc("/client-attestation", dated(`{"client_attestation":"a.b.c"}`))
+			server, roots := newTLSServer(t, mux)
+			base := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}
+			defer base.CloseIdleConnections()
+			attester := client.HTTPAttester{URL: server.URL, Client: &http.Client{Transport: base}}
+			if _, err := attester.Attest(t.Context(), client.AttestRequest{ClientID: "client", Key: newKey(t, "ES256")}); err != nil {
+				t.Fatal(err)
+			}
+			if off := time.Until(time.Unix(issued, 0)) - offset; off.Abs() > 5*time.Second {
+				t.Errorf("iat is %v off the attester's clock", off)
+			}
+		})
+	}
+}

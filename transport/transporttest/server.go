@@ -1,0 +1,261 @@
+// Package transporttest has the authorization server that package transport is
+// tested against: strict in what it verifies, and, at a test's wish, hostile in
+// how it answers. It is for the tests of whoever embeds package transport or
+// package client, too.
+//
+//	func TestToken(t *testing.T) {
+//		server := transporttest.New(t, transporttest.Config{
+//			Policy: transporttest.Policy{Kind: transporttest.SingleUse},
+//		})
+//		rt, err := transport.New(transport.Config{
+//			Key:          key,
+//			Attestations: server.Attester.Source(key),
+//			Servers:      []transport.Server{server.Transport()},
+//		})
+//		// …
+//		if n := server.Count(transporttest.Challenge); n != 1 {
+//			t.Errorf("%d challenge requests, want 1", n)
+//		}
+//	}
+//
+// Every request is recorded with what it carried and how it was judged; see
+// [Server.Requests]. What a Policy decides happens the same way in each run:
+// nothing is left to chance or to the clock, except the order in which
+// concurrent requests arrive.
+package transporttest
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/instancekey/instancekey/transport"
+)
+
+// Endpoint names, in [Request] and for [Server.Count].
+const (
+	Token         = "token"
+	PAR           = "par"
+	Introspection = "introspection"
+	Revocation    = "revocation"
+	Challenge     = "challenge"
+	Metadata      = "metadata"
+)
+
+// authenticating are the endpoints at which a client authenticates.
+var authenticating = []string{Token, PAR, Introspection, Revocation}
+
+// Config configures a Server.
+type Config struct {
+	Policy Policy
+	// ClientID is the only client; "" means "client".
+	ClientID string
+	// Clock is the server's and the attester's; nil means time.Now.
+	Clock func() time.Time
+	// Seed decides paths, challenges, nonces and tokens; 0 is a seed as well.
+	Seed uint64
+}
+
+// A Server is an authorization server with one client.
+type Server struct {
+	URL      string // of the HTTP server
+	Issuer   string // the issuer identifier; has a path
+	ClientID string
+	Attester *Attester // the one it trusts
+	Trap     *Trap     // where it redirects to
+
+	now        func() time.Time
+	values     *values
+	paths      map[string]string // of each endpoint
+	endpoints  map[string]string // by path
+	challenges challenges
+	nonces     nonces
+
+	mu       sync.Mutex
+	policy   Policy
+	requests []*Request
+	jtis     map[string]bool
+	deny     map[string]bool
+	gates    []*Gate
+}
+
+// New starts a Server on a loopback address. It lasts until the test ends.
+func New(tb testing.TB, cfg Config) *Server {
+	values := newValues(cfg.Seed)
+	s := &Server{
+		ClientID:   cfg.ClientID,
+		Trap:       NewTrap(tb),
+		now:        cfg.Clock,
+		values:     values,
+		paths:      make(map[string]string),
+		endpoints:  make(map[string]string),
+		challenges: challenges{values: values, good: make(map[string]bool)},
+		nonces:     nonces{values: values},
+		policy:     cfg.Policy,
+		jtis:       make(map[string]bool),
+		deny:       make(map[string]bool),
+	}
+	if s.ClientID == "" {
+		s.ClientID = "client"
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	s.Attester = newAttester(tb, s.ClientID, s.now)
+
+	tenant := "/" + values.next()
+	s.paths[Metadata] = "/.well-known/oauth-authorization-server" + tenant
+	for _, name := range append([]string{Challenge}, authenticating...) {
+		s.paths[name] = "/" + values.next() + "/" + name
+	}
+	for name, path := range s.paths {
+		s.endpoints[path] = name
+	}
+
+	server := httptest.NewServer(s)
+	tb.Cleanup(func() {
+		s.mu.Lock()
+		for _, g := range s.gates {
+			g.Open()
+		}
+		s.mu.Unlock()
+		server.Close()
+	})
+	s.URL = server.URL
+	s.Issuer = server.URL + tenant
+	return s
+}
+
+// Endpoint returns the URL of an endpoint.
+func (s *Server) Endpoint(name string) string { return s.URL + s.paths[name] }
+
+// Transport describes the server to package transport, as its policy is now.
+func (s *Server) Transport() transport.Server {
+	p := s.currentPolicy()
+	out := transport.Server{Issuer: s.Issuer}
+	for _, name := range authenticating {
+		out.Endpoints = append(out.Endpoints, s.Endpoint(name))
+	}
+	if !p.NoEndpoint {
+		out.ChallengeEndpoint = s.Endpoint(Challenge)
+	}
+	if p.Combined {
+		out.Method = transport.MethodDPoP
+	}
+	return out
+}
+
+// Set changes the policy for requests that have not been judged yet.
+func (s *Server) Set(change func(*Policy)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(&s.policy)
+}
+
+// Rotate makes all challenges bad that were given so far.
+func (s *Server) Rotate() { s.challenges.rotate() }
+
+// RotateNonce makes the DPoP nonce bad that was given so far.
+func (s *Server) RotateNonce() { s.nonces.rotate() }
+
+// Deny answers use_fresh_attestation to requests with this attestation.
+func (s *Server) Deny(attestation string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.deny[attestation] = true
+}
+
+func (s *Server) denied(attestation string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.deny[attestation]
+}
+
+func (s *Server) firstSight(jti string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.jtis[jti] {
+		return false
+	}
+	s.jtis[jti] = true
+	return true
+}
+
+func (s *Server) currentPolicy() Policy {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.policy
+}
+
+// ServeHTTP implements http.Handler, for tests that want no network in between.
+func (s *Server) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
+	var body []byte
+	if !s.currentPolicy().Early {
+		body, _ = io.ReadAll(hr.Body) // what did not come is judged as missing
+	}
+	r := s.record(hr, body)
+	if before := s.currentPolicy().Before; before != nil {
+		before(s.snapshot(r))
+	}
+	p := s.currentPolicy()
+	switch {
+	case p.Intercept != nil && p.Intercept(w, s.snapshot(r)):
+		return
+	case p.Cut:
+		panic(http.ErrAbortHandler)
+	case p.Redirect != 0:
+		s.settle(func() { r.Status = p.Redirect })
+		w.Header().Set("Location", s.Trap.URL+"/elsewhere")
+		w.WriteHeader(p.Redirect)
+		return
+	case r.Endpoint == Metadata:
+		s.settle(func() { r.Status = http.StatusOK })
+		writeJSON(w, http.StatusOK, s.metadata(p))
+		return
+	case r.Endpoint == Challenge && !p.NoEndpoint:
+		s.serveChallenge(w, p, r)
+		return
+	case !slices.Contains(authenticating, r.Endpoint):
+		s.settle(func() { r.Status = http.StatusNotFound })
+		http.NotFound(w, hr)
+		return
+	}
+	v := s.judge(p, r)
+	s.settle(func() { s.decide(p, r, v) })
+	if p.After != nil {
+		p.After(s.snapshot(r))
+	}
+	s.answer(w, p, r)
+}
+
+// decide sets what the answer to a judged request is. s.mu is held.
+func (s *Server) decide(p Policy, r *Request, v verdict) {
+	r.Code, r.Reason = v.code, v.reason
+	switch {
+	case v.code == "" && r.Endpoint == PAR:
+		r.Status = http.StatusCreated
+	case v.code == "":
+		r.Status = http.StatusOK
+	case p.Status != 0:
+		r.Status = p.Status
+	case v.status != 0:
+		r.Status = v.status
+	default:
+		r.Status = http.StatusBadRequest
+	}
+	asks := v.code == "use_attestation_challenge"
+	switch {
+	case p.Kind == NoChallenges || p.Offer == OfferNever || p.Combined:
+	case asks && p.RepeatRefused && r.PoP.Challenge != "":
+		r.offered = r.PoP.Challenge
+	case asks || p.Offer == OfferAlways:
+		r.offered = s.challenges.offer(p)
+	}
+	if p.Nonces && (v.code == "use_dpop_nonce" || p.Offer == OfferAlways) {
+		r.nonce = s.nonces.offer()
+	}
+}
