@@ -2,7 +2,6 @@ package client_test
 
 import (
 	"context"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"net/http"

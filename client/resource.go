@@ -176,26 +176,28 @@ func (c *Client) startDescribing(ctx context.Context, r *resource, place string)
 
 func (c *Client) fetchResource(ctx context.Context, r *resource, place string) (*transport.Transport, error) {
 	r.mu.Lock()
-	t, old := r.transport, r.metadata
+	t, old := r.transport, r.metadata // t stays if metadata is what it was
 	r.mu.Unlock()
 
 	metadata, err := c.resourceMetadata(ctx, r.identifier, place)
+	if err == nil && metadata != nil && !reflect.DeepEqual(old, metadata) {
+		t, err = c.newResourceTransport(metadata)
+	}
 	asked := c.clock.now()
-	switch {
-	case err != nil && old == nil:
-		return nil, fmt.Errorf("%w from %s: %w", ErrMetadata, place, err)
-	case err != nil:
-		c.log.WarnContext(ctx, "client: resource metadata not renewed, the old is used on", "resource", r.identifier, "error", err)
-		metadata, asked = old, asked.Add(metadataPause-metadataLifetime)
-	case metadata != nil && !reflect.DeepEqual(old, metadata):
-		if t, err = c.newResourceTransport(metadata); err != nil {
+	if err != nil {
+		if old == nil {
 			return nil, fmt.Errorf("%w from %s: %w", ErrMetadata, place, err)
 		}
+		c.log.WarnContext(ctx, "client: resource metadata not renewed, the old is used on", "resource", r.identifier, "error", err)
+		metadata, asked = old, asked.Add(metadataPause-metadataLifetime)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.transport, r.metadata, r.asked = t, metadata, asked
-	return t, nil
+	if err == nil && metadata != nil {
+		r.transport = t
+	}
+	r.metadata, r.asked = metadata, asked
+	return r.transport, nil
 }
 
 // resourceMetadata returns the metadata at place, nil if there is none: a

@@ -144,6 +144,22 @@ func TestResourceMetadataRenewal(t *testing.T) {
 				if waited := time.Since(begin); waited != 0 {
 					t.Errorf("waited %v for metadata, with usable metadata at hand", waited)
 				}
+				pass(time.Minute) // for what goes on in the background
+				for range 3 {
+					if err := a.get(t.Context(), "Bearer token"); err != nil {
+						t.Error(err)
+					}
+					synctest.Wait()
+				}
+				asked := 0
+				for _, visit := range a.site.visits() {
+					if visit == "GET "+apiWellKnown {
+						asked++
+					}
+				}
+				if asked != 2 {
+					t.Errorf("%d requests for metadata, want 2: at first and after a day, not with each call", asked)
+				}
 			})
 		})
 	}

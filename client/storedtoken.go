@@ -92,7 +92,7 @@ func (c *Client) Adopt(s StoredToken) (*oauth2.Token, error) {
 // hasKey reports whether this Client makes DPoP proofs with the key of that
 // thumbprint.
 func (c *Client) hasKey(thumbprint string) bool {
-	if thumbprint == c.thumbprint && (c.dpopKey == nil || c.knownMethod() == transport.MethodDPoP) {
+	if thumbprint == c.thumbprint && (c.dpopKey == nil || c.knownMethod() != transport.MethodPoP) {
 		return true
 	}
 	if c.dpopKey == nil {

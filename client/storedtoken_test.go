@@ -21,18 +21,20 @@ import (
 
 func TestStoredTokenOverRestart(t *testing.T) {
 	for name, test := range map[string]struct {
-		dpop   client.DPoP
-		method transport.Method
-		bound  string // to which key: "", "instance" or "own"
+		dpop     client.DPoP
+		method   transport.Method
+		combined bool
+		bound    string // to which key: "", "instance" or "own"
 	}{
-		"bearer":            {client.DPoPOff, "", ""},
-		"own key":           {client.DPoPOwnKey, "", "own"},
-		"instance key":      {client.DPoPInstanceKey, "", "instance"},
-		"combined":          {client.DPoPOff, transport.MethodDPoP, "instance"},
-		"combined, own key": {client.DPoPOwnKey, transport.MethodDPoP, "instance"},
+		"bearer":                    {client.DPoPOff, "", false, ""},
+		"own key":                   {client.DPoPOwnKey, "", false, "own"},
+		"instance key":              {client.DPoPInstanceKey, "", false, "instance"},
+		"combined":                  {client.DPoPOff, transport.MethodDPoP, true, "instance"},
+		"combined, own key":         {client.DPoPOwnKey, transport.MethodDPoP, true, "instance"},
+		"combined by auto, own key": {client.DPoPOwnKey, "", true, "instance"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t, transporttest.Policy{Combined: test.method == transport.MethodDPoP})
+			r := newRig(t, transporttest.Policy{Combined: test.combined})
 			configure := func(cfg *client.Config) { cfg.DPoP, cfg.Method = test.dpop, test.method }
 			before := r.client(t, configure)
 			token, err := before.Token(t.Context())
