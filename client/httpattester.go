@@ -28,6 +28,13 @@ import (
 // The challenge is the attester's own and has nothing to do with those of
 // authorization servers. Nothing in the request names the server that the
 // attestation is for.
+//
+// With its challenge the attester says whether it wants evidence of where the
+// key is kept and what the device has booted. Then the key must be a
+// keystore.AttestableKey, or the error is ErrNoEvidence. The device's attestation
+// key is enrolled with the attester when there is no valid certificate for it, and
+// once more when the attester does not know it. Evidence names the device to the
+// attester by its TPM; see tpm.Config.EventLog for what it tells of the boot.
 type HTTPAttester struct {
 	// URL is the attester's base URL and its identifier, the "aud" of
 	// requests. It must be https, or http on a loopback host. Required.
@@ -45,7 +52,8 @@ const (
 	// attester and through its queue.
 	attestationRequestLifetime = 5 * time.Minute
 
-	maxAttesterAnswer = 256 << 10 // bytes
+	maxAttesterRequest = 1 << 20   // bytes
+	maxAttesterAnswer  = 256 << 10 // bytes
 )
 
 // AttesterError is a Client Attester's own refusal, by its status and by the
@@ -91,24 +99,50 @@ func (h HTTPAttester) Attest(ctx context.Context, req AttestRequest) (string, er
 	}
 	// The attester's clock is the one that judges the request.
 	clock := newClock(req.Clock, slog.New(slog.DiscardHandler))
-	client := h.client(clock)
+	c := &attesterCall{url: h.URL, client: h.client(clock), clock: clock, request: req}
+	attestation, err := c.attest(ctx)
+	if key, ok := c.mustEnrol(err); ok {
+		if _, err := c.enrol(ctx, key); err != nil {
+			return "", err
+		}
+		return c.attest(ctx)
+	}
+	return attestation, err
+}
+
+// attesterCall is one call of Attest, which may take several requests.
+type attesterCall struct {
+	url      string
+	client   *http.Client
+	clock    *clock
+	request  AttestRequest
+	enrolled bool // the attestation key, within this call
+}
+
+// attest goes through steps (b), (c) and (d) once.
+func (c *attesterCall) attest(ctx context.Context) (string, error) {
 	var challenge struct {
 		Challenge string `json:"challenge"`
+		PCRs      *[]int `json:"pcrs"` // those to quote; nil: no evidence is wanted
 	}
-	if err := h.post(ctx, client, "/challenge", nil, &challenge); err != nil {
+	if err := c.post(ctx, "/challenge", nil, &challenge); err != nil {
 		return "", err
 	}
 	if challenge.Challenge == "" {
 		return "", errors.New("client: attester gave no challenge")
 	}
-	signed, err := h.sign(ctx, req, challenge.Challenge, clock.now())
+	evidence, err := c.evidence(ctx, challenge.Challenge, challenge.PCRs)
+	if err != nil {
+		return "", err
+	}
+	signed, err := c.sign(ctx, challenge.Challenge, evidence)
 	if err != nil {
 		return "", fmt.Errorf("client: sign request to attester: %w", err)
 	}
 	var answer struct {
 		Attestation string `json:"client_attestation"`
 	}
-	if err := h.post(ctx, client, "/client-attestation", map[string]string{"request": signed}, &answer); err != nil {
+	if err := c.post(ctx, "/client-attestation", map[string]string{"request": signed}, &answer); err != nil {
 		return "", err
 	}
 	return answer.Attestation, nil
@@ -125,40 +159,46 @@ func (h HTTPAttester) check() error {
 	return nil
 }
 
-func (h HTTPAttester) sign(ctx context.Context, req AttestRequest, challenge string, issued time.Time) (string, error) {
+func (c *attesterCall) sign(ctx context.Context, challenge string, evidence *evidenceMessage) (string, error) {
 	options := (&jose.SignerOptions{EmbedJWK: true}).WithType(typeAttestationRequest)
-	signer, err := jose.NewSigner(keystore.SigningKey(ctx, req.Key), options)
+	signer, err := jose.NewSigner(keystore.SigningKey(ctx, c.request.Key), options)
 	if err != nil {
 		return "", err
 	}
+	issued := c.clock.now()
 	return jwt.Signed(signer).Claims(struct {
-		Issuer    string `json:"iss"`
-		Audience  string `json:"aud"`
-		ID        string `json:"jti"`
-		IssuedAt  int64  `json:"iat"`
-		Expiry    int64  `json:"exp"`
-		Challenge string `json:"challenge"`
+		Issuer    string           `json:"iss"`
+		Audience  string           `json:"aud"`
+		ID        string           `json:"jti"`
+		IssuedAt  int64            `json:"iat"`
+		Expiry    int64            `json:"exp"`
+		Challenge string           `json:"challenge"`
+		Evidence  *evidenceMessage `json:"evidence,omitempty"`
 	}{
-		Issuer:    req.ClientID,
-		Audience:  h.URL,
+		Issuer:    c.request.ClientID,
+		Audience:  c.url,
 		ID:        rand.Text(),
 		IssuedAt:  issued.Unix(),
 		Expiry:    issued.Add(attestationRequestLifetime).Unix(),
 		Challenge: challenge,
+		Evidence:  evidence,
 	}).Serialize()
 }
 
 // post sends a JSON request, or none if body is nil, and reads a JSON answer.
-func (h HTTPAttester) post(ctx context.Context, client *http.Client, path string, body, answer any) error {
+func (c *attesterCall) post(ctx context.Context, path string, body, answer any) error {
 	var content io.Reader = http.NoBody
 	if body != nil {
 		encoded, err := json.Marshal(body)
 		if err != nil {
 			return err
 		}
+		if len(encoded) > maxAttesterRequest {
+			return fmt.Errorf("client: the request to the attester's %s has %d bytes, more than the %d that it takes: the device's event log is too large", path, len(encoded), maxAttesterRequest)
+		}
 		content = bytes.NewReader(encoded)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(h.URL, "/")+path, content)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(c.url, "/")+path, content)
 	if err != nil {
 		return err
 	}
@@ -166,7 +206,7 @@ func (h HTTPAttester) post(ctx context.Context, client *http.Client, path string
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	resp, err := client.Do(req)
+	resp, err := c.client.Do(req)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrAttesterUnavailable, err)
 	}

@@ -44,6 +44,9 @@ func (r roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 	return c.bystander.RoundTrip(req)
 }
 
+// CloseIdleConnections is for http.Client's method of that name.
+func (r roundTripper) CloseIdleConnections() { r.client.bystander.CloseIdleConnections() }
+
 // authenticates reports whether req is one that gets credentials.
 func (c *Client) authenticates(req *http.Request) bool {
 	if req == nil {

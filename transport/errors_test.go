@@ -271,3 +271,32 @@ func TestC8HeaderSize(t *testing.T) {
 		})
 	}
 }
+
+// TestTemporary: which refusals of a server may pass, and how they read.
+func TestTemporary(t *testing.T) {
+	for _, test := range []struct {
+		err  transport.Error
+		temp bool
+		text string
+	}{
+		{transport.Error{Step: "answer", Status: 400, Code: "invalid_client"}, false, `400 "invalid_client"`},
+		{transport.Error{Step: "answer", Status: 400, Code: "slow_down"}, true, `400 "slow_down"`},
+		{transport.Error{Step: "answer", Status: 400, Code: "temporarily_unavailable"}, true, "temporarily_unavailable"},
+		{transport.Error{Step: "answer", Status: 503}, true, "503 Service Unavailable without an OAuth error code"},
+		{transport.Error{Step: "answer", Status: 429, Code: "x"}, true, "429"},
+		{transport.Error{Step: "answer", Status: 401, Code: strings.Repeat("x", 5000)}, false, "401"},
+		{transport.Error{Step: "send", Err: context.Canceled}, false, "context canceled"},
+		{transport.Error{Step: "sign", Err: context.DeadlineExceeded}, true, "deadline"},
+		{transport.Error{Step: "sign", Err: keystore.ErrLockedOut}, true, "locked out"},
+		{transport.Error{Step: "sign", Err: keystore.ErrAuth}, false, "authorization failed"},
+		{transport.Error{Step: "get attestation", Err: errTest}, false, errTest.Error()},
+		{transport.Error{Step: "get attestation", Err: &transport.Error{Status: 503}}, true, "503"},
+	} {
+		if got := test.err.Temporary(); got != test.temp {
+			t.Errorf("Temporary of %v is %v", &test.err, got)
+		}
+		if text := test.err.Error(); !strings.Contains(text, test.text) || len(text) > 300 {
+			t.Errorf("%.400q does not say %q", text, test.text)
+		}
+	}
+}

@@ -113,6 +113,19 @@ func (t *Transport) newServer(s Server) (*server, error) {
 	return out, nil
 }
 
+// checkApart refuses a server with an endpoint that is another's: requests to it
+// could only be for one of them.
+func (t *Transport) checkApart(s *server) error {
+	for _, other := range t.servers {
+		for location := range s.locations {
+			if _, ok := other.locations[location]; ok {
+				return fmt.Errorf("transport: %s and %s have the endpoint %s in common", other.audience, s.audience, location)
+			}
+		}
+	}
+	return nil
+}
+
 func (t *Transport) newResource(r Resource) (*server, error) {
 	out, u, err := t.newAudience(r.Identifier, r.ChallengeEndpoint, r.Method)
 	if err != nil {

@@ -200,6 +200,9 @@ func New(cfg Config) (*Transport, error) {
 		if err != nil {
 			return nil, err
 		}
+		if err := t.checkApart(checked); err != nil {
+			return nil, err
+		}
 		t.servers = append(t.servers, checked)
 	}
 	for _, r := range cfg.Resources {
@@ -240,6 +243,14 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return t.passThrough(req)
 	}
 	return t.authenticate(req, s)
+}
+
+// CloseIdleConnections closes the idle connections of the base transport, for
+// http.Client's method of that name.
+func (t *Transport) CloseIdleConnections() {
+	if base, ok := t.base.(interface{ CloseIdleConnections() }); ok {
+		base.CloseIdleConnections()
+	}
 }
 
 // isRedirected reports whether req is what a redirect has made of an

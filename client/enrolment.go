@@ -1,0 +1,91 @@
+package client
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+
+	"github.com/instancekey/instancekey/keystore"
+)
+
+// codeNotEnrolled is an attester's answer to evidence of an attestation key that
+// it does not know, or no longer.
+const codeNotEnrolled = "ak_not_enrolled"
+
+// akCertificates returns the attester's certificates for the device's
+// attestation key. It enrols first where there are none that are valid.
+func (c *attesterCall) akCertificates(ctx context.Context, key keystore.AttestableKey) ([][]byte, error) {
+	chain, err := key.AKCertificates(ctx, c.url)
+	if err != nil {
+		return nil, fmt.Errorf("client: enrolment with the attester: %w", err)
+	}
+	if c.enrolled || c.valid(chain) {
+		return chain, nil
+	}
+	return c.enrol(ctx, key)
+}
+
+// valid reports whether there is a chain and its leaf has not expired.
+func (c *attesterCall) valid(chain [][]byte) bool {
+	if len(chain) == 0 {
+		return false
+	}
+	leaf, err := x509.ParseCertificate(chain[0])
+	return err == nil && c.clock.now().Before(leaf.NotAfter)
+}
+
+// mustEnrol reports whether err asks for an enrolment, which can help once.
+func (c *attesterCall) mustEnrol(err error) (keystore.AttestableKey, bool) {
+	var refused *AttesterError
+	if !errors.As(err, &refused) || refused.Code != codeNotEnrolled || c.enrolled {
+		return nil, false
+	}
+	key, ok := c.request.Key.(keystore.AttestableKey)
+	return key, ok
+}
+
+// enrol proves to the attester that the attestation key is in the same TPM as
+// the endorsement key, and gets a certificate for it. Byte strings on the wire
+// are in base64.
+func (c *attesterCall) enrol(ctx context.Context, key keystore.AttestableKey) ([][]byte, error) {
+	c.enrolled = true
+	device, err := key.Enrolment(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("client: enrolment with the attester: %w", err)
+	}
+	type parameters struct {
+		Public []byte `json:"public"`
+	}
+	request := struct {
+		EK             []byte     `json:"ek"`
+		EKCertificates [][]byte   `json:"ekCerts"`
+		Parameters     parameters `json:"params"`
+	}{device.EK, append([][]byte{}, device.EKCertificates...), parameters{device.AK}}
+	var challenge struct {
+		Session    string `json:"session"`
+		Credential []byte `json:"credential"`
+		Secret     []byte `json:"secret"`
+	}
+	if err := c.post(ctx, "/tpm/attest", request, &challenge); err != nil {
+		return nil, err
+	}
+	secret, err := key.Activate(ctx, challenge.Credential, challenge.Secret)
+	if err != nil {
+		return nil, fmt.Errorf("client: enrolment with the attester: %w", err)
+	}
+	answer := struct {
+		Session string `json:"session"`
+		Secret  []byte `json:"secret"`
+	}{challenge.Session, secret}
+	var issued struct {
+		Chain [][]byte `json:"chain"`
+	}
+	if err := c.post(ctx, "/tpm/secret", answer, &issued); err != nil {
+		return nil, err
+	}
+	if err := key.SetAKCertificates(ctx, c.url, issued.Chain); err != nil {
+		return nil, fmt.Errorf("client: enrolment with the attester: %w", err)
+	}
+	return issued.Chain, nil
+}

@@ -1,0 +1,119 @@
+package tpm_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	keyfile "github.com/foxboron/go-tpm-keyfiles"
+	"github.com/google/go-tpm/tpm2"
+
+	"github.com/instancekey/instancekey/internal/tpmtest"
+	"github.com/instancekey/instancekey/keystore"
+	"github.com/instancekey/instancekey/tpm"
+)
+
+// BenchmarkSign compares Key.Sign with a bare tpm2.Sign on the same TPM, one
+// after the other, so that both see the same machine. "ratio" is the median of
+// ours over the median of the bare one. A context that can be cancelled costs a
+// change of goroutine.
+func BenchmarkSign(b *testing.B) {
+	sim := tpmtest.Simulator(b)
+	bare := bareSigner(b, sim)
+	cancellable, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	for _, tt := range []struct {
+		name string
+		ctx  context.Context
+		o    tpm.KeyOptions
+	}{
+		{"plain", context.Background(), tpm.KeyOptions{}},
+		{"plain, cancellable", cancellable, tpm.KeyOptions{}},
+		{"PIN", context.Background(), tpm.KeyOptions{PIN: true}},
+		{"PIN, cancellable", cancellable, tpm.KeyOptions{PIN: true}},
+		{"PCRs", context.Background(), tpm.KeyOptions{PCRs: []int{7}}},
+	} {
+		b.Run(tt.name, func(b *testing.B) {
+			config := tpm.Config{Dial: sim.Dial, Dir: filepath.Join(b.TempDir(), "keys")}
+			withPIN("1234")(&config)
+			s, err := tpm.Open(b.Context(), config)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer s.Close()
+			key, err := s.CreateKey(b.Context(), "key", tt.o)
+			if err != nil {
+				b.Fatal(err)
+			}
+			warm(b, key)
+			var ours, bares []time.Duration
+			for b.Loop() {
+				start := time.Now()
+				if _, err := key.Sign(tt.ctx, []byte("input")); err != nil {
+					b.Fatal(err)
+				}
+				middle := time.Now()
+				bare()
+				ours, bares = append(ours, middle.Sub(start)), append(bares, time.Since(middle))
+			}
+			b.ReportMetric(float64(median(ours))/float64(median(bares)), "ratio")
+			b.ReportMetric(float64(median(ours).Nanoseconds()), "ns/sign")
+		})
+	}
+}
+
+func warm(b *testing.B, key keystore.Key) {
+	for range 10 {
+		if _, err := key.Sign(b.Context(), []byte("input")); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func median(d []time.Duration) time.Duration {
+	slices.Sort(d)
+	return d[len(d)/2]
+}
+
+// bareSigner loads a key and returns a function that signs with go-tpm alone.
+func bareSigner(b *testing.B, sim *tpmtest.Sim) func() {
+	srk, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(keyfile.ECCSRK_H2_Template)}.Execute(sim)
+	if err != nil {
+		b.Fatal(err)
+	}
+	parent := tpm2.NamedHandle{Handle: srk.ObjectHandle, Name: srk.Name}
+	scheme := tpm2.TPMTECCScheme{
+		Scheme:  tpm2.TPMAlgECDSA,
+		Details: tpm2.NewTPMUAsymScheme(tpm2.TPMAlgECDSA, &tpm2.TPMSSigSchemeECDSA{HashAlg: tpm2.TPMAlgSHA256}),
+	}
+	created, err := tpm2.Create{ParentHandle: parent, InPublic: tpm2.New2B(tpm2.TPMTPublic{
+		Type: tpm2.TPMAlgECC, NameAlg: tpm2.TPMAlgSHA256,
+		ObjectAttributes: tpm2.TPMAObject{FixedTPM: true, FixedParent: true, SensitiveDataOrigin: true, UserWithAuth: true, SignEncrypt: true, NoDA: true},
+		Parameters:       tpm2.NewTPMUPublicParms(tpm2.TPMAlgECC, &tpm2.TPMSECCParms{CurveID: tpm2.TPMECCNistP256, Scheme: scheme}),
+		Unique:           tpm2.NewTPMUPublicID(tpm2.TPMAlgECC, &tpm2.TPMSECCPoint{}),
+	})}.Execute(sim)
+	if err != nil {
+		b.Fatal(err)
+	}
+	loaded, err := tpm2.Load{ParentHandle: parent, InPrivate: created.OutPrivate, InPublic: created.OutPublic}.Execute(sim)
+	if err != nil {
+		b.Fatal(err)
+	}
+	flush(b, sim, srk.ObjectHandle)
+	b.Cleanup(func() { flush(b, sim, loaded.ObjectHandle) })
+	digest := sha256.Sum256([]byte("input"))
+	return func() {
+		_, err := tpm2.Sign{
+			KeyHandle:  tpm2.AuthHandle{Handle: loaded.ObjectHandle, Name: loaded.Name, Auth: tpm2.PasswordAuth(nil)},
+			Digest:     tpm2.TPM2BDigest{Buffer: digest[:]},
+			InScheme:   tpm2.TPMTSigScheme{Scheme: tpm2.TPMAlgECDSA, Details: tpm2.NewTPMUSigScheme(tpm2.TPMAlgECDSA, &tpm2.TPMSSchemeHash{HashAlg: tpm2.TPMAlgSHA256})},
+			Validation: tpm2.TPMTTKHashCheck{Tag: tpm2.TPMSTHashCheck},
+		}.Execute(sim)
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}

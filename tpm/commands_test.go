@@ -1,0 +1,175 @@
+package tpm_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/google/go-tpm/tpm2"
+
+	"github.com/instancekey/instancekey/internal/tpmtest"
+	"github.com/instancekey/instancekey/keystore"
+	"github.com/instancekey/instancekey/tpm"
+)
+
+// TestCommands: which commands each operation sends, exactly.
+func TestCommands(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	for _, tt := range []struct {
+		name                                      string
+		options                                   tpm.KeyOptions
+		create, openCold, firstSign, warm, closed []tpm2.TPMCC
+	}{
+		{
+			name:      "no PIN",
+			create:    []tpm2.TPMCC{ccCreatePrimary, ccCreate, ccLoad, ccFlush},
+			openCold:  []tpm2.TPMCC{ccCreatePrimary, ccLoad, ccFlush},
+			firstSign: []tpm2.TPMCC{ccSign},
+			warm:      []tpm2.TPMCC{ccSign},
+			closed:    []tpm2.TPMCC{ccFlush},
+		}, {
+			name:      "PIN",
+			options:   tpm.KeyOptions{PIN: true},
+			create:    []tpm2.TPMCC{ccCreatePrimary, ccStartSession, ccCreate, ccFlush, ccLoad, ccFlush},
+			openCold:  []tpm2.TPMCC{ccCreatePrimary, ccLoad, ccFlush},
+			firstSign: []tpm2.TPMCC{ccCreatePrimary, ccStartSession, ccFlush, ccSign},
+			warm:      []tpm2.TPMCC{ccSign},
+			closed:    []tpm2.TPMCC{ccFlush, ccFlush},
+		}, {
+			name:      "PCRs",
+			options:   tpm.KeyOptions{PCRs: []int{7}},
+			create:    []tpm2.TPMCC{ccPCRRead, ccCreatePrimary, ccCreate, ccLoad, ccFlush},
+			openCold:  []tpm2.TPMCC{ccCreatePrimary, ccLoad, ccFlush},
+			firstSign: []tpm2.TPMCC{ccStartSession, ccPolicyPCR, ccSign},
+			warm:      []tpm2.TPMCC{ccPolicyPCR, ccSign},
+			closed:    []tpm2.TPMCC{ccFlush, ccFlush},
+		}, {
+			name:      "PCRs and PIN",
+			options:   tpm.KeyOptions{PCRs: []int{7}, PIN: true},
+			create:    []tpm2.TPMCC{ccPCRRead, ccCreatePrimary, ccStartSession, ccCreate, ccFlush, ccLoad, ccFlush},
+			openCold:  []tpm2.TPMCC{ccCreatePrimary, ccLoad, ccFlush},
+			firstSign: []tpm2.TPMCC{ccCreatePrimary, ccStartSession, ccFlush, ccPolicyPCR, ccPolicyAuthValue, ccSign},
+			warm:      []tpm2.TPMCC{ccPolicyPCR, ccPolicyAuthValue, ccSign},
+			closed:    []tpm2.TPMCC{ccFlush, ccFlush},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, sim, withPIN("1234"))
+			expect := func(what string, want []tpm2.TPMCC, do func()) {
+				t.Helper()
+				r.calls.Reset()
+				do()
+				if got := r.calls.Codes(); !slices.Equal(got, want) {
+					t.Errorf("%s:\n got %s\nwant %s", what, tpmtest.Names(got), tpmtest.Names(want))
+				}
+			}
+			var key keystore.Key
+			expect("create", tt.create, func() { key = create(t, r.Store, "key", tt.options) })
+			expect("first signature of a created key", tt.firstSign, func() { sign(t, key) })
+			expect("warm signature", tt.warm, func() { sign(t, key) })
+			expect("open of a loaded key", nil, func() { key = open(t, r.Store, "key") })
+			expect("warm signature of an opened key", tt.warm, func() { sign(t, key) })
+			expect("close", tt.closed, func() { r.Close() })
+
+			s := r.reopen(t)
+			defer s.Close()
+			expect("open", tt.openCold, func() { key = open(t, s, "key") })
+			expect("first signature", tt.firstSign, func() { sign(t, key) })
+			expect("create of a name that is taken", nil, func() { s.Create(t.Context(), "key") })
+			expect("delete", tt.closed, func() {
+				if err := s.Delete(t.Context(), "key"); err != nil {
+					t.Error(err)
+				}
+			})
+			expect("delete of nothing", nil, func() {
+				if err := s.Delete(t.Context(), "key"); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// TestManyKeys: ten keys in turn, of which one is loaded at a time, on a TPM
+// with three slots, two of which another program has.
+func TestManyKeys(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	r := newRig(t, sim)
+	other := createPrimary(t, sim)
+	defer flush(t, sim, other)
+
+	var keys []keystore.Key
+	for i := range 10 {
+		keys = append(keys, create(t, r.Store, fmt.Sprint(i), tpm.KeyOptions{}))
+	}
+	for range 2 {
+		for _, key := range keys {
+			sign(t, key)
+			if n := len(tpmtest.Handles(t, sim, tpm2.TPMHTTransient)); n != 2 {
+				t.Fatalf("%d objects in the TPM, want 2: another program's and one key", n)
+			}
+		}
+	}
+	r.calls.Reset()
+	sign(t, keys[3])
+	r.calls.Want(t, ccFlush, ccContextLoad, ccSign)
+	sign(t, keys[3])
+	r.calls.Want(t, ccFlush, ccContextLoad, ccSign, ccSign)
+}
+
+func createPrimary(t *testing.T, sim *tpmtest.Sim) tpm2.TPMHandle {
+	t.Helper()
+	rsp, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(tpm2.ECCSRKTemplate)}.Execute(sim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rsp.ObjectHandle
+}
+
+func flush(t testing.TB, sim *tpmtest.Sim, handle tpm2.TPMHandle) {
+	t.Helper()
+	if _, err := (tpm2.FlushContext{FlushHandle: handle}).Execute(sim); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestResourceManagerCommands: how many commands a signature is at the chip,
+// with the key loaded and with it at a persistent handle.
+func TestResourceManagerCommands(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	for _, tt := range []struct {
+		options            tpm.KeyOptions
+		loaded, persistent int
+	}{
+		{tpm.KeyOptions{}, 4, 1},
+		{tpm.KeyOptions{Algorithm: "ES384"}, 4, 1},
+		{tpm.KeyOptions{PIN: true}, 6, 3},
+		{tpm.KeyOptions{PCRs: []int{7}}, 12, 6},
+		{tpm.KeyOptions{PCRs: []int{7}, PIN: true}, 18, 9},
+	} {
+		t.Run(fmt.Sprintf("%+v", tt.options), func(t *testing.T) {
+			chip := tpmtest.Record(sim)
+			r := newRig(t, tpmtest.NewResourceManager(t, chip), withPIN("1234"))
+			count := func(want int) {
+				t.Helper()
+				key := open(t, r.Store, "key")
+				sign(t, key)
+				r.calls.Reset()
+				chip.Reset()
+				sign(t, key)
+				if n := chip.Count(); n != want {
+					t.Errorf("%d commands at the chip, want %d: %s", n, want, tpmtest.Names(chip.Codes()))
+				}
+			}
+			create(t, r.Store, "key", tt.options)
+			count(tt.loaded)
+			if err := r.Persist(t.Context(), "key", 0x81010001); err != nil {
+				t.Fatal(err)
+			}
+			count(tt.persistent)
+			if err := r.Delete(t.Context(), "key"); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}

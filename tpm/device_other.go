@@ -1,0 +1,15 @@
+//go:build !linux && !windows
+
+package tpm
+
+import (
+	"context"
+	"errors"
+	"runtime"
+
+	"github.com/google/go-tpm/tpm2/transport"
+)
+
+func openDevice(context.Context, string) (transport.TPMCloser, error) {
+	return nil, errors.New("no TPM device is known on " + runtime.GOOS + ": use Config.Dial")
+}

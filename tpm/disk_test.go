@@ -1,0 +1,84 @@
+package tpm_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/instancekey/instancekey/internal/tpmtest"
+	"github.com/instancekey/instancekey/keystore"
+	"github.com/instancekey/instancekey/tpm"
+)
+
+// TestDisk: a full disk and a read-only file system give errors and lose
+// nothing.
+func TestDisk(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("mounting a small file system needs root")
+	}
+	sim := tpmtest.Simulator(t)
+	dir := filepath.Join(t.TempDir(), "disk")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k,mode=0700"); err != nil {
+		t.Skipf("mounting a small file system: %v", err)
+	}
+	defer syscall.Unmount(dir, 0)
+	r := newRig(t, sim, func(c *tpm.Config) { c.Dir = dir })
+	create(t, r.Store, "key", tpm.KeyOptions{})
+	before, err := os.ReadFile(filepath.Join(dir, "key.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(cause error) {
+		t.Helper()
+		_, err := r.Create(t.Context(), "other")
+		wantError(t, err, keystore.ErrUnavailable, cause)
+		wantError(t, r.Persist(t.Context(), "key", handle), keystore.ErrUnavailable, cause)
+		if n := len(persistent(t, sim)); n != 0 {
+			t.Errorf("%d persistent keys", n)
+		}
+		entries, err := os.ReadDir(dir)
+		for _, entry := range entries {
+			if entry.Name() != "key.pem" && entry.Name() != "filler" {
+				t.Errorf("%s was left", entry.Name())
+			}
+		}
+		after, err := os.ReadFile(filepath.Join(dir, "key.pem"))
+		if err != nil || string(after) != string(before) {
+			t.Errorf("the key file has changed: %v", err)
+		}
+		sign(t, open(t, r.Store, "key"))
+	}
+
+	filler, err := os.Create(filepath.Join(dir, "filler"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		_, err = filler.Write(make([]byte, 4096))
+	}
+	if err := errors.Join(filler.Close()); err != nil {
+		t.Fatal(err)
+	}
+	check(syscall.ENOSPC)
+	if err := os.Remove(filler.Name()); err != nil {
+		t.Fatal(err)
+	}
+
+	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	check(syscall.EROFS)
+	wantError(t, r.Delete(t.Context(), "key"), keystore.ErrUnavailable, syscall.EROFS)
+	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT, ""); err != nil {
+		t.Fatal(err)
+	}
+	sign(t, create(t, r.Store, "other", tpm.KeyOptions{}))
+	if err := r.Delete(t.Context(), "key"); err != nil {
+		t.Error(err)
+	}
+}

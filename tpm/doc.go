@@ -1,0 +1,148 @@
+// Package tpm keeps client instance keys in a TPM 2.0: a key is made in the TPM
+// and can be used by this one TPM only.
+//
+//	store, err := tpm.Open(ctx, tpm.Config{Dir: "/var/lib/myapp/keys"})
+//	if err != nil {
+//		return err
+//	}
+//	defer store.Close()
+//	key, err := keystore.OpenOrCreate(ctx, store, "device")
+//
+// # Where a key is
+//
+// The TPM has little room, so a key is kept outside of it, encrypted by the TPM
+// with its storage root key, in a file: NAME.pem in Config.Dir, in the TSS2 PEM
+// format (draft-bottomley-tpm2-keys) that OpenSSL's tpm2 provider, ssh-tpm-agent
+// and tpm2-tools read and write. Whoever copies the file can do nothing with it
+// without the TPM. Whoever may use the TPM and reads the file can sign, unless
+// the key has a PIN; so files have mode 0600 and one that others may read is
+// refused. A second PEM block, which other programs ignore, has the Name of the
+// storage root key: another one is refused, and so is a TPM that was exchanged
+// or that someone on its bus pretends to be.
+//
+// The parent of a key that is made here is the TCG's ECC storage root key in the
+// owner hierarchy (template H-2). It is made anew whenever a key is loaded and
+// flushed at once; nothing in the TPM is changed, except by Persist.
+//
+// # What a signature costs
+//
+// One command, TPM2_Sign, while the key stays loaded. A TPM needs some 200 ms
+// for it, and does one command at a time: the signatures of all keys of a Store
+// queue, and every wait ends with its context. A command that was sent runs to its
+// end all the same, and what comes next waits for it.
+//
+//	                             raw device      behind /dev/tpmrm0
+//	loaded key                   1               4 (the kernel swaps the key in and out)
+//	persistent key               1               1
+//	key with a PIN               1               6; persistent 3
+//	key bound to PCRs            2               12; persistent 6
+//	key with both                3               18; persistent 9
+//	first one of another key     3
+//	opening a key                3
+//	making a key                 4 (6 with a PIN, one more for each PCR)
+//
+// One key is loaded at a time. When a Store's keys take turns, a key's saved
+// context is loaded, which needs no parent.
+//
+// # PIN
+//
+// The PIN is the key's authorization value, byte by byte, as other programs use
+// it: 1 to 32 bytes, none of them zero. It is never on the TPM's bus: TPM2_Create
+// gets it encrypted, and signatures are authorized by an HMAC session that is
+// salted to the storage root key and encrypts TPM2_Sign's parameter. The session
+// is kept, and with it the PIN in memory, until it was not used for 5 seconds.
+// Wrong PINs count toward the lockout of the whole TPM, so none is tried twice. A
+// power cut counts as one, too, if a key with a PIN was used since the start: a
+// device that is simply switched off needs a TPM that forgives quickly (see
+// tpm2_dictionarylockout), or keys without a PIN.
+//
+// # Faults
+//
+// Errors match a sentinel of package keystore and their cause, a [tpm2.TPMRC] or
+// a [syscall.Errno], with [errors.Is], and say what to do:
+//
+//	LOCKOUT
+//	    ErrLockedOut: wait with the TPM switched on, or clear the lockout with
+//	    tpm2_dictionarylockout
+//	AUTH_FAIL, BAD_AUTH, AUTH_MISSING, AUTH_UNAVAILABLE
+//	    ErrAuth: check the PIN, or Config.OwnerAuth if the owner hierarchy has
+//	    a password; every further try with a wrong PIN counts toward a lockout
+//	POLICY_FAIL, PCR_CHANGED, POLICY, POLICY_CC, EXPIRED
+//	    ErrPolicy: the device has booted something else than the key is bound
+//	    to: boot that again, or enrol with a new key
+//	INTEGRITY
+//	    ErrKeyLost: the key was made by another TPM, or this one has been
+//	    cleared since: delete the key and enrol anew
+//	RETRY, YIELDED, TESTING
+//	    ErrUnavailable: the TPM stayed busy: try again later, and look for
+//	    another program that keeps it so
+//	NV_RATE, NV_UNAVAILABLE
+//	    ErrUnavailable: the TPM protects its memory from wear: try again in
+//	    some minutes
+//	OBJECT_MEMORY, SESSION_MEMORY, MEMORY, OBJECT_HANDLES, SESSION_HANDLES,
+//	CONTEXT_GAP, ENOMEM
+//	    ErrUnavailable: the TPM is full of other programs' objects or
+//	    sessions: use /dev/tpmrm0, or Config.Exclusive if there are no other
+//	    programs
+//	NV_SPACE
+//	    ErrUnavailable: the TPM has no room for another persistent key: remove
+//	    one, or use the key without
+//	REFERENCE_H0, REFERENCE_H1, REFERENCE_S0, REFERENCE_S1, HANDLE,
+//	INITIALIZE, EFAULT, EINVAL
+//	    ErrUnavailable: the TPM lost its state again while it was being
+//	    restored: look for what resets it, or for another program on the same
+//	    device
+//	HIERARCHY, DISABLED
+//	    ErrUnavailable: the TPM's owner hierarchy is disabled: enable it in
+//	    the firmware setup
+//	FAILURE
+//	    ErrUnavailable: the TPM is in failure mode: switch the device off and
+//	    on; if it comes back, the TPM is defective
+//	UPGRADE, REBOOT, NEEDS_TEST, CANCELED
+//	    ErrUnavailable: the TPM cannot work now: restart the device
+//	CURVE, SCHEME, COMMAND_CODE
+//	    ErrUnavailable: this TPM does not have the algorithm or the command:
+//	    use ES256, which every TPM has
+//	EACCES, EPERM
+//	    ErrUnavailable: no permission for the TPM: add the user to the group
+//	    tss (usermod -a -G tss USER) and log in again
+//	EBUSY
+//	    ErrUnavailable: another program has the TPM: use /dev/tpmrm0, which
+//	    programs share, and not /dev/tpm0
+//	ENOENT, ENXIO, ENODEV, ECONNREFUSED
+//	    ErrUnavailable: no TPM: enable it in the firmware setup (it may be
+//	    called PTT or fTPM there), or check Config.Device
+//	garbled or forged answers
+//	    ErrUnavailable: something between the program and the TPM, or the TPM,
+//	    is defective or hostile
+//	everything else
+//	    ErrUnavailable: the connection to the TPM failed: check that the TPM
+//	    is there and its driver or simulator runs
+//
+// Busy codes (RETRY, YIELDED, TESTING, NV_RATE) are waited for, up to 30 seconds,
+// before they are an error. After a reset or a suspend of the TPM, a lost
+// connection, and where the TPM is full with what the Store itself has loaded,
+// the operation is begun anew, once: on a new connection, with the key loaded
+// again. TPM2_Startup is sent where that was forgotten.
+//
+// ErrAuth, ErrLockedOut and ErrPolicy are never tried again by the Store. A lockout says with
+// [LockoutError] when it ends; keys without a PIN go on working in one.
+//
+// The key files have their own faults: keystore.ErrCorrupt for one that is torn,
+// empty or not a key that can sign ES256 or ES384; keystore.ErrUnavailable for
+// one that others may read, with the mode to set, and for what the operating
+// system refuses.
+//
+// # Raw devices
+//
+// Without a resource manager, as on /dev/tpm0 or a simulator's socket, what a
+// killed process had loaded stays in the TPM, which has three slots; so does what
+// a command made whose answer was lost. Config.Exclusive clears both away. Two
+// programs at a time cannot use such a device.
+//
+// # Windows
+//
+// Through the TPM Base Services, which manage resources like Linux's /dev/tpmrm0.
+// That path compiles and is as short as can be; it was not tried on a device.
+// Files' modes are not checked there: the folder's access control list decides.
+package tpm

@@ -1,0 +1,204 @@
+package tpm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"github.com/google/go-tpm/tpm2"
+
+	"github.com/instancekey/instancekey/keystore"
+)
+
+// errGarbled: what came back is no answer to the command that was sent.
+var errGarbled = errors.New("garbled answer")
+
+// errNeedPIN asks the caller to come again with the key's PIN.
+var errNeedPIN = errors.New("the key's PIN is needed")
+
+// connError is an error of the connection and not of the TPM.
+type connError struct{ error }
+
+func (e *connError) Unwrap() error { return e.error }
+
+// A LockoutError is the cause of keystore.ErrLockedOut: the TPM has seen too
+// many wrong PINs, for this key or another, and refuses all keys that have one.
+type LockoutError struct {
+	// Recovery is how long the TPM has to stay switched on until it forgives
+	// one wrong PIN and answers again. 0: the TPM does not say.
+	Recovery time.Duration
+	code     error
+}
+
+func (e *LockoutError) Error() string {
+	if e.Recovery == 0 {
+		return e.code.Error()
+	}
+	return fmt.Sprintf("%v; next try in at most %v", e.code, e.Recovery)
+}
+
+// Unwrap returns the TPM's response code.
+func (e *LockoutError) Unwrap() error { return e.code }
+
+// busyCodes ask for the same command again, later.
+var busyCodes = []tpm2.TPMRC{tpm2.TPMRCRetry, tpm2.TPMRCYielded, tpm2.TPMRCTesting, tpm2.TPMRCNVRate}
+
+// fault says what an error of the TPM or the operating system means. The table
+// in the package's documentation has a line for each.
+type fault struct {
+	causes   []error
+	sentinel error
+	advice   string
+}
+
+// faults is searched from the top.
+var faults = []fault{
+	{
+		[]error{tpm2.TPMRCLockout},
+		keystore.ErrLockedOut, "wait with the TPM switched on, or clear the lockout with tpm2_dictionarylockout",
+	}, {
+		[]error{tpm2.TPMRCAuthFail, tpm2.TPMRCBadAuth, tpm2.TPMRCAuthMissing, tpm2.TPMRCAuthUnavailable},
+		keystore.ErrAuth, "check the PIN, or Config.OwnerAuth if the owner hierarchy has a password; every further try with a wrong PIN counts toward a lockout",
+	}, {
+		[]error{tpm2.TPMRCPolicyFail, tpm2.TPMRCPCRChanged, tpm2.TPMRCPolicy, tpm2.TPMRCPolicyCC, tpm2.TPMRCExpired},
+		keystore.ErrPolicy, "the device has booted something else than the key is bound to: boot that again, or enrol with a new key",
+	}, {
+		[]error{tpm2.TPMRCIntegrity},
+		keystore.ErrKeyLost, "the key was made by another TPM, or this one has been cleared since: delete the key and enrol anew",
+	}, {
+		[]error{tpm2.TPMRCRetry, tpm2.TPMRCYielded, tpm2.TPMRCTesting},
+		keystore.ErrUnavailable, "the TPM stayed busy: try again later, and look for another program that keeps it so",
+	}, {
+		[]error{tpm2.TPMRCNVRate, tpm2.TPMRCNVUnavailable},
+		keystore.ErrUnavailable, "the TPM protects its memory from wear: try again in some minutes",
+	}, {
+		[]error{tpm2.TPMRCObjectMemory, tpm2.TPMRCSessionMemory, tpm2.TPMRCMemory, tpm2.TPMRCObjectHandles, tpm2.TPMRCSessionHandles, tpm2.TPMRCContextGap, syscall.ENOMEM},
+		keystore.ErrUnavailable, "the TPM is full of other programs' objects or sessions: use /dev/tpmrm0, or Config.Exclusive if there are no other programs",
+	}, {
+		[]error{tpm2.TPMRCNVSpace},
+		keystore.ErrUnavailable, "the TPM has no room for another persistent key: remove one, or use the key without",
+	}, {
+		[]error{tpm2.TPMRCReferenceH0, tpm2.TPMRCReferenceH1, tpm2.TPMRCReferenceS0, tpm2.TPMRCReferenceS1, tpm2.TPMRCHandle, tpm2.TPMRCInitialize, syscall.EFAULT, syscall.EINVAL},
+		keystore.ErrUnavailable, "the TPM lost its state again while it was being restored: look for what resets it, or for another program on the same device",
+	}, {
+		[]error{tpm2.TPMRCHierarchy, tpm2.TPMRCDisabled},
+		keystore.ErrUnavailable, "the TPM's owner hierarchy is disabled: enable it in the firmware setup",
+	}, {
+		[]error{tpm2.TPMRCFailure},
+		keystore.ErrUnavailable, "the TPM is in failure mode: switch the device off and on; if it comes back, the TPM is defective",
+	}, {
+		[]error{tpm2.TPMRCUpgrade, tpm2.TPMRCReboot, tpm2.TPMRCNeedsTest, tpm2.TPMRCCanceled},
+		keystore.ErrUnavailable, "the TPM cannot work now: restart the device",
+	}, {
+		[]error{tpm2.TPMRCCurve, tpm2.TPMRCScheme, tpm2.TPMRCCommandCode},
+		keystore.ErrUnavailable, "this TPM does not have the algorithm or the command: use ES256, which every TPM has",
+	}, {
+		[]error{syscall.EACCES, syscall.EPERM},
+		keystore.ErrUnavailable, "no permission for the TPM: add the user to the group tss (usermod -a -G tss USER) and log in again",
+	}, {
+		[]error{syscall.EBUSY},
+		keystore.ErrUnavailable, "another program has the TPM: use /dev/tpmrm0, which programs share, and not /dev/tpm0",
+	}, {
+		[]error{syscall.ENOENT, syscall.ENXIO, syscall.ENODEV, syscall.ECONNREFUSED},
+		keystore.ErrUnavailable, "no TPM: enable it in the firmware setup (it may be called PTT or fTPM there), or check Config.Device",
+	}, {
+		[]error{errGarbled},
+		keystore.ErrUnavailable, "something between the program and the TPM, or the TPM, is defective or hostile",
+	}, {
+		nil,
+		keystore.ErrUnavailable, "the connection to the TPM failed: check that the TPM is there and its driver or simulator runs",
+	},
+}
+
+func (f fault) matches(err error) bool {
+	for _, cause := range f.causes {
+		if errors.Is(err, cause) {
+			return true
+		}
+	}
+	return f.causes == nil
+}
+
+// explain adds to an error what was being done, and to one that has no sentinel
+// yet, what it means and what to do.
+func explain(doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if explained(err) {
+		return fmt.Errorf("tpm: %s: %w", doing, err)
+	}
+	for _, f := range faults {
+		if f.matches(err) {
+			return fmt.Errorf("tpm: %s: %w: %w: %s", doing, f.sentinel, err, f.advice)
+		}
+	}
+	panic("unreachable: the last fault matches everything")
+}
+
+// explained reports whether err says by itself what it means.
+func explained(err error) bool {
+	for _, known := range []error{
+		context.Canceled, context.DeadlineExceeded,
+		keystore.ErrNotFound, keystore.ErrExists, keystore.ErrKeyLost, keystore.ErrCorrupt, keystore.ErrLockedOut,
+		keystore.ErrAuth, keystore.ErrPolicy, keystore.ErrUnavailable, keystore.ErrClosed,
+	} {
+		if errors.Is(err, known) {
+			return true
+		}
+	}
+	return false
+}
+
+// understood reports whether err is an answer of the TPM or has another known
+// cause.
+func understood(err error) bool {
+	return errors.As(err, new(tpm2.TPMRC)) || errors.As(err, new(*connError)) || errors.Is(err, errNeedPIN) || explained(err)
+}
+
+// repeatable reports whether an operation that failed with err may work when it
+// is begun anew: on a new connection, with the key loaded again, or with the
+// slots free that we had taken ourselves.
+func repeatable(err error) bool {
+	if errors.As(err, new(*connError)) {
+		return true
+	}
+	var code tpm2.TPMFmt1Error
+	if errors.Is(err, tpm2.TPMRCValue) && errors.As(err, &code) {
+		// A handle that the TPM could not have given out, as after a reset.
+		handle, _ := code.Handle()
+		return handle
+	}
+	for _, code := range []tpm2.TPMRC{
+		tpm2.TPMRCReferenceH0, tpm2.TPMRCReferenceH1, tpm2.TPMRCReferenceS0, tpm2.TPMRCReferenceS1, tpm2.TPMRCHandle,
+		tpm2.TPMRCContextGap, tpm2.TPMRCSessionHandles, tpm2.TPMRCObjectMemory, tpm2.TPMRCSessionMemory, tpm2.TPMRCMemory,
+	} {
+		if errors.Is(err, code) {
+			return true
+		}
+	}
+	return false
+}
+
+// withRecovery adds the recovery time to the error of a locked TPM.
+func (c *call) withRecovery(err error) error {
+	if !errors.Is(err, tpm2.TPMRCLockout) {
+		return err
+	}
+	locked := &LockoutError{code: err}
+	rsp, capErr := tpm2.GetCapability{
+		Capability:    tpm2.TPMCapTPMProperties,
+		Property:      uint32(tpm2.TPMPTLockoutInterval),
+		PropertyCount: 1,
+	}.Execute(c)
+	if capErr != nil {
+		return locked
+	}
+	properties, capErr := rsp.CapabilityData.Data.TPMProperties()
+	if capErr == nil && len(properties.TPMProperty) == 1 && properties.TPMProperty[0].Property == tpm2.TPMPTLockoutInterval {
+		locked.Recovery = time.Duration(properties.TPMProperty[0].Value) * time.Second
+	}
+	return locked
+}

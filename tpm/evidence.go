@@ -1,0 +1,284 @@
+package tpm
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/fxamacker/cbor/v2"
+	"github.com/google/go-tpm/tpm2"
+
+	"github.com/instancekey/instancekey/keystore"
+)
+
+const (
+	// coseES256 is the attestation key's algorithm in COSE's terms (RFC 9053).
+	coseES256 = -7
+
+	// maxQuotes is how often PCRs are read and quoted until both agree: they
+	// change while a device boots.
+	maxQuotes = 5
+
+	// pcrsAtOnce is how many values one TPM2_PCR_Read returns (TPML_DIGEST).
+	pcrsAtOnce = 8
+)
+
+var _ keystore.AttestableKey = (*key)(nil)
+
+// Evidence implements [keystore.AttestableKey]. It works for every key of a
+// Store, also for an imported one or one whose PCRs have changed: what the key
+// is worth is for the attester to judge, by its public area in the statement.
+// Of a loaded key without a PIN it costs four commands, and two more for each
+// eight PCRs quoted or part thereof.
+//
+// The event log is that of Config.EventLog. It is asked for only if there are
+// PCRs to quote.
+func (k *key) Evidence(ctx context.Context, req keystore.EvidenceRequest) (keystore.Evidence, error) {
+	if len(req.Binding) != sha256.Size {
+		return keystore.Evidence{}, fmt.Errorf("tpm: EvidenceRequest.Binding has %d bytes, not %d", len(req.Binding), sha256.Size)
+	}
+	if err := checkPCRs(req.PCRs); err != nil {
+		return keystore.Evidence{}, err
+	}
+	doing := fmt.Sprintf("collect evidence of key %q", k.name)
+	var log []byte
+	if len(req.PCRs) > 0 {
+		var err error
+		if log, err = k.store.eventLog(ctx); err != nil {
+			return keystore.Evidence{}, explain(doing, err)
+		}
+	}
+	p, err := withPIN(ctx, k, func(pin []byte) (*proof, error) { return k.prove(ctx, req, pin) })
+	if err != nil {
+		return keystore.Evidence{}, explain(doing, err)
+	}
+	statement, err := p.statement(k.file, req.AKCertificates)
+	if err != nil {
+		return keystore.Evidence{}, fmt.Errorf("tpm: %s: %w", doing, err)
+	}
+	return keystore.Evidence{Statement: statement, Quote: p.quote, EventLog: log}, nil
+}
+
+// proof is what the attestation key has signed.
+type proof struct {
+	certifyInfo []byte // TPMS_ATTEST
+	signature   []byte // TPMT_SIGNATURE
+	quote       *keystore.Quote
+}
+
+// prove makes both statements within one turn at the TPM, so that no reset
+// comes between them unseen. It uses the slots of two objects.
+func (k *key) prove(ctx context.Context, req keystore.EvidenceRequest, pin []byte) (*proof, error) {
+	return run(ctx, k.store.device, func(c *call) (*proof, error) {
+		if _, err := c.load(k.file); err != nil {
+			return nil, err
+		}
+		needsPIN := k.needsPIN.Load()
+		auth, done, err := c.authorizeCertify(k.file, needsPIN, pin)
+		if err != nil {
+			return nil, c.withRecovery(err)
+		}
+		defer done()
+		ak, err := c.makeAttestationKey(k.store.config.EndorsementAuth)
+		if err != nil {
+			return nil, err
+		}
+		defer c.release(ak)
+		p, err := c.certify(k.file, auth, ak, req.Binding)
+		if err != nil {
+			if !needsPIN && !k.file.emptyAuth && !k.file.usesPolicy && errors.Is(err, tpm2.TPMRCBadAuth) {
+				k.needsPIN.Store(true)
+				return nil, errNeedPIN
+			}
+			c.flushSession()
+			return nil, c.withRecovery(err)
+		}
+		if len(req.PCRs) > 0 {
+			p.quote, err = c.quote(ak, req.Binding, req.PCRs)
+		}
+		return p, err
+	})
+}
+
+// authorizeCertify returns the session for TPM2_Certify of k. done ends it where
+// it is for this one command. It returns errNeedPIN as authorize does.
+//
+// The command needs the key's ADMIN role (TPM 2.0 Part 3, "TPM2_Certify"): its
+// authorization value opens that for each of our keys, also for one whose USER
+// role, signing, takes a policy (Part 1, "ADMIN Role").
+func (c *call) authorizeCertify(k *keyFile, needsPIN bool, pin []byte) (auth tpm2.Session, done func(), err error) {
+	nothing := func() {}
+	if k.adminWithPolicy() {
+		return nil, nil, fmt.Errorf("%w: the key's attributes have adminWithPolicy, so TPM2_Certify would need a policy that is not known here: make the key without", keystore.ErrPolicy)
+	}
+	if !k.usesPolicy {
+		auth, err = c.authorize(k, needsPIN, pin)
+		return auth, nothing, err
+	}
+	if k.emptyAuth {
+		return tpm2.PasswordAuth(nil), nothing, nil
+	}
+	if pin == nil && c.hasSession(k) {
+		pin = c.session.pin
+	}
+	if pin == nil {
+		return nil, nil, errNeedPIN
+	}
+	if hasAuthValue(k.policy) && !c.hasSession(k) {
+		// Signing comes next, and shall not ask for the PIN again.
+		if err := c.openSession(k, pin); err != nil {
+			return nil, nil, err
+		}
+		c.session.use(c.device)
+	}
+	auth, err = c.startSession(tpm2.HMACSession, k, pin)
+	if err != nil {
+		return nil, nil, err
+	}
+	return auth, func() { c.flush(auth.Handle()) }, nil
+}
+
+func (k *keyFile) adminWithPolicy() bool {
+	area := k.public // a copy, since Contents changes what it is called on
+	public, err := area.Contents()
+	return err == nil && public.ObjectAttributes.AdminWithPolicy
+}
+
+// certify has ak say that k is in this TPM.
+func (c *call) certify(k *keyFile, auth tpm2.Session, ak *parent, binding []byte) (*proof, error) {
+	rsp, err := tpm2.Certify{
+		ObjectHandle:   tpm2.AuthHandle{Handle: c.key.handle, Name: k.name, Auth: auth},
+		SignHandle:     ak.AuthHandle,
+		QualifyingData: tpm2.TPM2BData{Buffer: binding},
+		InScheme:       tpm2.TPMTSigScheme{Scheme: tpm2.TPMAlgNull}, // the attestation key's own
+	}.Execute(c)
+	if err != nil {
+		return nil, fmt.Errorf("TPM2_Certify: %w", err)
+	}
+	signature, err := marshalSignature(rsp.Signature)
+	if err != nil {
+		return nil, err
+	}
+	return &proof{certifyInfo: rsp.CertifyInfo.Bytes(), signature: signature}, nil
+}
+
+// quote has ak say what is in the PCRs, until that is what was read from them.
+func (c *call) quote(ak *parent, binding []byte, pcrs []int) (*keystore.Quote, error) {
+	pcrs = slices.Sorted(slices.Values(pcrs))
+	for range maxQuotes {
+		values, err := c.readPCRs(pcrs)
+		if err != nil {
+			return nil, err
+		}
+		rsp, err := tpm2.Quote{
+			SignHandle:     ak.AuthHandle,
+			QualifyingData: tpm2.TPM2BData{Buffer: binding},
+			InScheme:       tpm2.TPMTSigScheme{Scheme: tpm2.TPMAlgNull},
+			PCRSelect:      selectPCRs(toUint(pcrs)...),
+		}.Execute(c)
+		if err != nil {
+			return nil, fmt.Errorf("TPM2_Quote: %w", err)
+		}
+		signature, err := marshalSignature(rsp.Signature)
+		if err != nil {
+			return nil, err
+		}
+		quoted, err := quotedDigest(rsp.Quoted)
+		if err != nil {
+			return nil, err
+		}
+		digest, result := sha256.New(), make(map[int][]byte)
+		for i, value := range values {
+			digest.Write(value)
+			result[pcrs[i]] = value
+		}
+		if bytes.Equal(digest.Sum(nil), quoted) {
+			return &keystore.Quote{HashAlg: uint16(tpm2.TPMAlgSHA256), PCRs: result, Quoted: rsp.Quoted.Bytes(), Signature: signature}, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: the PCRs have changed between reading and quoting them, %d times: try again later", keystore.ErrUnavailable, maxQuotes)
+}
+
+func quotedDigest(quoted tpm2.TPM2BAttest) ([]byte, error) {
+	attest, err := quoted.Contents()
+	if err != nil {
+		return nil, fmt.Errorf("%w: TPM2_Quote: %w", errGarbled, err)
+	}
+	info, err := attest.Attested.Quote()
+	if err != nil {
+		return nil, fmt.Errorf("%w: TPM2_Quote: %w", errGarbled, err)
+	}
+	return info.PCRDigest.Buffer, nil
+}
+
+// readPCRs returns the values of PCRs of the SHA-256 bank.
+func (c *call) readPCRs(pcrs []int) ([][]byte, error) {
+	var values [][]byte
+	for chunk := range slices.Chunk(pcrs, pcrsAtOnce) {
+		rsp, err := tpm2.PCRRead{PCRSelectionIn: selectPCRs(toUint(chunk)...)}.Execute(c)
+		if err != nil {
+			return nil, fmt.Errorf("read PCRs %d: %w", chunk, err)
+		}
+		if len(rsp.PCRValues.Digests) != len(chunk) {
+			return nil, fmt.Errorf("%w: the TPM does not have all of the SHA-256 PCRs %d: activate its SHA-256 bank in the firmware setup", keystore.ErrUnavailable, chunk)
+		}
+		for _, digest := range rsp.PCRValues.Digests {
+			values = append(values, digest.Buffer)
+		}
+	}
+	return values, nil
+}
+
+func toUint(pcrs []int) []uint {
+	result := make([]uint, len(pcrs))
+	for i, pcr := range pcrs {
+		result[i] = uint(pcr)
+	}
+	return result
+}
+
+// marshalSignature returns a TPMT_SIGNATURE of the attestation key.
+func marshalSignature(signature tpm2.TPMTSignature) ([]byte, error) {
+	if _, err := signature.Signature.ECDSA(); err != nil {
+		return nil, fmt.Errorf("%w: no signature of the attestation key: %w", errGarbled, err)
+	}
+	return tpm2.Marshal(signature), nil
+}
+
+// attestationObject is the form of draft-ietf-acme-device-attest: that of W3C
+// Web Authentication, section 6.5, without authData.
+type attestationObject struct {
+	Format    string       `cbor:"fmt"`
+	Statement tpmStatement `cbor:"attStmt"`
+}
+
+// tpmStatement is defined in W3C Web Authentication, section 8.3.
+type tpmStatement struct {
+	Version      string   `cbor:"ver"`
+	Algorithm    int      `cbor:"alg"`
+	Certificates [][]byte `cbor:"x5c,omitempty"`
+	Signature    []byte   `cbor:"sig"`
+	CertifyInfo  []byte   `cbor:"certInfo"`
+	Public       []byte   `cbor:"pubArea"`
+}
+
+func (p *proof) statement(k *keyFile, certificates [][]byte) ([]byte, error) {
+	encoder, err := cbor.CTAP2EncOptions().EncMode()
+	if err != nil {
+		return nil, err
+	}
+	return encoder.Marshal(attestationObject{
+		Format: "tpm",
+		Statement: tpmStatement{
+			Version:      "2.0",
+			Algorithm:    coseES256,
+			Certificates: certificates,
+			Signature:    p.signature,
+			CertifyInfo:  p.certifyInfo,
+			Public:       k.public.Bytes(),
+		},
+	})
+}

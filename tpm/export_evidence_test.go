@@ -1,0 +1,19 @@
+package tpm
+
+import "github.com/google/go-tpm/tpm2"
+
+// EKTemplates returns the templates of endorsement keys by the NV index of their
+// certificates.
+func EKTemplates() map[tpm2.TPMHandle]tpm2.TPMTPublic {
+	templates := make(map[tpm2.TPMHandle]tpm2.TPMTPublic)
+	for _, t := range ekTemplates {
+		templates[t.certificate] = t.public
+	}
+	return templates
+}
+
+// TrimCertificate finds a certificate in the contents of an NV index.
+func TrimCertificate(content []byte) []byte { return trimCertificate(content) }
+
+// ReadEventLog reads a log as LinuxEventLog does.
+func ReadEventLog(path string) ([]byte, error) { return readEventLog(path) }

@@ -1,0 +1,170 @@
+package tpm
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+
+	"github.com/google/go-tpm/tpm2"
+)
+
+// maxFlushes is how often a flush is tried before the object is left where it is.
+const maxFlushes = 3
+
+// firstVirtual: Linux's resource manager numbers transient objects from
+// 0x80FFFFFF downward, a TPM from 0x80000000 upward.
+const firstVirtual = 0x80FF0000
+
+// held is what a device has in the TPM. One key is loaded at a time: a TPM
+// without a resource manager has three slots for objects, and a resource manager
+// swaps every loaded object in and out around every command.
+type held struct {
+	key     *loadedKey
+	session *session
+	// saved holds contexts of keys that had to make room for another one, by the
+	// text of their file. Loading one is much faster than making the parent again.
+	saved map[string]savedKey
+	// leftovers are handles that could not be flushed, with the number of
+	// times it was tried.
+	leftovers map[tpm2.TPMHandle]int
+	// managed: a resource manager is between, and closing the connection
+	// flushes what was loaded through it.
+	managed bool
+}
+
+// loadedKey is a key that can be used by its handle.
+type loadedKey struct {
+	file     *keyFile
+	handle   tpm2.TPMHandle
+	verified bool // a signature of it was checked since it was loaded
+}
+
+type savedKey struct {
+	file    *keyFile
+	context tpm2.TPMSContext
+}
+
+// isFor reports whether the key was loaded from such a file. The Name alone would
+// let a damaged file pass as long as its key is loaded.
+func (k *loadedKey) isFor(file *keyFile) bool {
+	return k != nil && (k.file == file || bytes.Equal(k.file.text, file.text))
+}
+
+func (k *loadedKey) persistent() bool { return tpm2.TPMHT(k.handle>>24) == tpm2.TPMHTPersistent }
+
+// adopt notes a handle that the TPM has just given out. It refuses what is no
+// handle of a transient object or a session: go-tpm takes a missing one for 0.
+func (h *held) adopt(handle tpm2.TPMHandle) error {
+	switch tpm2.TPMHT(handle >> 24) {
+	case tpm2.TPMHTTransient:
+		h.managed = h.managed || handle >= firstVirtual
+	case tpm2.TPMHTHMACSession, tpm2.TPMHTPolicySession:
+	default:
+		return fmt.Errorf("%w: the handle 0x%08x", errGarbled, uint32(handle))
+	}
+	delete(h.leftovers, handle)
+	return nil
+}
+
+// flush removes a transient object or a session from the TPM, now or, when that
+// fails, before the next operation.
+func (c *call) flush(handle tpm2.TPMHandle) {
+	_, err := tpm2.FlushContext{FlushHandle: handle}.Execute(c.uncancelled())
+	if err == nil || errors.Is(err, tpm2.TPMRCHandle) {
+		delete(c.leftovers, handle)
+		return
+	}
+	c.leave(handle)
+}
+
+func (c *call) leave(handle tpm2.TPMHandle) {
+	if c.leftovers == nil {
+		c.leftovers = make(map[tpm2.TPMHandle]int)
+	}
+	c.leftovers[handle]++
+	if c.leftovers[handle] == maxFlushes {
+		delete(c.leftovers, handle)
+	}
+}
+
+func (c *call) flushLeftovers() {
+	for handle := range c.leftovers {
+		c.flush(handle)
+	}
+}
+
+// flushHeld flushes the loaded key and the session.
+func (c *call) flushHeld() {
+	c.flushSession()
+	if c.key != nil && !c.key.persistent() {
+		c.flush(c.key.handle)
+	}
+	c.key = nil
+}
+
+// abandonHeld forgets the key and the session since the connection is gone. A
+// resource manager has flushed them. Otherwise the TPM still has them.
+func (c *call) abandonHeld() {
+	if c.session != nil {
+		c.session.end()
+		c.leave(c.session.handle)
+	}
+	if c.key != nil && !c.key.persistent() {
+		c.leave(c.key.handle)
+	}
+	c.session, c.key = nil, nil
+	if c.managed {
+		clear(c.leftovers)
+	}
+}
+
+// makeRoom removes the loaded key, in a way that loading it again is cheap.
+func (c *call) makeRoom() {
+	if c.key != nil && !c.key.persistent() && !c.isSaved(c.key.file) {
+		rsp, err := tpm2.ContextSave{SaveHandle: c.key.handle}.Execute(c)
+		if err == nil && len(rsp.Context.ContextBlob.Buffer) > 0 { // otherwise the key is loaded from its file again
+			if c.saved == nil {
+				c.saved = make(map[string]savedKey)
+			}
+			c.saved[string(c.key.file.text)] = savedKey{c.key.file, rsp.Context}
+		}
+	}
+	c.flushHeld()
+}
+
+func (h *held) isSaved(file *keyFile) bool {
+	_, ok := h.saved[string(file.text)]
+	return ok
+}
+
+// forget removes what is held of one key, because it is deleted or moves.
+func (c *call) forget(file *keyFile) {
+	maps.DeleteFunc(c.saved, func(_ string, s savedKey) bool { return s.file.isKey(file) })
+	if c.key != nil && c.key.file.isKey(file) {
+		c.flushHeld()
+	}
+}
+
+// flushAll flushes every transient object and loaded session in the TPM,
+// whoever made them.
+func (c *call) flushAll() error {
+	for _, first := range []tpm2.TPMHT{tpm2.TPMHTTransient, tpm2.TPMHTHMACSession} {
+		rsp, err := tpm2.GetCapability{
+			Capability:    tpm2.TPMCapHandles,
+			Property:      uint32(first) << 24,
+			PropertyCount: 64, // more than any TPM has loaded
+		}.Execute(c)
+		if err != nil {
+			return err
+		}
+		handles, err := rsp.CapabilityData.Data.Handles()
+		if err != nil {
+			return fmt.Errorf("%w: list of handles: %w", errGarbled, err)
+		}
+		for _, handle := range handles.Handle {
+			c.flush(handle)
+		}
+	}
+	return nil
+}

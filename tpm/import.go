@@ -1,0 +1,74 @@
+package tpm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/go-tpm/tpm2"
+
+	"github.com/instancekey/instancekey/keystore"
+)
+
+// Import takes a key that was made elsewhere and wrapped for this TPM's storage
+// root key: a TSS2 PEM "importable key", as a Client Attester provisions it.
+// From then on the key is a file like any other and never leaves this TPM in
+// the clear, but who made it has had it; such a key cannot be fixedTPM or
+// fixedParent, by which an attester tells it apart.
+//
+// The error matches keystore.ErrExists if the name is taken, keystore.ErrCorrupt
+// if pem is not an importable ECDSA key, and keystore.ErrKeyLost if it was
+// wrapped for another TPM. Nothing is written then.
+func (s *Store) Import(ctx context.Context, name string, pem []byte) (keystore.Key, error) {
+	doing := fmt.Sprintf("import key %q", name)
+	if err := s.check(ctx, name); err != nil {
+		return nil, err
+	}
+	wrapped, err := parseKeyFile(pem)
+	if err == nil && !wrapped.importable {
+		err = fmt.Errorf("%w: is a loadable key: put it in the folder as it is", keystore.ErrCorrupt)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("tpm: %s: the PEM text %w", doing, err)
+	}
+	if err := s.folder.Vacant(name); err != nil {
+		return nil, err
+	}
+	k, err := run(ctx, s.device, func(c *call) (*keyFile, error) { return c.importKey(wrapped) })
+	if err != nil {
+		return nil, explain(doing, err)
+	}
+	if err := s.folder.Create(name, k.text); err != nil {
+		s.forget(context.WithoutCancel(ctx), k)
+		return nil, err
+	}
+	return newKey(s, name, k), nil
+}
+
+// importKey sends TPM2_Import and loads the key, to see that it can be.
+func (c *call) importKey(wrapped *keyFile) (*keyFile, error) {
+	c.makeRoom()
+	p, err := c.loadParent(wrapped.parent, wrapped.parentName)
+	if err != nil {
+		return nil, err
+	}
+	defer c.release(p)
+	rsp, err := tpm2.Import{
+		ParentHandle: p.AuthHandle,
+		ObjectPublic: wrapped.public,
+		Duplicate:    wrapped.private,
+		InSymSeed:    wrapped.secret,
+		Symmetric:    tpm2.TPMTSymDef{Algorithm: tpm2.TPMAlgNull},
+	}.Execute(c)
+	if errors.Is(err, tpm2.TPMRCIntegrity) {
+		return nil, fmt.Errorf("%w: TPM2_Import: %w: the key was wrapped for another TPM, or this one has been cleared since: have it wrapped for the storage root key %x", keystore.ErrKeyLost, err, p.Name.Buffer)
+	}
+	if err != nil {
+		return nil, damaged("TPM2_Import", err)
+	}
+	k, err := newKeyFile(p, wrapped.parent, wrapped.public, rsp.OutPrivate, wrapped.emptyAuth, marshalPolicy(wrapped.policy))
+	if err != nil {
+		return nil, err
+	}
+	return k, c.loadUnder(p, k)
+}

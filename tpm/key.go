@@ -1,0 +1,177 @@
+package tpm
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"errors"
+	"fmt"
+	"math/big"
+	"sync/atomic"
+
+	"github.com/google/go-tpm/tpm2"
+
+	"github.com/instancekey/instancekey/keystore"
+)
+
+// key is a key of a Store.
+type key struct {
+	store    *Store
+	name     string
+	file     *keyFile
+	needsPIN atomic.Bool
+}
+
+var _ keystore.Key = (*key)(nil)
+
+func newKey(s *Store, name string, k *keyFile) *key {
+	result := &key{store: s, name: name, file: k}
+	// tpm2-tools 5.4 says the opposite of what is true about the PIN. Trying
+	// without one is free where wrong PINs are not counted.
+	needsPIN := !k.emptyAuth && !k.noDA
+	if k.usesPolicy {
+		needsPIN = !k.emptyAuth && hasAuthValue(k.policy)
+	}
+	result.needsPIN.Store(needsPIN)
+	return result
+}
+
+func (k *key) Algorithm() string        { return k.file.jws }
+func (k *key) Public() crypto.PublicKey { return k.file.ecdsa }
+
+// Sign hashes here and has the TPM sign the hash: one command when the key is
+// loaded.
+func (k *key) Sign(ctx context.Context, signingInput []byte) ([]byte, error) {
+	hash := k.file.hash.New()
+	hash.Write(signingInput)
+	digest := hash.Sum(nil)
+	signature, err := withPIN(ctx, k, func(pin []byte) ([]byte, error) { return k.sign(ctx, digest, pin) })
+	if err != nil {
+		return nil, explain(fmt.Sprintf("sign with key %q", k.name), err)
+	}
+	return signature, nil
+}
+
+func (k *key) sign(ctx context.Context, digest, pin []byte) ([]byte, error) {
+	return run(ctx, k.store.device, func(c *call) ([]byte, error) {
+		needsPIN := k.needsPIN.Load()
+		signature, err := c.sign(k.file, digest, needsPIN, pin)
+		switch {
+		case needsPIN:
+		case errors.Is(err, tpm2.TPMRCBadAuth) && k.store.config.PIN != nil:
+			k.needsPIN.Store(true)
+			return nil, errNeedPIN
+		case errors.Is(err, tpm2.TPMRCAuthFail) && !k.file.noDA:
+			// The wrong try without a PIN was counted. Whether there is one with
+			// a PIN is up to the caller; one without would be wrong again.
+			k.needsPIN.Store(true)
+		}
+		return signature, err
+	})
+}
+
+// withPIN calls f without a PIN, and with it if f then returns errNeedPIN. It
+// asks for the PIN outside of the queue for the TPM: a user may take long.
+func withPIN[T any](ctx context.Context, k *key, f func(pin []byte) (T, error)) (none T, err error) {
+	result, err := f(nil)
+	if !errors.Is(err, errNeedPIN) {
+		return result, err
+	}
+	select {
+	case k.store.pin <- struct{}{}:
+		defer func() { <-k.store.pin }()
+	case <-ctx.Done():
+		return none, fmt.Errorf("waiting for the PIN: %w", ctx.Err())
+	}
+	// Who had the turn before may have opened the session.
+	result, err = f(nil)
+	if !errors.Is(err, errNeedPIN) {
+		return result, err
+	}
+	pin, err := k.store.askPIN(ctx, k.name)
+	if err != nil {
+		return none, err
+	}
+	defer clear(pin)
+	return f(bytes.Clone(pin))
+}
+
+func (s *Store) askPIN(ctx context.Context, name string) ([]byte, error) {
+	if s.config.PIN == nil {
+		return nil, fmt.Errorf("%w: the key has a PIN, and Config.PIN is not set", keystore.ErrAuth)
+	}
+	pin, err := s.config.PIN(ctx, name)
+	if err == nil {
+		err = checkPIN(pin)
+	}
+	if err != nil {
+		clear(pin)
+		return nil, fmt.Errorf("%w: %w", keystore.ErrAuth, err)
+	}
+	return pin, nil
+}
+
+func (c *call) sign(k *keyFile, digest []byte, needsPIN bool, pin []byte) ([]byte, error) {
+	if needsPIN && pin == nil && !c.hasSession(k) {
+		return nil, errNeedPIN // before anything is loaded
+	}
+	if _, err := c.load(k); err != nil {
+		return nil, err
+	}
+	auth, err := c.authorize(k, needsPIN, pin)
+	if err != nil {
+		return nil, c.withRecovery(err)
+	}
+	rsp, err := tpm2.Sign{
+		KeyHandle:  tpm2.AuthHandle{Handle: c.key.handle, Name: k.name, Auth: auth},
+		Digest:     tpm2.TPM2BDigest{Buffer: digest},
+		InScheme:   k.scheme,
+		Validation: tpm2.TPMTTKHashCheck{Tag: tpm2.TPMSTHashCheck},
+	}.Execute(c)
+	if err != nil {
+		c.flushSession()
+		return nil, c.withRecovery(err)
+	}
+	signature, err := k.joinSignature(&rsp.Signature)
+	if err == nil && !c.key.verified {
+		err = k.verify(digest, signature)
+		c.key.verified = err == nil
+	}
+	return signature, err
+}
+
+// joinSignature returns r‖s. A TPM may leave out leading zeros.
+func (k *keyFile) joinSignature(signature *tpm2.TPMTSignature) ([]byte, error) {
+	rs, err := signature.Signature.ECDSA()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errGarbled, err)
+	}
+	joined := make([]byte, 2*k.size)
+	for i, part := range [][]byte{rs.SignatureR.Buffer, rs.SignatureS.Buffer} {
+		part = bytes.TrimLeft(part, "\x00")
+		if len(part) > k.size {
+			return nil, fmt.Errorf("%w: a signature of %d bytes", errGarbled, len(part))
+		}
+		copy(joined[(i+1)*k.size-len(part):], part)
+	}
+	return joined, nil
+}
+
+// verify finds out before the server does that the handle is another key's.
+func (k *keyFile) verify(digest, signature []byte) error {
+	r, s := new(big.Int).SetBytes(signature[:k.size]), new(big.Int).SetBytes(signature[k.size:])
+	if !ecdsa.Verify(k.ecdsa, digest, r, s) {
+		return fmt.Errorf("%w: the signature is not the key's", errGarbled)
+	}
+	return nil
+}
+
+// String names the key and shows nothing of it.
+func (k *key) String() string { return fmt.Sprintf("%s key %q in a TPM", k.file.jws, k.name) }
+
+// GoString returns what String returns.
+func (k *key) GoString() string { return k.String() }
+
+// MarshalText returns what String returns, for JSON and logs.
+func (k *key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }

@@ -1,0 +1,302 @@
+package tpm
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	_ "crypto/sha256" // ES256, Names
+	_ "crypto/sha512" // ES384
+	"encoding/binary"
+	"encoding/pem"
+	"errors"
+	"fmt"
+
+	keyfile "github.com/foxboron/go-tpm-keyfiles"
+	"github.com/google/go-tpm/tpm2"
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/instancekey/instancekey/keystore"
+)
+
+// The blocks of a key file. The first is the one that other programs know; they
+// ignore what follows.
+const (
+	blockKey    = "TSS2 PRIVATE KEY"
+	blockParent = "TPM2 PARENT NAME"       // the Name of the parent, as the TPM has it
+	blockHandle = "TPM2 PERSISTENT HANDLE" // where Persist has put the key; 4 bytes
+)
+
+// algorithm is a JWS algorithm in the TPM's and in Go's terms.
+type algorithm struct {
+	jws     string
+	curve   tpm2.TPMECCCurve
+	hashAlg tpm2.TPMIAlgHash
+	goCurve elliptic.Curve
+	hash    crypto.Hash
+	size    int // bytes of r, s and each coordinate
+}
+
+var algorithms = []algorithm{
+	{"ES256", tpm2.TPMECCNistP256, tpm2.TPMAlgSHA256, elliptic.P256(), crypto.SHA256, 32},
+	{"ES384", tpm2.TPMECCNistP384, tpm2.TPMAlgSHA384, elliptic.P384(), crypto.SHA384, 48},
+}
+
+// keyFile is what a key file says. It is not changed once it is made.
+type keyFile struct {
+	text       []byte         // the file as Store writes it; what follows says the same
+	tss2       []byte         // the TSS2 key: ASN.1 DER
+	parentName []byte         // pinned when the key was made; nil in files made elsewhere
+	handle     tpm2.TPMHandle // where the key is persistent; 0: nowhere
+
+	// What tss2 says.
+
+	importable bool // still wrapped the way it was sent, see Import
+	parent     tpm2.TPMHandle
+	public     tpm2.TPM2BPublic
+	private    tpm2.TPM2BPrivate
+	secret     tpm2.TPM2BEncryptedSecret // of an importable key
+	emptyAuth  bool
+	policy     []policyStep // nil unless usesPolicy
+
+	// What public says.
+
+	algorithm
+	scheme     tpm2.TPMTSigScheme // to be said with each signature; zero: the key has it
+	name       tpm2.TPM2BName
+	nameAlg    tpm2.TPMIAlgHash
+	usesPolicy bool // the policy is the only authorization
+	noDA       bool // a wrong PIN does not count toward a lockout
+	ecdsa      *ecdsa.PublicKey
+}
+
+// parseKeyFile reads a key file. Errors match keystore.ErrCorrupt, or
+// keystore.ErrPolicy for a policy that is not known here, and continue "FILE: …".
+func parseKeyFile(text []byte) (*keyFile, error) {
+	k, err := decodeKeyFile(text)
+	if err != nil && !errors.Is(err, keystore.ErrPolicy) {
+		return nil, fmt.Errorf("%w: %w: restore the file, or delete the key and enrol with a new one", keystore.ErrCorrupt, err)
+	}
+	return k, err
+}
+
+func decodeKeyFile(text []byte) (*keyFile, error) {
+	if len(text) > maxFileSize {
+		return nil, errors.New("is too long for a key file")
+	}
+	block, rest := pem.Decode(text)
+	if block == nil {
+		return nil, errors.New("is empty, torn or not PEM")
+	}
+	if block.Type != blockKey {
+		return nil, fmt.Errorf("is PEM of a %q and not a %q", block.Type, blockKey)
+	}
+	k, err := parseTSS2(block.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	var parentName []byte
+	var handle tpm2.TPMHandle
+	for {
+		block, rest = pem.Decode(rest)
+		switch {
+		case block == nil && len(bytes.TrimSpace(rest)) > 0:
+			return nil, errors.New("is torn")
+		case block == nil:
+			return k.with(parentName, handle), nil
+		case block.Type == blockParent && len(block.Bytes) > 2:
+			parentName = block.Bytes
+		case block.Type == blockHandle && len(block.Bytes) == 4:
+			handle = tpm2.TPMHandle(binary.BigEndian.Uint32(block.Bytes))
+			if err := checkPersistent(handle); err != nil {
+				return nil, err
+			}
+		case block.Type == blockParent || block.Type == blockHandle:
+			return nil, fmt.Errorf("has a damaged %q", block.Type)
+		}
+	}
+}
+
+// with returns a copy of k with other blocks after the first.
+func (k keyFile) with(parentName []byte, handle tpm2.TPMHandle) *keyFile {
+	k.parentName, k.handle = parentName, handle
+	k.text = pem.EncodeToMemory(&pem.Block{Type: blockKey, Bytes: k.tss2})
+	if parentName != nil {
+		k.text = append(k.text, pem.EncodeToMemory(&pem.Block{Type: blockParent, Bytes: parentName})...)
+	}
+	if handle != 0 {
+		octets := binary.BigEndian.AppendUint32(nil, uint32(handle))
+		k.text = append(k.text, pem.EncodeToMemory(&pem.Block{Type: blockHandle, Bytes: octets})...)
+	}
+	return &k
+}
+
+// isKey reports whether two files are of one key.
+func (k *keyFile) isKey(other *keyFile) bool { return bytes.Equal(k.name.Buffer, other.name.Buffer) }
+
+// newKeyFile describes a key that the TPM has just made or imported.
+func newKeyFile(p *parent, parentHandle tpm2.TPMHandle, public tpm2.TPM2BPublic, private tpm2.TPM2BPrivate, emptyAuth bool, policy []*keyfile.TPMPolicy) (*keyFile, error) {
+	der := keyfile.Marshal(&keyfile.TPMKey{
+		Keytype:   keyfile.OIDLoadableKey,
+		EmptyAuth: emptyAuth,
+		Policy:    policy,
+		Parent:    parentHandle,
+		Pubkey:    public,
+		Privkey:   private,
+	})
+	if !emptyAuth {
+		der = explicitFalse(der)
+	}
+	k, err := parseTSS2(der)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errGarbled, err)
+	}
+	return k.with(p.Name.Buffer, 0), nil
+}
+
+// explicitFalse adds the optional emptyAuth [0] to a TSS2 key without it. Where it
+// is absent, OpenSSL's tpm2 provider does not ask for the PIN.
+func explicitFalse(der []byte) []byte {
+	in := cryptobyte.String(der)
+	var body, keyType cryptobyte.String
+	if !in.ReadASN1(&body, asn1.SEQUENCE) || !body.ReadASN1Element(&keyType, asn1.OBJECT_IDENTIFIER) {
+		return der
+	}
+	var out cryptobyte.Builder
+	out.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddBytes(keyType)
+		b.AddASN1(asn1.Tag(0).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) { b.AddASN1Boolean(false) })
+		b.AddBytes(body)
+	})
+	return out.BytesOrPanic()
+}
+
+// parseTSS2 reads a TSS2 key (draft-bottomley-tpm2-keys) and checks that it is
+// one that can sign for us.
+func parseTSS2(der []byte) (*keyFile, error) {
+	key, err := keyfile.Parse(der)
+	if err != nil {
+		return nil, fmt.Errorf("holds no TSS2 key: %w", err)
+	}
+	k := &keyFile{
+		tss2:       der,
+		importable: key.Keytype.Equal(keyfile.OIDImportableKey),
+		parent:     key.Parent,
+		public:     key.Pubkey,
+		private:    key.Privkey,
+		secret:     key.Secret,
+		emptyAuth:  key.EmptyAuth,
+	}
+	if !k.importable && !key.Keytype.Equal(keyfile.OIDLoadableKey) {
+		return nil, fmt.Errorf("is a TSS2 key of type %v, which is no loadable key", key.Keytype)
+	}
+	if k.parent != tpm2.TPMRHOwner && checkPersistent(k.parent) != nil {
+		return nil, fmt.Errorf("has the parent 0x%08x: only the owner hierarchy (0x40000001) and persistent keys are known here", uint32(k.parent))
+	}
+	if len(k.private.Buffer) == 0 {
+		return nil, errors.New("has no private part")
+	}
+	authPolicy, err := k.readPublic()
+	if err != nil {
+		return nil, err
+	}
+	if !k.usesPolicy {
+		return k, nil
+	}
+	if k.policy, err = parsePolicy(key.Policy); err != nil {
+		return nil, err
+	}
+	digest, err := policyDigest(k.policy, k.nameAlg)
+	if err != nil || !bytes.Equal(digest, authPolicy) {
+		return nil, errors.New("says another policy than its key has")
+	}
+	return k, nil
+}
+
+// readPublic fills in what the public area says. go-tpm-keyfiles' own helpers
+// panic on one that makes no sense.
+func (k *keyFile) readPublic() (authPolicy []byte, err error) {
+	area := k.public // a copy, since Contents changes what it is called on
+	public, err := area.Contents()
+	if err != nil {
+		return nil, fmt.Errorf("has a public area that is none: %w", err)
+	}
+	parameters, err := public.Parameters.ECCDetail()
+	if err != nil {
+		return nil, errors.New("is no elliptic curve key: only ECDSA on P-256 and P-384 is known here")
+	}
+	point, err := public.Unique.ECC()
+	if err != nil {
+		return nil, fmt.Errorf("has no public point: %w", err)
+	}
+	if !bytes.Equal(tpm2.Marshal(*public), k.public.Bytes()) {
+		return nil, errors.New("has a public area with something else in it")
+	}
+	if k.algorithm, err = findAlgorithm(parameters); err != nil {
+		return nil, err
+	}
+	if parameters.Scheme.Scheme == tpm2.TPMAlgNull {
+		k.scheme = tpm2.TPMTSigScheme{
+			Scheme:  tpm2.TPMAlgECDSA,
+			Details: tpm2.NewTPMUSigScheme(tpm2.TPMAlgECDSA, &tpm2.TPMSSchemeHash{HashAlg: k.hashAlg}),
+		}
+	}
+	if attributes := public.ObjectAttributes; !attributes.SignEncrypt || attributes.Restricted {
+		return nil, errors.New("is no signing key, or a restricted one, which signs no JWTs")
+	}
+	if k.ecdsa, err = k.publicKey(point); err != nil {
+		return nil, err
+	}
+	name, err := tpm2.ObjectName(public)
+	if err != nil {
+		return nil, fmt.Errorf("has a Name of an unknown hash: %w", err)
+	}
+	k.name = *name
+	k.nameAlg = public.NameAlg
+	k.usesPolicy = !public.ObjectAttributes.UserWithAuth
+	k.noDA = public.ObjectAttributes.NoDA
+	return public.AuthPolicy.Buffer, nil
+}
+
+func findAlgorithm(parameters *tpm2.TPMSECCParms) (algorithm, error) {
+	for _, a := range algorithms {
+		if a.curve != parameters.CurveID {
+			continue
+		}
+		if parameters.Scheme.Scheme == tpm2.TPMAlgNull {
+			return a, nil
+		}
+		if scheme, err := parameters.Scheme.Details.ECDSA(); err == nil && scheme.HashAlg == a.hashAlg {
+			return a, nil
+		}
+		return algorithm{}, fmt.Errorf("is not for ECDSA with the hash of %s", a.jws)
+	}
+	return algorithm{}, fmt.Errorf("is on the curve 0x%x: only P-256 and P-384 are known here", uint16(parameters.CurveID))
+}
+
+// publicKey pads the coordinates, which a TPM may give without leading zeros,
+// and refuses a point that is not on the curve.
+func (a algorithm) publicKey(point *tpm2.TPMSECCPoint) (*ecdsa.PublicKey, error) {
+	x, y := bytes.TrimLeft(point.X.Buffer, "\x00"), bytes.TrimLeft(point.Y.Buffer, "\x00")
+	if len(x) > a.size || len(y) > a.size {
+		return nil, errors.New("has a public point that is too large")
+	}
+	uncompressed := make([]byte, 1+2*a.size)
+	uncompressed[0] = 4
+	copy(uncompressed[1+a.size-len(x):], x)
+	copy(uncompressed[1+2*a.size-len(y):], y)
+	public, err := ecdsa.ParseUncompressedPublicKey(a.goCurve, uncompressed)
+	if err != nil {
+		return nil, fmt.Errorf("has no public point: %w", err)
+	}
+	return public, nil
+}
+
+// checkPersistent refuses what is no handle of a persistent object.
+func checkPersistent(handle tpm2.TPMHandle) error {
+	if handle>>24 != tpm2.TPMHandle(tpm2.TPMHTPersistent) {
+		return fmt.Errorf("0x%08x is no handle of a persistent key: those are 0x81000000 to 0x81ffffff", uint32(handle))
+	}
+	return nil
+}

@@ -1,0 +1,154 @@
+package tpm
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/go-tpm/tpm2"
+
+	"github.com/instancekey/instancekey/keystore"
+)
+
+// Persist puts a key at a persistent handle, 0x81000000 to 0x817fffff, where it
+// need not be loaded: behind a resource manager a signature is one command then
+// and not four. The file still has the key. Persistent room is scarce (seven
+// keys on some TPMs) and shared with the whole device; other objects, also of
+// the operating system, are there. The handle must be free: nothing is ever
+// evicted for it, and the error matches keystore.ErrExists.
+//
+// The error matches keystore.ErrExists too if the key is persistent at another
+// handle already; at the same one, Persist does nothing. Keys that were opened
+// before use the handle once they are opened again.
+func (s *Store) Persist(ctx context.Context, name string, handle uint32) error {
+	if err := s.check(ctx, name); err != nil {
+		return err
+	}
+	if handle < 0x81000000 || handle > 0x817fffff {
+		return fmt.Errorf("tpm: 0x%08x is no handle for a key of the owner: use 0x81000000 to 0x817fffff", handle)
+	}
+	k, err := s.folder.load(name)
+	if err != nil {
+		return err
+	}
+	doing := fmt.Sprintf("persist key %q at 0x%08x", name, handle)
+	if k.handle != 0 && k.handle != tpm2.TPMHandle(handle) {
+		return explain(doing, fmt.Errorf("%w at 0x%08x: unpersist it first", keystore.ErrExists, uint32(k.handle)))
+	}
+	noted := k.with(k.parentName, tpm2.TPMHandle(handle))
+	_, err = run(ctx, s.device, func(c *call) (struct{}, error) { return struct{}{}, c.checkFree(noted) })
+	if err != nil {
+		return explain(doing, err)
+	}
+	// The file first: if we are killed in between, the file names a handle with
+	// nothing there, which does no harm; the other way round nobody would know
+	// whose object it is.
+	if err := s.folder.Replace(name, noted.text); err != nil {
+		return err
+	}
+	_, err = run(ctx, s.device, func(c *call) (struct{}, error) { return struct{}{}, c.persist(noted) })
+	return explain(doing, err)
+}
+
+// Unpersist removes a key from the persistent handle where Persist has put it;
+// the key goes on to be used from its file. What is at the handle is removed only
+// if it is this key. A key that is not persistent is not an error.
+func (s *Store) Unpersist(ctx context.Context, name string) error {
+	if err := s.check(ctx, name); err != nil {
+		return err
+	}
+	k, err := s.folder.load(name)
+	if err != nil || k.handle == 0 {
+		return err
+	}
+	if err := s.withdraw(ctx, k); err != nil {
+		return explain(fmt.Sprintf("unpersist key %q", name), err)
+	}
+	unnoted := *k
+	unnoted.handle = 0
+	return s.folder.Replace(name, unnoted.text)
+}
+
+// isAt reports whether the key is at its persistent handle. An error that
+// matches keystore.ErrExists says that something else is.
+func (c *call) isAt(k *keyFile) (bool, error) {
+	rsp, err := tpm2.ReadPublic{ObjectHandle: k.handle}.Execute(c)
+	if errors.Is(err, tpm2.TPMRCHandle) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read what is at 0x%08x: %w", uint32(k.handle), err)
+	}
+	if len(rsp.OutPublic.Bytes()) == 0 {
+		return false, fmt.Errorf("%w: no public area of 0x%08x", errGarbled, uint32(k.handle))
+	}
+	if !bytes.Equal(rsp.OutPublic.Bytes(), k.public.Bytes()) {
+		return false, fmt.Errorf("%w: 0x%08x has something else: choose another handle", keystore.ErrExists, uint32(k.handle))
+	}
+	return true, nil
+}
+
+func (c *call) checkFree(k *keyFile) error {
+	_, err := c.isAt(k)
+	return err
+}
+
+// usePersistent makes the persistent key the loaded one, if it is there.
+// Otherwise the key in the file is used.
+func (c *call) usePersistent(k *keyFile) (bool, error) {
+	if k.handle == 0 {
+		return false, nil
+	}
+	there, err := c.isAt(k)
+	if there {
+		c.key = &loadedKey{file: k, handle: k.handle}
+	}
+	if errors.Is(err, keystore.ErrExists) {
+		err = nil
+	}
+	return there, err
+}
+
+func (c *call) persist(k *keyFile) error {
+	if there, err := c.isAt(k); there || err != nil {
+		return err
+	}
+	if _, err := c.load(k.with(k.parentName, 0)); err != nil {
+		return err
+	}
+	err := c.evict(tpm2.NamedHandle{Handle: c.key.handle, Name: k.name}, k.handle)
+	c.forget(k)
+	return err
+}
+
+func (c *call) unpersist(k *keyFile) error {
+	c.forget(k)
+	there, err := c.isAt(k)
+	if errors.Is(err, keystore.ErrExists) {
+		return nil // not ours
+	}
+	if err != nil || !there {
+		return err
+	}
+	return c.evict(tpm2.NamedHandle{Handle: k.handle, Name: k.name}, k.handle)
+}
+
+// evict sends TPM2_EvictControl, which makes a loaded object persistent and
+// removes a persistent one.
+func (c *call) evict(object tpm2.NamedHandle, handle tpm2.TPMHandle) error {
+	auth, done, err := c.hierarchyAuthorization(c.ownerAuth)
+	if err != nil {
+		return err
+	}
+	defer done()
+	_, err = tpm2.EvictControl{
+		Auth:             tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: auth},
+		ObjectHandle:     object,
+		PersistentHandle: handle,
+	}.Execute(c)
+	if err != nil {
+		return fmt.Errorf("TPM2_EvictControl: %w", err)
+	}
+	return nil
+}

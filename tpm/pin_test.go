@@ -1,0 +1,211 @@
+package tpm_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-tpm/tpm2"
+
+	"github.com/instancekey/instancekey/internal/tpmtest"
+	"github.com/instancekey/instancekey/keystore"
+	"github.com/instancekey/instancekey/tpm"
+)
+
+// TestPINNotOnTheBus: neither the PIN nor the digest to be signed passes in the
+// clear, whatever is done with the key.
+func TestPINNotOnTheBus(t *testing.T) {
+	const pin = "correct horse battery"
+	sim := tpmtest.Simulator(t)
+	for _, o := range []tpm.KeyOptions{{PIN: true}, {PIN: true, PCRs: []int{7}}} {
+		r := newRig(t, sim, withPIN(pin))
+		key := create(t, r.Store, "key", o)
+		sign(t, key)
+		sim.Reset()
+		sign(t, key)
+		if err := r.Persist(t.Context(), "key", 0x81010001); err != nil {
+			t.Fatal(err)
+		}
+		sign(t, open(t, r.Store, "key"))
+		if err := r.Delete(t.Context(), "key"); err != nil {
+			t.Fatal(err)
+		}
+		r.Close()
+		if n := r.calls.Count(); n < 20 {
+			t.Fatalf("only %d commands were recorded", n)
+		}
+		if r.calls.Saw([]byte(pin)) || r.calls.Saw([]byte(pin)[:8]) {
+			t.Errorf("%+v: the PIN was on the bus", o)
+		}
+	}
+}
+
+// TestOwnerAuthNotOnTheBus: the same for the owner hierarchy's password.
+func TestOwnerAuthNotOnTheBus(t *testing.T) {
+	const password = "owner password"
+	sim := tpmtest.Simulator(t)
+	_, err := tpm2.HierarchyChangeAuth{AuthHandle: tpm2.TPMRHOwner, NewAuth: tpm2.TPM2BAuth{Buffer: []byte(password)}}.Execute(sim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t, sim, func(c *tpm.Config) { c.OwnerAuth = []byte(password) })
+	sign(t, create(t, r.Store, "key", tpm.KeyOptions{}))
+	if err := r.Persist(t.Context(), "key", 0x81010001); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Unpersist(t.Context(), "key"); err != nil {
+		t.Fatal(err)
+	}
+	if r.calls.Saw([]byte(password)) {
+		t.Error("the password was on the bus")
+	}
+	for _, wrong := range []string{"", "wrong"} {
+		s := newRig(t, sim, func(c *tpm.Config) { c.OwnerAuth = []byte(wrong) })
+		_, err := s.Create(t.Context(), "key")
+		wantError(t, err, keystore.ErrAuth)
+		if names, _ := s.List(t.Context()); len(names) != 0 {
+			t.Errorf("%q was left", names)
+		}
+		s.Close()
+	}
+}
+
+// TestIdleSession: an unused session is flushed and the PIN asked for again.
+func TestIdleSession(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	for _, o := range kinds[1:] {
+		synctest.Test(t, func(t *testing.T) {
+			var given [][]byte
+			r := newRig(t, sim, func(c *tpm.Config) {
+				c.PIN = func(context.Context, string) ([]byte, error) {
+					given = append(given, []byte("1234"))
+					return given[len(given)-1], nil
+				}
+			})
+			sessions := func() int { return len(tpmtest.Handles(t, sim, tpm2.TPMHTHMACSession)) }
+			key := create(t, r.Store, "key", o)
+			for range 3 { // used often enough, it stays
+				sign(t, key)
+				time.Sleep(tpm.IdleTime - time.Millisecond)
+			}
+			if n := sessions(); n != 1 {
+				t.Errorf("%+v: %d sessions are open, want 1", o, n)
+			}
+			time.Sleep(2 * time.Millisecond)
+			synctest.Wait()
+			if n := sessions(); n != 0 {
+				t.Errorf("%+v: %d sessions are open when idle, want 0", o, n)
+			}
+			sign(t, key)
+			if want := 3; o.PIN && len(given) != want {
+				t.Errorf("%+v: the PIN was asked for %d times, want %d", o, len(given), want)
+			}
+			for _, pin := range given {
+				if !bytes.Equal(pin, make([]byte, len(pin))) {
+					t.Errorf("%+v: the returned PIN was not overwritten", o)
+				}
+			}
+		})
+	}
+}
+
+// TestWrongPIN: one try, one error, and the next one asks again.
+func TestWrongPIN(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	pin := "right"
+	r := newRig(t, sim, func(c *tpm.Config) {
+		c.PIN = func(context.Context, string) ([]byte, error) { return []byte(pin), nil }
+	})
+	key := create(t, r.Store, "key", tpm.KeyOptions{PIN: true})
+	pin = "wrong"
+	r.calls.Reset()
+	_, err := key.Sign(t.Context(), []byte("input"))
+	wantError(t, err, keystore.ErrAuth, tpm2.TPMRCAuthFail)
+	if n := r.calls.Count(ccSign); n != 1 {
+		t.Errorf("TPM2_Sign was sent %d times with a wrong PIN, want once", n)
+	}
+	pin = "right"
+	sign(t, key)
+}
+
+// TestNoPIN: the callback fails, ends with its context, or is not there.
+func TestNoPIN(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	refused := errors.New("the user went home")
+	answer := func(context.Context) ([]byte, error) { return []byte("1234"), nil }
+	r := newRig(t, sim, func(c *tpm.Config) {
+		c.PIN = func(ctx context.Context, _ string) ([]byte, error) { return answer(ctx) }
+	})
+	key := create(t, r.Store, "key", tpm.KeyOptions{PIN: true})
+	free := create(t, r.Store, "free", tpm.KeyOptions{})
+
+	answer = func(context.Context) ([]byte, error) { return nil, refused }
+	_, err := key.Sign(t.Context(), []byte("input"))
+	wantError(t, err, keystore.ErrAuth, refused)
+
+	// While the user thinks, other keys sign.
+	ctx, cancel := context.WithCancel(t.Context())
+	answer = func(ctx context.Context) ([]byte, error) {
+		sign(t, free)
+		cancel()
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	_, err = key.Sign(ctx, []byte("input"))
+	wantError(t, err, context.Canceled)
+	r.Close()
+
+	config := r.config
+	config.PIN = nil
+	s, err := tpm.Open(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	_, err = open(t, s, "key").Sign(t.Context(), []byte("input"))
+	wantError(t, err, keystore.ErrAuth)
+}
+
+// TestForgedAnswer: an answer that was changed on the bus is found out by its
+// HMAC.
+func TestForgedAnswer(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	r := newRig(t, sim, withPIN("1234"))
+	key := create(t, r.Store, "key", tpm.KeyOptions{PIN: true})
+	sign(t, key)
+	r.faults.Add(tpmtest.Fault{Command: ccSign, Executed: true, Times: -1, Answer: func(real []byte) []byte {
+		real[30] ^= 1 // within the signature, which is not verified any more
+		return real
+	}})
+	_, err := key.Sign(t.Context(), []byte("input"))
+	wantError(t, err, keystore.ErrUnavailable)
+	r.faults.Clear()
+	sign(t, key)
+}
+
+// TestPCRs: a key that is bound to PCRs does not sign after one was extended,
+// and signs again after a reboot that measures the same.
+func TestPCRs(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	for _, o := range kinds[2:] {
+		r := newRig(t, sim, withPIN("1234"))
+		bound, unbound := create(t, r.Store, "bound", o), create(t, r.Store, "unbound", tpm.KeyOptions{PCRs: []int{8}})
+		sign(t, bound)
+		tpmtest.ExtendPCR(t, sim, 7, "another boot loader")
+		for range 2 {
+			_, err := bound.Sign(t.Context(), []byte("input"))
+			wantError(t, err, keystore.ErrPolicy)
+		}
+		sign(t, unbound)
+		// Nor in a way around the policy, as with an empty password.
+		if _, err := r.Open(t.Context(), "bound"); err != nil {
+			t.Errorf("Open: %v", err)
+		}
+		sim.Reset()
+		sign(t, bound)
+		r.Close()
+	}
+}

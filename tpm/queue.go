@@ -1,0 +1,308 @@
+package tpm
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
+
+	"github.com/instancekey/instancekey/keystore"
+)
+
+// A TPM that is busy is asked again after firstWait, then after twice as long
+// and so on up to longestWait, for patience in total.
+const (
+	firstWait   = 2 * time.Millisecond
+	longestWait = time.Second
+	patience    = 30 * time.Second
+)
+
+// closeTimeout bounds what close does to a TPM that does not answer well.
+const closeTimeout = 10 * time.Second
+
+// device is one TPM and the queue before it. All keys of a Store share it.
+//
+// A TPM does one command at a time and none can be called back. So there is one
+// slot: what has it runs to the end of its command in the worker, a goroutine that
+// lives as long as the device, even when its caller has stopped waiting, and then
+// gives it back.
+type device struct {
+	dial      func(context.Context) (transport.TPMCloser, error) // nil: the connection was handed in
+	exclusive bool
+	ownerAuth []byte
+
+	slot    chan struct{} // has one element while the slot is taken
+	closing chan struct{}
+	work    chan func() // to the worker; only who has the slot sends
+	once    sync.Once
+	busy    atomic.Uint32 // the busy code that a command is being repeated for
+
+	// What follows belongs to who has the slot.
+
+	tpm     transport.TPM // nil: not connected
+	closer  io.Closer     // nil: not connected, or not ours to close
+	broken  error         // the first error of the connection, which is not used after it
+	cleanup bool          // something of before may still be in the TPM
+	held
+}
+
+func newDevice(cfg Config) *device {
+	d := &device{
+		dial:      cfg.Dial,
+		exclusive: cfg.Exclusive,
+		ownerAuth: cfg.OwnerAuth,
+		slot:      make(chan struct{}, 1),
+		closing:   make(chan struct{}),
+		work:      make(chan func()),
+		tpm:       cfg.TPM,
+		cleanup:   cfg.Exclusive,
+	}
+	if cfg.Dial == nil && cfg.TPM == nil {
+		d.dial = func(ctx context.Context) (transport.TPMCloser, error) { return openDevice(ctx, cfg.Device) }
+	}
+	// One goroutine for all: the stack of a new one would have to grow with
+	// every command.
+	go func() {
+		for f := range d.work {
+			f()
+		}
+	}()
+	return d
+}
+
+// run waits for the slot and calls f with it. It returns soon after ctx ends,
+// or after close when it is still waiting. f is called again, once, when what it
+// needs in the TPM or the connection was lost; it must allow that.
+func run[T any](ctx context.Context, d *device, f func(*call) (T, error)) (T, error) {
+	var none T
+	if err := d.acquire(ctx); err != nil {
+		return none, err
+	}
+	if ctx.Done() == nil { // nobody can stop waiting
+		defer func() { <-d.slot }()
+		return repeat(&call{ctx, d}, f)
+	}
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	d.work <- func() {
+		value, err := repeat(&call{ctx, d}, f)
+		<-d.slot
+		done <- result{value, err}
+	}
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		if code := tpm2.TPMRC(d.busy.Load()); code != 0 {
+			return none, fmt.Errorf("the TPM is busy (%w): %w", code, ctx.Err())
+		}
+		return none, fmt.Errorf("waiting for the TPM: %w", ctx.Err())
+	}
+}
+
+func (d *device) acquire(ctx context.Context) error {
+	if err := d.ready(ctx); err != nil {
+		return err
+	}
+	select {
+	case d.slot <- struct{}{}:
+		return nil
+	case <-d.closing:
+		return keystore.ErrClosed
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for other commands: %w", ctx.Err())
+	}
+}
+
+// close takes the slot for ever and leaves nothing in the TPM.
+func (d *device) close() (err error) {
+	d.once.Do(func() {
+		close(d.closing)
+		d.slot <- struct{}{}
+		close(d.work)
+		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		defer cancel()
+		c := &call{ctx, d}
+		c.flushHeld()
+		for range maxFlushes {
+			// On a new connection, where the old one is lost.
+			if len(d.leftovers) > 0 || d.cleanup || d.broken != nil && !d.managed {
+				if c.connect() == nil {
+					c.flushLeftovers()
+				}
+			}
+		}
+		if d.closer != nil {
+			err = d.closer.Close()
+		}
+	})
+	return err
+}
+
+func repeat[T any](c *call, f func(*call) (T, error)) (T, error) {
+	value, err := attempt(c, f)
+	if err != nil && repeatable(err) && c.ctx.Err() == nil {
+		c.flushHeld()
+		value, err = attempt(c, f)
+	}
+	return value, err
+}
+
+func attempt[T any](c *call, f func(*call) (T, error)) (none T, err error) {
+	if err := c.connect(); err != nil {
+		return none, err
+	}
+	c.flushLeftovers()
+	value, err := f(c)
+	if err != nil && !understood(err) {
+		// go-tpm could not parse the answer, or its HMAC was wrong.
+		c.broken = &connError{fmt.Errorf("%w: %w", errGarbled, err)}
+		return none, c.broken
+	}
+	return value, err
+}
+
+// call is the right to send commands: the slot, with the context of who has it.
+// It is the transport that go-tpm's commands are executed on. It holds a context
+// because go-tpm's Send takes none.
+type call struct {
+	ctx context.Context
+	*device
+}
+
+// uncancelled is for taking back what was done, which must not be skipped.
+func (c *call) uncancelled() *call { return &call{context.WithoutCancel(c.ctx), c.device} }
+
+// connect opens the connection if there is none, or if it is broken.
+func (c *call) connect() error {
+	if c.broken != nil {
+		c.hangUp()
+	}
+	if c.tpm == nil {
+		conn, err := c.dial(c.ctx)
+		if err != nil {
+			return err
+		}
+		c.tpm, c.closer = conn, conn
+		c.cleanup = c.exclusive
+	}
+	if c.cleanup {
+		if err := c.flushAll(); err != nil {
+			return fmt.Errorf("flush what was left in the TPM: %w", err)
+		}
+		c.cleanup = false
+	}
+	return nil
+}
+
+func (c *call) hangUp() {
+	c.broken = nil
+	// The TPM may have done what we got no answer to, and made an object that we
+	// do not know. Only where no other program is, all can be flushed.
+	c.cleanup = c.exclusive
+	if c.closer == nil {
+		c.flushHeld()
+		return
+	}
+	c.closer.Close() // it is of no use: an error changes nothing
+	c.tpm, c.closer = nil, nil
+	c.abandonHeld()
+}
+
+// Send sends one command and returns the TPM's answer. It repeats the command
+// while the TPM is busy, and after TPM2_Startup where that had not been done.
+func (c *call) Send(command []byte) ([]byte, error) {
+	defer c.busy.Store(0)
+	started := false
+	var waited time.Duration
+	for wait := firstWait; ; wait = min(2*wait, longestWait) {
+		if err := c.ctx.Err(); err != nil {
+			return nil, err
+		}
+		answer, code, err := c.exchange(command)
+		switch {
+		case err != nil:
+			return nil, err
+		case code == tpm2.TPMRCInitialize && !started:
+			started = true
+			if err := c.startup(); err != nil {
+				return nil, err
+			}
+		case !slices.Contains(busyCodes, code) || waited >= patience:
+			return answer, nil
+		default:
+			c.busy.Store(uint32(code))
+			waited += wait
+			if err := sleep(c.ctx, wait); err != nil {
+				return nil, fmt.Errorf("the TPM is busy (%w): %w", code, err)
+			}
+		}
+	}
+}
+
+// exchange sends a command once and checks the answer's header. After an error
+// the connection is not used any more: what the next answer belongs to would be
+// anybody's guess.
+func (c *call) exchange(command []byte) ([]byte, tpm2.TPMRC, error) {
+	if c.broken != nil {
+		return nil, 0, c.broken
+	}
+	// A copy, since the command may be sent again and simulators decrypt
+	// parameters in the caller's memory.
+	answer, err := c.tpm.Send(slices.Clone(command))
+	if err == nil && (len(answer) < headerSize || len(answer) > maxMessage || binary.BigEndian.Uint32(answer[2:]) != uint32(len(answer))) {
+		err = fmt.Errorf("%w: %d bytes, %.10x", errGarbled, len(answer), answer)
+	}
+	if err != nil {
+		c.broken = &connError{err}
+		return nil, 0, c.broken
+	}
+	return answer, tpm2.TPMRC(binary.BigEndian.Uint32(answer[6:])), nil
+}
+
+func (c *call) startup() error {
+	command := binary.BigEndian.AppendUint16(nil, uint16(tpm2.TPMSTNoSessions))
+	command = binary.BigEndian.AppendUint32(command, headerSize+2)
+	command = binary.BigEndian.AppendUint32(command, uint32(tpm2.TPMCCStartup))
+	command = binary.BigEndian.AppendUint16(command, uint16(tpm2.TPMSUClear))
+	_, code, err := c.exchange(command)
+	if err != nil {
+		return err
+	}
+	// INITIALIZE says here that another program was faster.
+	if code != tpm2.TPMRCSuccess && code != tpm2.TPMRCInitialize {
+		return fmt.Errorf("TPM2_Startup: %w", code)
+	}
+	return nil
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// ready reports whether there is a point in beginning.
+func (d *device) ready(ctx context.Context) error {
+	select {
+	case <-d.closing:
+		return keystore.ErrClosed
+	default:
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,128 @@
+package tpm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/google/go-tpm/tpm2/transport"
+
+	"github.com/instancekey/instancekey/keystore"
+)
+
+// Config says which TPM a Store uses and where its key files are. At most one
+// of Device, Dial and TPM may be set.
+type Config struct {
+	// Device is the TPM's device file. "" is /dev/tpmrm0 on Linux, which many
+	// programs share, and the TPM Base Services on Windows, where no other
+	// value is possible.
+	Device string
+
+	// Dial opens a connection instead of Device, for example to a socket (see
+	// [NewConn]). It is called by Open and again whenever a connection was
+	// lost, never concurrently, and the Store closes what it returned.
+	Dial func(context.Context) (transport.TPMCloser, error)
+
+	// TPM is an open connection instead of both. The Store never closes it and
+	// cannot reopen it. Between Open and Close nobody else may use it.
+	TPM transport.TPM
+
+	// Dir is the folder of the key files, NAME.pem. It is made, with mode 0700,
+	// if it is not there; nobody but its owner may write to it. "" is an error.
+	Dir string
+
+	// PIN returns the PIN of a key: 1 to 32 bytes, none of them zero. It is
+	// called when a key is created with a PIN and when an authorization session
+	// is opened for one, not for every signature, by one goroutine at a time.
+	// The Store overwrites the returned slice with zeros after use. nil: Create
+	// makes keys without a PIN, and keys that have one give keystore.ErrAuth.
+	PIN func(ctx context.Context, name string) ([]byte, error)
+
+	// OwnerAuth and EndorsementAuth are the authorization values of the owner
+	// and the endorsement hierarchy, without zero bytes. Empty, as they are on
+	// most devices, is the zero value.
+	OwnerAuth, EndorsementAuth []byte
+
+	// EventLog returns the log of what was measured into the PCRs. nil is none.
+	EventLog func(context.Context) ([]byte, error)
+
+	// Exclusive says that no other program uses the TPM and no resource manager
+	// is between: each time it connects, the Store flushes every transient
+	// object and session, which a process that was killed may have left.
+	Exclusive bool
+}
+
+// A Store keeps keys in a TPM. It is a [keystore.Store], safe for concurrent
+// use, and must be closed.
+type Store struct {
+	config Config
+	folder folder
+	device *device
+	// pin is held by who asks for a PIN, so that one user is not asked for the
+	// same PIN by many goroutines. Who waits for it can be cancelled.
+	pin chan struct{}
+}
+
+var _ keystore.Store = (*Store)(nil)
+
+// Open connects to the TPM and opens the folder. It sends no command unless
+// cfg.Exclusive is set. Errors match keystore.ErrUnavailable where the TPM or
+// the folder cannot be used; see the package's table for the causes.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	dir, err := openFolder(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	cfg.OwnerAuth = slices.Clone(cfg.OwnerAuth)
+	cfg.EndorsementAuth = slices.Clone(cfg.EndorsementAuth)
+	s := &Store{config: cfg, folder: dir, device: newDevice(cfg), pin: make(chan struct{}, 1)}
+	_, err = run(ctx, s.device, func(*call) (struct{}, error) { return struct{}{}, nil })
+	if err != nil {
+		s.device.close()
+		return nil, explain("open", err)
+	}
+	return s, nil
+}
+
+func (cfg Config) check() error {
+	chosen := 0
+	for _, set := range []bool{cfg.Device != "", cfg.Dial != nil, cfg.TPM != nil} {
+		if set {
+			chosen++
+		}
+	}
+	if chosen > 1 {
+		return errors.New("tpm: set only one of Config.Device, Dial and TPM")
+	}
+	if cfg.Dir == "" {
+		return errors.New("tpm: Config.Dir is empty: name the folder for the key files")
+	}
+	if slices.Contains(cfg.OwnerAuth, 0) || slices.Contains(cfg.EndorsementAuth, 0) {
+		return errors.New("tpm: a hierarchy's authorization value has a zero byte: set another with tpm2_changeauth")
+	}
+	return nil
+}
+
+// Close waits for the command that is running, takes the Store's objects and
+// sessions out of the TPM and closes a connection that the Store has opened.
+// Whatever is called later, or was still waiting for its turn, gives
+// keystore.ErrClosed. Closing again does nothing.
+func (s *Store) Close() error {
+	if err := s.device.close(); err != nil {
+		return fmt.Errorf("tpm: close: %w", err)
+	}
+	return nil
+}
+
+// String says where the key files are.
+func (s *Store) String() string { return "tpm.Store in " + s.folder.String() }
+
+// GoString returns what String returns: no authorization value is shown.
+func (s *Store) GoString() string { return s.String() }
+
+// MarshalText returns what String returns, for JSON and logs.
+func (s *Store) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
