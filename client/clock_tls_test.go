@@ -194,6 +194,19 @@ func TestClock1970(t *testing.T) {
 		}
 		r.counts(t, 0, 0, 0)
 	})
+	t.Run("at a resource too", func(t *testing.T) {
+		r := newTLSRig(t)
+		r.set(-since1970)
+		c := r.client(t, r.device, func(cfg *client.Config) { cfg.Resources = []string{r.URL + "/api"} })
+		resp, err := c.HTTPClient().Get(r.URL + "/api")
+		if err == nil {
+			resp.Body.Close()
+		}
+		if !errors.Is(err, client.ErrClock) || !isTLS(err) {
+			t.Errorf("error %v, want ErrClock", err)
+		}
+		r.counts(t, 0, 0, 0)
+	})
 	t.Run("remedy", func(t *testing.T) {
 		r := newTLSRig(t)
 		r.set(-since1970)
@@ -250,6 +263,23 @@ func TestClockStepsAhead(t *testing.T) {
 			t.Errorf("after a step to %v: %v", step, err)
 		}
 	}
+}
+
+// TestClockAndExpiredAttestation: an attestation that has expired by every clock
+// is an error, and the server is not asked for the time again and again.
+func TestClockAndExpiredAttestation(t *testing.T) {
+	r := newTLSRig(t)
+	key := newKey(t, "ES256")
+	expired := r.Attester.Attest(key.Public(), func(claims map[string]any) { claims["exp"] = time.Now().Add(-time.Hour).Unix() })
+	c := r.client(t, r.device, func(cfg *client.Config) {
+		cfg.Store, cfg.Key, cfg.Attester = nil, key, client.PushAttester{Attestation: expired}
+	})
+	for range 5 {
+		if _, err := c.Token(t.Context()); !errors.Is(err, client.ErrInvalidAttestation) {
+			t.Errorf("error %v, want ErrInvalidAttestation", err)
+		}
+	}
+	r.counts(t, 2, 0, 0) // metadata, and the time once
 }
 
 // TestHTTPAttesterClock: a request's times are by the clock of the attester that

@@ -106,6 +106,32 @@ func TestTokenEndpointBelowResource(t *testing.T) {
 	rs.counts(1, 1, 0)
 }
 
+// TestResourceKeepsHeader: what the application sends to its own resource is
+// nobody else's.
+func TestResourceKeepsHeader(t *testing.T) {
+	r := newResourceRig(t, transporttest.Policy{}, "https://rs.example.com/api")
+	rs := r.resources[0]
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, rs.identifier, strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := []string{"Idempotency-Key", "X-Idempotency-Key", "Authorization", "Content-Type", "X-Own"}
+	for _, name := range names {
+		req.Header.Set(name, "Bearer value")
+	}
+	resp, err := r.client().HTTPClient().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	for _, name := range names {
+		if got := rs.got()[0].Header[name]; !slices.Equal(got, []string{"Bearer value"}) {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+	rs.counts(1, 1, 0)
+}
+
 // TestResourceRedirectRefused: neither from a resource nor to one.
 func TestResourceRedirectRefused(t *testing.T) {
 	r := newResourceRig(t, transporttest.Policy{}, "https://rs.example.com/api")

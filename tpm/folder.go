@@ -2,6 +2,7 @@ package tpm
 
 import (
 	"fmt"
+	"os"
 
 	"github.com/instancekey/instancekey/internal/keyfolder"
 	"github.com/instancekey/instancekey/keystore"
@@ -28,11 +29,29 @@ func (f folder) load(name string) (*keyFile, error) {
 		return nil, err
 	}
 	k, err := parseKeyFile(text)
-	if err == nil && k.importable {
-		err = fmt.Errorf("%w: is an importable key: use Import on it", keystore.ErrCorrupt)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("tpm: key %q: %s: %w", name, f.File(name), err)
+		return nil, fmt.Errorf("tpm: key %q: %w: restore %s, or delete the key and enrol with a new one", name, err, f.File(name))
+	}
+	if k.importable {
+		return nil, fmt.Errorf("tpm: key %q: %w: %s is an importable key: use Import on it", name, keystore.ErrCorrupt, f.File(name))
 	}
 	return k, nil
+}
+
+// remains reads a key's file for deleting the key, whoever else may read it. It
+// returns nil if nothing can be understood.
+func (f folder) remains(name string) *keyFile {
+	info, err := os.Lstat(f.File(name))
+	if err != nil || !info.Mode().IsRegular() || info.Size() > maxFileSize {
+		return nil
+	}
+	text, err := os.ReadFile(f.File(name))
+	if err != nil {
+		return nil
+	}
+	k, err := parseKeyFile(text)
+	if err != nil {
+		return nil
+	}
+	return k
 }

@@ -26,10 +26,10 @@ func (s *Store) Import(ctx context.Context, name string, pem []byte) (keystore.K
 	}
 	wrapped, err := parseKeyFile(pem)
 	if err == nil && !wrapped.importable {
-		err = fmt.Errorf("%w: is a loadable key: put it in the folder as it is", keystore.ErrCorrupt)
+		err = fmt.Errorf("%w: the file is a loadable key: put it in the folder as it is", keystore.ErrCorrupt)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("tpm: %s: the PEM text %w", doing, err)
+		return nil, fmt.Errorf("tpm: %s: %w", doing, err)
 	}
 	if err := s.folder.Vacant(name); err != nil {
 		return nil, err

@@ -72,11 +72,11 @@ type keyFile struct {
 }
 
 // parseKeyFile reads a key file. Errors match keystore.ErrCorrupt, or
-// keystore.ErrPolicy for a policy that is not known here, and continue "FILE: …".
+// keystore.ErrPolicy for a policy that is not known here.
 func parseKeyFile(text []byte) (*keyFile, error) {
 	k, err := decodeKeyFile(text)
 	if err != nil && !errors.Is(err, keystore.ErrPolicy) {
-		return nil, fmt.Errorf("%w: %w: restore the file, or delete the key and enrol with a new one", keystore.ErrCorrupt, err)
+		return nil, fmt.Errorf("%w: the file %w", keystore.ErrCorrupt, err)
 	}
 	return k, err
 }

@@ -65,9 +65,7 @@ func (s *Store) Unpersist(ctx context.Context, name string) error {
 	if err := s.withdraw(ctx, k); err != nil {
 		return explain(fmt.Sprintf("unpersist key %q", name), err)
 	}
-	unnoted := *k
-	unnoted.handle = 0
-	return s.folder.Replace(name, unnoted.text)
+	return s.folder.Replace(name, k.with(k.parentName, 0).text)
 }
 
 // isAt reports whether the key is at its persistent handle. An error that

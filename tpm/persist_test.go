@@ -2,6 +2,8 @@ package tpm_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/google/go-tpm/tpm2"
@@ -49,7 +51,12 @@ func TestPersist(t *testing.T) {
 			sign(t, key) // from the file again
 			sign(t, open(t, r.Store, "key"))
 
-			if err := r.Persist(t.Context(), "key", handle); err != nil {
+			// The file has forgotten the handle. Delete knows the next one, also
+			// of a file that Open would refuse.
+			if err := r.Persist(t.Context(), "key", handle+1); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chmod(filepath.Join(r.config.Dir, "key.pem"), 0o644); err != nil {
 				t.Fatal(err)
 			}
 			if err := r.Delete(t.Context(), "key"); err != nil {

@@ -2,10 +2,8 @@ package tpm
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"io"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,14 +12,6 @@ import (
 	"github.com/google/go-tpm/tpm2/transport"
 
 	"github.com/instancekey/instancekey/keystore"
-)
-
-// A TPM that is busy is asked again after firstWait, then after twice as long
-// and so on up to longestWait, for patience in total.
-const (
-	firstWait   = 2 * time.Millisecond
-	longestWait = time.Second
-	patience    = 30 * time.Second
 )
 
 // closeTimeout bounds what close does to a TPM that does not answer well.
@@ -217,84 +207,6 @@ func (c *call) hangUp() {
 	c.closer.Close() // it is of no use: an error changes nothing
 	c.tpm, c.closer = nil, nil
 	c.abandonHeld()
-}
-
-// Send sends one command and returns the TPM's answer. It repeats the command
-// while the TPM is busy, and after TPM2_Startup where that had not been done.
-func (c *call) Send(command []byte) ([]byte, error) {
-	defer c.busy.Store(0)
-	started := false
-	var waited time.Duration
-	for wait := firstWait; ; wait = min(2*wait, longestWait) {
-		if err := c.ctx.Err(); err != nil {
-			return nil, err
-		}
-		answer, code, err := c.exchange(command)
-		switch {
-		case err != nil:
-			return nil, err
-		case code == tpm2.TPMRCInitialize && !started:
-			started = true
-			if err := c.startup(); err != nil {
-				return nil, err
-			}
-		case !slices.Contains(busyCodes, code) || waited >= patience:
-			return answer, nil
-		default:
-			c.busy.Store(uint32(code))
-			waited += wait
-			if err := sleep(c.ctx, wait); err != nil {
-				return nil, fmt.Errorf("the TPM is busy (%w): %w", code, err)
-			}
-		}
-	}
-}
-
-// exchange sends a command once and checks the answer's header. After an error
-// the connection is not used any more: what the next answer belongs to would be
-// anybody's guess.
-func (c *call) exchange(command []byte) ([]byte, tpm2.TPMRC, error) {
-	if c.broken != nil {
-		return nil, 0, c.broken
-	}
-	// A copy, since the command may be sent again and simulators decrypt
-	// parameters in the caller's memory.
-	answer, err := c.tpm.Send(slices.Clone(command))
-	if err == nil && (len(answer) < headerSize || len(answer) > maxMessage || binary.BigEndian.Uint32(answer[2:]) != uint32(len(answer))) {
-		err = fmt.Errorf("%w: %d bytes, %.10x", errGarbled, len(answer), answer)
-	}
-	if err != nil {
-		c.broken = &connError{err}
-		return nil, 0, c.broken
-	}
-	return answer, tpm2.TPMRC(binary.BigEndian.Uint32(answer[6:])), nil
-}
-
-func (c *call) startup() error {
-	command := binary.BigEndian.AppendUint16(nil, uint16(tpm2.TPMSTNoSessions))
-	command = binary.BigEndian.AppendUint32(command, headerSize+2)
-	command = binary.BigEndian.AppendUint32(command, uint32(tpm2.TPMCCStartup))
-	command = binary.BigEndian.AppendUint16(command, uint16(tpm2.TPMSUClear))
-	_, code, err := c.exchange(command)
-	if err != nil {
-		return err
-	}
-	// INITIALIZE says here that another program was faster.
-	if code != tpm2.TPMRCSuccess && code != tpm2.TPMRCInitialize {
-		return fmt.Errorf("TPM2_Startup: %w", code)
-	}
-	return nil
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // ready reports whether there is a point in beginning.

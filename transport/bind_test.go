@@ -37,7 +37,7 @@ func sha256Half(octets []byte) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:16])
 }
 
-// claim returns the req_hash of each token request, nil where there is none.
+// claims returns a claim of the PoP of each token request, nil where there is none.
 func (f *fixture) claims(name string) []any {
 	f.t.Helper()
 	var out []any

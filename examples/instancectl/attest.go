@@ -32,7 +32,7 @@ func attest(ctx context.Context, p *program, args []string) error {
 			return usageError{fmt.Errorf("-out: %w", err)}
 		}
 	}
-	network, err := f.network()
+	network, err := newNetwork(f.caFile)
 	if err != nil {
 		return err
 	}

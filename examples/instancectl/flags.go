@@ -45,11 +45,15 @@ func (f *clientFlags) register(fs *flag.FlagSet) {
 	fs.StringVar(&f.attester, "attester", "", "ask the Client Attester at this `URL`")
 	fs.StringVar(&f.attestation, "attestation", "", "use the Client Attestation in this `file`, provisioned beforehand")
 	fs.StringVar(&f.self, "self", "", "attest yourself with the private JWK in this `file`")
-	fs.StringVar(&f.caFile, "ca", "", "trust the root certificates in this `file` (PEM), and no others")
+	registerCA(fs, &f.caFile)
 	fs.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long one token or attestation may take")
 	fs.StringVar(&f.method, "method", "auto", "client authentication `method`: auto, pop or dpop")
 	fs.BoolVar(&f.dpop, "dpop", false, "ask for sender-constrained tokens (DPoP) beside the PoP JWT; -method dpop implies it")
 	fs.StringVar(&f.profile, "profile", "draft-12", "the `profile` that the server speaks: draft-12, draft-10 or oid4vci-1")
+}
+
+func registerCA(fs *flag.FlagSet, caFile *string) {
+	fs.StringVar(caFile, "ca", "", "trust the root certificates in this `file` (PEM), and no others")
 }
 
 // check refuses a command line that cannot work. It touches nothing.
@@ -101,19 +105,20 @@ func (f *clientFlags) checkProtocol() error {
 	return nil
 }
 
-// network returns what sends all requests.
-func (f *clientFlags) network() (*http.Transport, error) {
+// newNetwork returns what sends all requests. It trusts the roots in a file, or
+// the system's if caFile is empty.
+func newNetwork(caFile string) (*http.Transport, error) {
 	network := http.DefaultTransport.(*http.Transport).Clone()
-	if f.caFile == "" {
+	if caFile == "" {
 		return network, nil
 	}
-	pem, err := readFile(f.caFile)
+	pem, err := readFile(caFile)
 	if err != nil {
 		return nil, usageError{fmt.Errorf("-ca: %w", err)}
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(pem) {
-		return nil, badUsage("-ca: %s has no PEM certificate", f.caFile)
+		return nil, badUsage("-ca: %s has no PEM certificate", caFile)
 	}
 	network.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 	return network, nil

@@ -23,18 +23,27 @@ func (f *keyFlags) register(fs *flag.FlagSet) {
 	fs.BoolVar(&f.json, "json", false, "print one JSON object a line")
 }
 
-// openKeyStore parses the arguments of a command about one key, and opens the
-// store. It checks the name first, so that a bad one reaches no TPM.
-func (p *program) openKeyStore(ctx context.Context, fs *flag.FlagSet, f *keyFlags, args []string, operands int) (*storeflag.Store, error) {
+// parseKey parses the arguments of a command about one key. It checks the name,
+// so that a bad one reaches no TPM.
+func (p *program) parseKey(fs *flag.FlagSet, f *keyFlags, args []string, operands int) error {
 	f.register(fs)
 	if err := p.parse(fs, args, operands); err != nil {
-		return nil, err
+		return err
 	}
 	if f.name == "" {
-		return nil, badUsage("-name is missing")
+		return badUsage("-name is missing")
 	}
 	if err := keystore.CheckName(f.name); err != nil {
-		return nil, usageError{err}
+		return usageError{err}
+	}
+	return nil
+}
+
+// openKeyStore parses the arguments of a command about one key, and opens the
+// store.
+func (p *program) openKeyStore(ctx context.Context, fs *flag.FlagSet, f *keyFlags, args []string, operands int) (*storeflag.Store, error) {
+	if err := p.parseKey(fs, f, args, operands); err != nil {
+		return nil, err
 	}
 	return openStore(ctx, p, &f.store)
 }
@@ -52,7 +61,7 @@ func keyCreate(ctx context.Context, p *program, args []string) error {
 	if err != nil {
 		return err
 	}
-	return p.showKey(&f, store, key)
+	return p.showKey(ctx, &f, store, key)
 }
 
 func keyShow(ctx context.Context, p *program, args []string) error {
@@ -67,7 +76,7 @@ func keyShow(ctx context.Context, p *program, args []string) error {
 	if err != nil {
 		return err
 	}
-	return p.showKey(&f, store, key)
+	return p.showKey(ctx, &f, store, key)
 }
 
 func keyList(ctx context.Context, p *program, args []string) error {

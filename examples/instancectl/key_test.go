@@ -71,7 +71,7 @@ func TestKeyInTPM(t *testing.T) {
 	}
 	pin := writeFile(t, "pin", "1234\n")
 	made := view(t, ok(t, key("create", "-json", "-pin-file", pin, "-pcrs", "0,7")...))
-	if made.Protection != "TPM, with a PIN, bound to what the device has booted (PCRs)" {
+	if made.Protection != "TPM, with a PIN, bound to what the device has booted (PCRs 0,7)" {
 		t.Errorf("protection %q", made.Protection)
 	}
 	for range 2 { // doing it again changes nothing

@@ -76,5 +76,5 @@ func keyImport(ctx context.Context, p *program, args []string) error {
 	if err != nil {
 		return err
 	}
-	return p.showKey(&f, store, key)
+	return p.showKey(ctx, &f, store, key)
 }

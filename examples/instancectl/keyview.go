@@ -1,13 +1,12 @@
 package main
 
 import (
-	"encoding/binary"
+	"context"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"path/filepath"
+	"strings"
 
-	keyfile "github.com/foxboron/go-tpm-keyfiles"
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/instancekey/instancekey/examples/internal/jwtview"
@@ -26,7 +25,7 @@ type keyView struct {
 	Protection string          `json:"protection"`
 }
 
-func (p *program) showKey(f *keyFlags, store *storeflag.Store, key keystore.Key) error {
+func (p *program) showKey(ctx context.Context, f *keyFlags, store *storeflag.Store, key keystore.Key) error {
 	jwk, err := keystore.JWK(key.Public())
 	if err != nil {
 		return err
@@ -39,10 +38,12 @@ func (p *program) showKey(f *keyFlags, store *storeflag.Store, key keystore.Key)
 	if store.Dir != "" {
 		view.Place = filepath.Join(store.Dir, f.name+".pem")
 	}
-	if _, ok := store.Store.(*tpm.Store); ok {
-		if err := view.readKeyFile(); err != nil {
+	if s, ok := store.Store.(*tpm.Store); ok {
+		description, err := s.Describe(ctx, f.name)
+		if err != nil {
 			return err
 		}
+		view.describe(description)
 	}
 	if f.json {
 		return json.NewEncoder(p.stdout).Encode(view)
@@ -51,34 +52,27 @@ func (p *program) showKey(f *keyFlags, store *storeflag.Store, key keystore.Key)
 	return err
 }
 
-// readKeyFile adds what a TPM key's file says about it. The file has been read
-// and checked by tpm.Store before.
-func (v *keyView) readKeyFile() error {
-	text, err := readFile(v.Place)
-	if err != nil {
-		return err
+// describe adds what a TPM key's file says about the key.
+func (v *keyView) describe(d tpm.Description) {
+	v.Place = d.File
+	if d.Handle != 0 {
+		v.Place += fmt.Sprintf(", and in the TPM at 0x%08x", d.Handle)
 	}
-	key, err := keyfile.Decode(text)
-	if err != nil {
-		return fmt.Errorf("%s: %w", v.Place, err)
+	v.Protection = strings.Join(append([]string{v.Protection}, protection(d)...), ", ")
+}
+
+// protection says what protects a key beyond the TPM, or does not.
+func protection(d tpm.Description) []string {
+	var words []string
+	if d.Imported {
+		words = append(words, "imported: whoever made it has had it")
 	}
-	public, err := key.Pubkey.Contents()
-	if err != nil {
-		return fmt.Errorf("%s: %w", v.Place, err)
+	if d.PIN {
+		words = append(words, "with a PIN")
 	}
-	if !public.ObjectAttributes.FixedTPM {
-		v.Protection += ", imported: whoever made it has had it"
+	if len(d.PCRs) > 0 {
+		list := strings.Trim(strings.Join(strings.Fields(fmt.Sprint(d.PCRs)), ","), "[]")
+		words = append(words, "bound to what the device has booted (PCRs "+list+")")
 	}
-	if !key.EmptyAuth {
-		v.Protection += ", with a PIN"
-	}
-	if !public.ObjectAttributes.UserWithAuth {
-		v.Protection += ", bound to what the device has booted (PCRs)"
-	}
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type == "TPM2 PERSISTENT HANDLE" && len(block.Bytes) == 4 {
-			v.Place += fmt.Sprintf(", and in the TPM at 0x%08x", binary.BigEndian.Uint32(block.Bytes))
-		}
-	}
-	return nil
+	return words
 }

@@ -1,7 +1,9 @@
-// Command instancectl is for people who bring up devices: it manages Client
-// Instance Keys, gets Client Attestations and gets access tokens, one step at a
-// time, and says what goes wrong.
+// Command instancectl is for people who bring up devices: it finds out what is
+// wrong with a device's TPM, manages Client Instance Keys, gets Client
+// Attestations and gets access tokens, one step at a time, and says what goes
+// wrong.
 //
+//	go run ./examples/instancectl doctor -store /dev/tpmrm0 -keys /var/lib/meter/keys
 //	go run ./examples/instancectl key create -store /dev/tpmrm0 -keys /var/lib/meter/keys -name meter
 //	go run ./examples/instancectl token -store /dev/tpmrm0 -keys /var/lib/meter/keys -name meter \
 //		-issuer https://as.example.com -client-id meter-firmware -attester https://attester.example.com
@@ -32,6 +34,7 @@ type command struct {
 }
 
 var commands = []command{
+	{"doctor", "find out what is wrong with a device's TPM, its keys and its clock", examine},
 	{"key create", "make a key", keyCreate},
 	{"key show", "show a key's public half, its place and its protection, as JSON", keyShow},
 	{"key list", "list the names of all keys", keyList},
@@ -39,6 +42,7 @@ var commands = []command{
 	{"key persist", "keep a key loaded in the TPM under a handle", keyPersist},
 	{"key unpersist", "remove a key from the TPM's persistent memory, not from its folder", keyUnpersist},
 	{"key import", "import a key that was wrapped for this TPM", keyImport},
+	{"evidence", "show what a Client Attester would get to see of a key and the device", evidence},
 	{"attest", "get a Client Attestation and show what is in it", attest},
 	{"token", "get access tokens", token},
 }

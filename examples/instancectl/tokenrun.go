@@ -40,7 +40,7 @@ func (f *tokenFlags) newRun(ctx context.Context, p *program) (r *tokenRun, err e
 	if r.refresh, err = f.openRefresh(); err != nil {
 		return r, err
 	}
-	if r.network, err = f.network(); err != nil {
+	if r.network, err = newNetwork(f.caFile); err != nil {
 		return r, err
 	}
 	attester, err := f.newAttester(r.network)

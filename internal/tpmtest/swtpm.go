@@ -19,6 +19,8 @@ import (
 type SWConfig struct {
 	TCP        bool // a port of 127.0.0.1 instead of a Unix socket
 	NotStarted bool // leave out TPM2_Startup, at every start
+
+	EKCertificates bool // with endorsement keys and their certificates, see SW.CA; takes a second more
 }
 
 // SW is swtpm in a child process. It serves one connection at a time: a second one can be dialled, but gets no answer
@@ -29,6 +31,7 @@ type SW struct {
 	network string
 	addr    string
 	dir     string
+	ca      string // where the CA's certificates are, if there is one
 
 	mu     sync.Mutex
 	cmd    *exec.Cmd
@@ -45,7 +48,8 @@ func SWTPM(t testing.TB, cfg SWConfig) *SW {
 	if _, err := exec.LookPath("swtpm"); err != nil {
 		unavailable(t, "swtpm is not installed (Debian: apt-get install swtpm)")
 	}
-	s := &SW{t: t, cfg: cfg, dir: t.TempDir()}
+	s := &SW{t: t, cfg: cfg}
+	s.reset()
 	t.Cleanup(func() { s.kill() })
 	if !cfg.TCP {
 		s.network, s.addr = "unix", socketPath(t)
@@ -90,8 +94,17 @@ func (s *SW) Restart() {
 func (s *SW) Manufacture() {
 	s.t.Helper()
 	s.kill()
-	s.dir = s.t.TempDir()
+	s.reset()
 	s.start()
+}
+
+// reset gives it an empty state, or the one that it comes with.
+func (s *SW) reset() {
+	s.t.Helper()
+	s.dir = s.t.TempDir()
+	if s.cfg.EKCertificates {
+		s.manufacture(s.dir)
+	}
 }
 
 // Stop kills swtpm. Until Restart nobody answers at its address.

@@ -23,8 +23,13 @@ type KeyFlags struct {
 // RegisterKeys adds -alg, -pin-file and -pcrs to a program's flags.
 func (f *KeyFlags) RegisterKeys(fs *flag.FlagSet) {
 	fs.StringVar(&f.Algorithm, "alg", "", "`algorithm` of a key that is created: ES256 or ES384 (default ES256)")
-	fs.StringVar(&f.PINFile, "pin-file", "", "`file` with the PIN of TPM keys; a key that is created gets it")
+	f.RegisterPIN(fs)
 	fs.StringVar(&f.PCRs, "pcrs", "", "bind a TPM key that is created to these `PCRs` as they are now, such as 0,2,7")
+}
+
+// RegisterPIN adds -pin-file alone, for a program that creates no keys.
+func (f *KeyFlags) RegisterPIN(fs *flag.FlagSet) {
+	fs.StringVar(&f.PINFile, "pin-file", "", "`file` with the PIN of TPM keys; a key that is created gets it")
 }
 
 // keyOptions are KeyFlags after checking.
@@ -39,14 +44,9 @@ func (f *KeyFlags) options() (keyOptions, error) {
 	if !slices.Contains([]string{"", "ES256", "ES384"}, f.Algorithm) {
 		return o, fmt.Errorf("-alg %.20q: use ES256 or ES384", f.Algorithm)
 	}
-	if f.PCRs != "" {
-		for text := range strings.SplitSeq(f.PCRs, ",") {
-			pcr, err := strconv.Atoi(strings.TrimSpace(text))
-			if err != nil || pcr < 0 || pcr > 23 || slices.Contains(o.pcrs, pcr) {
-				return o, fmt.Errorf("-pcrs %.60q: list numbers from 0 to 23, each once, such as 0,2,7", f.PCRs)
-			}
-			o.pcrs = append(o.pcrs, pcr)
-		}
+	var err error
+	if o.pcrs, err = ParsePCRs(f.PCRs); err != nil {
+		return o, err
 	}
 	if f.PINFile != "" {
 		o.pin = func() ([]byte, error) { return readPIN(f.PINFile) }
@@ -55,6 +55,21 @@ func (f *KeyFlags) options() (keyOptions, error) {
 		}
 	}
 	return o, nil
+}
+
+// ParsePCRs reads the value of a flag -pcrs. "" is none.
+func ParsePCRs(list string) (pcrs []int, err error) {
+	if list == "" {
+		return nil, nil
+	}
+	for text := range strings.SplitSeq(list, ",") {
+		pcr, err := strconv.Atoi(strings.TrimSpace(text))
+		if err != nil || pcr < 0 || pcr > 23 || slices.Contains(pcrs, pcr) {
+			return nil, fmt.Errorf("-pcrs %.60q: list numbers from 0 to 23, each once, such as 0,2,7", list)
+		}
+		pcrs = append(pcrs, pcr)
+	}
+	return pcrs, nil
 }
 
 func (o keyOptions) tpm() tpm.KeyOptions {

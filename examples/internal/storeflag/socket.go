@@ -15,6 +15,9 @@ import (
 	"github.com/instancekey/instancekey/tpm"
 )
 
+// ErrInUse: the TPM behind a socket is there, but another program has it.
+var ErrInUse = errors.New("TPM in use")
+
 // inUseAfter is how long a TPM behind a socket may take to be there for us.
 var inUseAfter = 5 * time.Second
 
@@ -37,8 +40,8 @@ func dialSocket(network, address string) func(context.Context) (transport.TPMClo
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
 		case isTimeout(err):
-			return nil, fmt.Errorf("%w: TPM in use: %s is there, but has not answered for %v; stop the other program that has it open",
-				keystore.ErrUnavailable, address, inUseAfter)
+			return nil, fmt.Errorf("%w: %w: %s is there, but has not answered for %v; stop the other program that has it open",
+				keystore.ErrUnavailable, ErrInUse, address, inUseAfter)
 		default:
 			return nil, fmt.Errorf("%w: no TPM at %s: %w: start it, or check -store", keystore.ErrUnavailable, address, err)
 		}

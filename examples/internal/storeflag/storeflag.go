@@ -6,6 +6,7 @@
 //	-store tcp:HOST:PORT    a socket that speaks plain TPM commands, such as
 //	-store unix:PATH        swtpm's "--server"
 //	-store /dev/tpmrm0      a TPM device
+//	-store tbs              Windows' TPM Base Services
 //	-keys DIR               the folder of the key files
 //
 // Which store is used is always the operator's word: nothing here falls back
@@ -19,6 +20,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"github.com/instancekey/instancekey/keystore"
@@ -41,9 +43,12 @@ type Flags struct {
 	KeyFlags
 }
 
+// stores are the values of -store.
+const stores = "simulator, soft, tcp:HOST:PORT, unix:PATH, a device such as /dev/tpmrm0, or on Windows tbs"
+
 // Register adds -store and -keys to a program's flags.
 func (f *Flags) Register(fs *flag.FlagSet) {
-	fs.StringVar(&f.Store, "store", "", "the key `store`: simulator, soft, tcp:HOST:PORT, unix:PATH or a device such as /dev/tpmrm0")
+	fs.StringVar(&f.Store, "store", "", "the key `store`: "+stores)
 	fs.StringVar(&f.Keys, "keys", "", "`folder` of the key files (default: a temporary one, gone at the end)")
 }
 
@@ -118,15 +123,18 @@ func (f *Flags) tpmConfig() (cfg tpm.Config, err error) {
 	kind, address, _ := strings.Cut(f.Store, ":")
 	switch {
 	case f.Store == "":
-		return cfg, errors.New("-store is missing: use simulator, soft, tcp:HOST:PORT, unix:PATH or a device such as /dev/tpmrm0")
+		return cfg, errors.New("-store is missing: use " + stores)
 	case f.Store == "simulator":
+	case f.Store == "tbs" && runtime.GOOS == "windows": // tpm.Config's zero value
+	case f.Store == "tbs":
+		return cfg, errors.New("-store tbs: only Windows has TPM Base Services: use a device such as /dev/tpmrm0")
 	case (kind == "tcp" || kind == "unix") && address != "":
 		cfg.Dial = dialSocket(kind, address)
 		cfg.Exclusive = true
 	case filepath.IsAbs(f.Store):
 		cfg.Device = f.Store
 	default:
-		return cfg, fmt.Errorf("-store %.60q: use simulator, soft, tcp:HOST:PORT, unix:PATH or a device such as /dev/tpmrm0", f.Store)
+		return cfg, fmt.Errorf("-store %.60q: use %s", f.Store, stores)
 	}
 	return cfg, nil
 }

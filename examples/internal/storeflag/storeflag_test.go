@@ -72,6 +72,7 @@ func TestBadFlags(t *testing.T) {
 		"no store":           {nil, "-store is missing"},
 		"unknown store":      {[]string{"-store", "hsm"}, `-store "hsm"`},
 		"relative path":      {[]string{"-store", "dev/tpm0"}, `-store "dev/tpm0"`},
+		"tbs here":           {[]string{"-store", "tbs"}, "only Windows"},
 		"tcp without a port": {[]string{"-store", "tcp:"}, `-store "tcp:"`},
 		"unix without path":  {[]string{"-store", "unix:"}, `-store "unix:"`},
 		"unknown algorithm":  {[]string{"-store", "soft", "-alg", "RS256"}, `-alg "RS256"`},

@@ -1,0 +1,96 @@
+package attester
+
+import (
+	"log/slog"
+	"net/http"
+
+	"github.com/instancekey/instancekey/examples/attester/evidence"
+	"github.com/instancekey/instancekey/examples/internal/serve"
+)
+
+// Enrolment of a TPM's attestation key takes two requests, in the manner of
+// Smallstep's Attestation CA: the device names its keys and gets a challenge,
+// and for the answer it gets a certificate. Byte strings are in base64.
+
+const maxEnrolmentSize = 64 << 10
+
+// enrolmentRequest is what a device says of its keys. The wire has more: what
+// the device says of itself (tpmInfo) is not read.
+type enrolmentRequest struct {
+	EK             []byte   `json:"ek"`
+	EKCertificates [][]byte `json:"ekCerts"`
+	Parameters     struct {
+		Public []byte `json:"public"`
+	} `json:"params"`
+}
+
+type enrolmentChallenge struct {
+	Session    string `json:"session"`
+	Credential []byte `json:"credential"`
+	Secret     []byte `json:"secret"`
+}
+
+type enrolmentAnswer struct {
+	Session string `json:"session"`
+	Secret  []byte `json:"secret"`
+}
+
+type enrolmentResult struct {
+	Chain [][]byte `json:"chain"`
+}
+
+// serveEnrol is the first request.
+func (s *Server) serveEnrol(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Cache-Control", "no-store")
+	challenge, err := s.enrol(w, r)
+	if err != nil {
+		s.writeError(r.Context(), w, "enrolment", err)
+		return
+	}
+	serve.JSON(w, http.StatusOK, challenge)
+}
+
+func (s *Server) enrol(w http.ResponseWriter, r *http.Request) (*enrolmentChallenge, error) {
+	var request enrolmentRequest
+	if err := readBody(w, r, maxEnrolmentSize, &request); err != nil {
+		return nil, err
+	}
+	enrolment, err := s.cfg.Evidence.Enrol(evidence.EnrolmentRequest{
+		EK:             request.EK,
+		EKCertificates: request.EKCertificates,
+		AK:             request.Parameters.Public,
+	})
+	if err != nil {
+		return nil, err
+	}
+	session, err := s.sessions.add(enrolment)
+	if err != nil {
+		return nil, err
+	}
+	return &enrolmentChallenge{Session: session, Credential: enrolment.Credential, Secret: enrolment.Secret}, nil
+}
+
+// serveActivate is the second request.
+func (s *Server) serveActivate(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Cache-Control", "no-store")
+	chain, ek, err := s.activate(w, r)
+	if err != nil {
+		s.writeError(r.Context(), w, "enrolment", err, slog.String("ek", ek))
+		return
+	}
+	s.cfg.Logger.LogAttrs(r.Context(), slog.LevelInfo, "attestation key enrolled", slog.String("ek", ek))
+	serve.JSON(w, http.StatusOK, enrolmentResult{chain})
+}
+
+func (s *Server) activate(w http.ResponseWriter, r *http.Request) (chain [][]byte, ek string, err error) {
+	var answer enrolmentAnswer
+	if err := readBody(w, r, maxEnrolmentSize, &answer); err != nil {
+		return nil, "", err
+	}
+	enrolment := s.sessions.take(answer.Session)
+	if enrolment == nil {
+		return nil, "", refuse(codeInvalidSession, "no such session, or no longer")
+	}
+	chain, err = s.cfg.Evidence.Complete(enrolment, answer.Secret)
+	return chain, enrolment.EK, err
+}

@@ -1,0 +1,143 @@
+package evidence
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/go-attestation/oid"
+	ekx509 "github.com/google/go-attestation/x509"
+)
+
+// CA is the attester's own certification authority for attestation keys. With
+// its certificate a device shows that it has enrolled; nobody else need trust it.
+type CA struct {
+	certificate *x509.Certificate
+	key         crypto.Signer
+}
+
+// akLifetime is that of a certificate for an attestation key. After it, and
+// when its EK was blocked, the device has to enrol anew.
+const akLifetime = 30 * 24 * time.Hour
+
+// extKeyUsageAK is tcg-kp-AIKCertificate, which go-attestation has no name for.
+var extKeyUsageAK = asn1.ObjectIdentifier{2, 23, 133, 8, 3}
+
+// NewCA returns a CA with that certificate and key.
+func NewCA(certificate *x509.Certificate, key crypto.Signer) (*CA, error) {
+	public, ok := certificate.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
+	if !ok || !public.Equal(key.Public()) {
+		return nil, errors.New("evidence: the CA's certificate is for another key")
+	}
+	if !certificate.IsCA || !certificate.BasicConstraintsValid {
+		return nil, errors.New("evidence: the CA's certificate is not that of a CA")
+	}
+	return &CA{certificate: certificate, key: key}, nil
+}
+
+// CreateCA makes a CA with a new key, valid for ten years from now.
+func CreateCA(now time.Time) (*CA, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	template := &x509.Certificate{
+		Subject:               pkix.Name{CommonName: "Client Attester, attestation keys"},
+		NotBefore:             now.Add(-time.Minute),
+		NotAfter:              now.AddDate(10, 0, 0),
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		MaxPathLenZero:        true,
+		KeyUsage:              x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		return nil, err
+	}
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	return NewCA(certificate, key)
+}
+
+// Certificate returns the CA's certificate.
+func (ca *CA) Certificate() *x509.Certificate { return ca.certificate }
+
+// Key returns the CA's private key.
+func (ca *CA) Key() crypto.Signer { return ca.key }
+
+// issue certifies an attestation key of the TPM with that endorsement key (TCG
+// EK Credential Profile and W3C Web Authentication, section 8.3.1). The
+// certificate itself says which EK it belongs to, so that the attester has to
+// remember nothing.
+func (ca *CA) issue(ak crypto.PublicKey, e *Endorsement, now time.Time) ([]byte, error) {
+	name, err := ekx509.MarshalSubjectAltName(&ekx509.SubjectAltName{
+		DirectoryNames: []pkix.Name{{ExtraNames: []pkix.AttributeTypeAndValue{
+			{Type: oid.TPMManufacturer, Value: e.Manufacturer},
+			{Type: oid.TPMModel, Value: e.Model},
+			{Type: oid.TPMVersion, Value: e.Version},
+		}}},
+		PermanentIdentifiers: []ekx509.PermanentIdentifier{{IdentifierValue: e.EK, Assigner: oid.EKPermIDSHA256}},
+	}, true)
+	if err != nil {
+		return nil, err
+	}
+	from := now.Add(-time.Minute) // for devices whose clock is late
+	template := &x509.Certificate{
+		NotBefore:             from,
+		NotAfter:              earliest(from.Add(akLifetime), ca.certificate.NotAfter),
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		UnknownExtKeyUsage:    []asn1.ObjectIdentifier{extKeyUsageAK},
+		BasicConstraintsValid: true,
+		ExtraExtensions:       []pkix.Extension{name},
+	}
+	return x509.CreateCertificate(rand.Reader, template, ca.certificate, ak, ca.key)
+}
+
+func earliest(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// verify checks that der is a certificate that issue has made, and valid, and
+// returns the attestation key and the EK of its TPM.
+func (ca *CA) verify(der []byte, now time.Time) (ak crypto.PublicKey, ek string, err error) {
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, "", err
+	}
+	switch {
+	case certificate.CheckSignatureFrom(ca.certificate) != nil:
+		return nil, "", errors.New("was not issued here")
+	case now.Before(certificate.NotBefore) || now.After(certificate.NotAfter):
+		return nil, "", fmt.Errorf("is valid from %v to %v", certificate.NotBefore, certificate.NotAfter)
+	case certificate.IsCA || !slices.ContainsFunc(certificate.UnknownExtKeyUsage, extKeyUsageAK.Equal):
+		return nil, "", errors.New("is not for an attestation key")
+	}
+	for _, extension := range certificate.Extensions {
+		if !extension.Id.Equal(oid.SubjectAltName) {
+			continue
+		}
+		name, err := ekx509.ParseSubjectAltName(extension)
+		if err != nil {
+			return nil, "", err
+		}
+		for _, id := range name.PermanentIdentifiers {
+			if id.Assigner.Equal(oid.EKPermIDSHA256) && isFingerprint(id.IdentifierValue) {
+				return certificate.PublicKey, id.IdentifierValue, nil
+			}
+		}
+	}
+	return nil, "", errors.New("does not name the EK")
+}

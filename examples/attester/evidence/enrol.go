@@ -1,0 +1,77 @@
+package evidence
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/subtle"
+
+	"github.com/google/go-tpm/tpm2"
+)
+
+// Enrolment gives an attestation key a certificate. The device names its EK and
+// an AK; it gets a secret, encrypted so that only the TPM with that EK can
+// decrypt it, and that TPM only if it has an AK of exactly that Name
+// (TPM2_ActivateCredential; TPM 2.0 Library, part 1, "Credential Protection").
+
+// An EnrolmentRequest is what a device says of its keys.
+type EnrolmentRequest struct {
+	EK             []byte   // SubjectPublicKeyInfo, DER
+	EKCertificates [][]byte // DER
+	AK             []byte   // TPMT_PUBLIC
+}
+
+// An Enrolment waits for the device's answer. Its secret must be given one
+// chance and a few minutes; that is the caller's business.
+type Enrolment struct {
+	Endorsement
+	// Credential and Secret are the challenge for TPM2_ActivateCredential: the
+	// contents of its two parameters, without their size.
+	Credential, Secret []byte
+
+	ak     crypto.PublicKey
+	answer []byte
+}
+
+// Enrol verifies the endorsement and the attributes of the attestation key, and
+// makes a challenge. An error is an [*Error].
+func (v *Verifier) Enrol(request EnrolmentRequest) (*Enrolment, error) {
+	endorsement, err := v.checkEK(request.EK, request.EKCertificates)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := v.cfg.Registry.admit(endorsement.EK); err != nil {
+		return nil, err
+	}
+	area, ak, err := parseAK(request.AK)
+	if err != nil {
+		return nil, err
+	}
+	name, err := tpm2.ObjectName(area)
+	if err != nil {
+		return nil, refuse(CodeInvalidAK, "%v", err)
+	}
+	ek, err := encapsulationKey(endorsement.key)
+	if err != nil {
+		return nil, refuse(CodeUntrustedTPM, "%v", err)
+	}
+	e := &Enrolment{Endorsement: *endorsement, ak: ak, answer: make([]byte, 32)}
+	rand.Read(e.answer) // never fails (crypto/rand)
+	e.Credential, e.Secret, err = tpm2.CreateCredential(rand.Reader, ek, name.Buffer, e.answer)
+	if err != nil {
+		return nil, refuse(CodeUntrustedTPM, "challenge for the EK: %v", err)
+	}
+	return e, nil
+}
+
+// Complete checks the device's answer and returns the certificate chain of its
+// attestation key: DER, leaf first. An error is an [*Error].
+func (v *Verifier) Complete(e *Enrolment, answer []byte) ([][]byte, error) {
+	if subtle.ConstantTimeCompare(answer, e.answer) != 1 {
+		return nil, refuse(CodeActivationFailed, "wrong secret")
+	}
+	certificate, err := v.cfg.CA.issue(e.ak, &e.Endorsement, v.cfg.Now())
+	if err != nil {
+		return nil, err
+	}
+	return [][]byte{certificate, v.cfg.CA.certificate.Raw}, nil
+}

@@ -1,0 +1,176 @@
+// Command authserverd runs the reference authorization server.
+//
+//	go run ./examples/authserver/authserverd -attester-jwks http://127.0.0.1:8081/jwks
+//
+// It reads the attester's keys, prints one line with its issuer identifier on
+// standard output, and then serves until it is interrupted.
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/json"
+
+	"github.com/instancekey/instancekey/examples/authserver"
+	"github.com/instancekey/instancekey/examples/internal/serve"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "authserverd:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	var cfg authserver.Config
+	addr := flag.String("addr", "127.0.0.1:8080", "listen on `host:port`; port 0 takes a free one")
+	flag.StringVar(&cfg.Issuer, "issuer", "", "issuer identifier, a `URL` (default: from -addr)")
+	jwks := flag.String("attester-jwks", "", "`URL or file` of the trusted attester's JWK Set")
+	roots := flag.String("attester-roots", "", "PEM `FILE` of trust anchors for attestations with x5c")
+	clients := flag.String("client-id", "abca-client", "register these clients, `ID,ID,…`")
+	scopes := flag.String("scope", "", "`scopes` that clients may have, separated by spaces")
+	method := flag.String("method", "pop", "`method` that clients are registered for: pop, or dpop (combined mode)")
+	challenge := flag.String("challenge", "endpoint", "challenges from the `place`: endpoint, header, both, error (only there), none")
+	singleUse := flag.Bool("single-use", false, "each challenge is good for one request")
+	challengeLifetime := flag.Duration("challenge-lifetime", 5*time.Minute, "how long a challenge is valid")
+	flag.BoolVar(&cfg.DPoPNonces, "dpop-nonce", false, "demand server-provided nonces in DPoP proofs")
+	flag.BoolVar(&cfg.RefreshTokens, "refresh", false, "issue refresh tokens")
+	policy := flag.String("policy", "", "decide by the rules about devices in `FILE` (JSON)")
+	flag.DurationVar(&cfg.MaxAttestationAge, "max-attestation-age", 0, "older attestations get use_fresh_attestation (0: no limit)")
+	flag.DurationVar(&cfg.ProofWindow, "proof-window", time.Minute, "how old a PoP JWT or DPoP proof may be")
+	flag.DurationVar(&cfg.TokenLifetime, "token-lifetime", 5*time.Minute, "how long access tokens are valid")
+	certFile := flag.String("cert", "", "TLS certificate `FILE` (PEM); without it plain http")
+	tlsKeyFile := flag.String("key", "", "TLS key `FILE` (PEM)")
+	flag.Parse()
+	if flag.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q", flag.Arg(0))
+	}
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	var err error
+	if cfg.Challenges, err = challenges(*challenge, *singleUse, *challengeLifetime); err != nil {
+		return err
+	}
+	methods := map[string]string{"pop": authserver.MethodPoP, "dpop": authserver.MethodDPoP}
+	if methods[*method] == "" {
+		return fmt.Errorf("-method %s: use pop or dpop", *method)
+	}
+	for id := range strings.SplitSeq(*clients, ",") {
+		cfg.Clients = append(cfg.Clients, authserver.Client{ID: id, Method: methods[*method], Scopes: strings.Fields(*scopes)})
+	}
+	if *jwks != "" {
+		if cfg.AttesterKeys, err = readJWKS(ctx, *jwks); err != nil {
+			return fmt.Errorf("-attester-jwks: %w", err)
+		}
+	}
+	if *roots != "" {
+		pem, err := os.ReadFile(*roots)
+		if err != nil {
+			return err
+		}
+		cfg.AttesterRoots = x509.NewCertPool()
+		if !cfg.AttesterRoots.AppendCertsFromPEM(pem) {
+			return fmt.Errorf("%s has no PEM certificates", *roots)
+		}
+	}
+
+	if *policy != "" {
+		if cfg.Policy, err = authserver.LoadPolicy(*policy); err != nil {
+			return fmt.Errorf("-policy: %w", err)
+		}
+	}
+
+	listener, base, err := serve.Listen(*addr, *certFile, *tlsKeyFile)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	if cfg.Issuer == "" {
+		cfg.Issuer = base
+	}
+	cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	server, err := authserver.New(cfg)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("authorization server %s\n", cfg.Issuer)
+	return serve.Run(ctx, listener, server)
+}
+
+// challenges turns the flags into a configuration; nil for none.
+func challenges(place string, singleUse bool, lifetime time.Duration) (*authserver.ChallengeConfig, error) {
+	c := &authserver.ChallengeConfig{SingleUse: singleUse, Lifetime: lifetime}
+	switch place {
+	case "endpoint":
+		c.Endpoint = true
+	case "header":
+		c.Responses = true
+	case "both":
+		c.Endpoint, c.Responses = true, true
+	case "error":
+	case "none":
+		if singleUse {
+			return nil, errors.New("-single-use needs challenges")
+		}
+		return nil, nil
+	default:
+		return nil, fmt.Errorf("-challenge %s: use endpoint, header, both, error or none", place)
+	}
+	return c, nil
+}
+
+// readJWKS reads the attester's keys once: after the attester has changed its
+// key this server is to be restarted.
+func readJWKS(ctx context.Context, source string) (jose.JSONWebKeySet, error) {
+	var keys jose.JSONWebKeySet
+	data, err := readSource(ctx, source)
+	if err != nil {
+		return keys, err
+	}
+	if err := json.Unmarshal(data, &keys); err != nil {
+		return keys, fmt.Errorf("%s: %w", source, err)
+	}
+	if len(keys.Keys) == 0 {
+		return keys, fmt.Errorf("%s is no JWK Set, or an empty one", source)
+	}
+	return keys, nil
+}
+
+func readSource(ctx context.Context, source string) ([]byte, error) {
+	if !strings.Contains(source, "://") {
+		return os.ReadFile(source)
+	}
+	if _, err := serve.CheckIdentifier(source); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, source, nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: status %s", source, response.Status)
+	}
+	return io.ReadAll(io.LimitReader(response.Body, 1<<20))
+}

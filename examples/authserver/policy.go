@@ -1,0 +1,229 @@
+package authserver
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/instancekey/instancekey/examples/internal/strictjson"
+)
+
+// A Policy decides by what an attestation says of the device: step (5). It is
+// not changed after it was made.
+type Policy struct {
+	file   policyFile
+	maxAge time.Duration
+}
+
+// policyFile is the form of a policy on disk. What is left out is not looked at.
+type policyFile struct {
+	// Models are those that get tokens.
+	Models []struct {
+		OEMID    any    `json:"oemid"`   // a number or a string, as in the claim; left out: any
+		Hardware string `json:"hwmodel"` // as text, and not in base64url as in the claim
+	} `json:"models"`
+	// MinimumVersions has the software that gets tokens, by its swname, and
+	// from which version on.
+	MinimumVersions map[string]string `json:"minimum_versions"`
+	RequireOEMBoot  bool              `json:"require_oemboot"`
+	// Statuses are the values of ear_status that get tokens.
+	Statuses []string `json:"ear_status"`
+	// MaxAge is how long ago the attestation may have been issued, such as "1h".
+	MaxAge string `json:"max_age"`
+}
+
+// LoadPolicy reads a policy from a JSON file. Unknown members are refused: a
+// rule that is misspelt would be no rule.
+func LoadPolicy(name string) (*Policy, error) {
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("authserver: policy: %w", err)
+	}
+	policy, err := ParsePolicy(text)
+	if err != nil {
+		return nil, fmt.Errorf("%w (in %s)", err, name)
+	}
+	return policy, nil
+}
+
+// ParsePolicy reads a policy from the contents of such a file.
+func ParsePolicy(text []byte) (*Policy, error) {
+	var p Policy
+	err := strictjson.Unmarshal(text, &p.file)
+	if err == nil {
+		err = p.check()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("authserver: policy: %w", err)
+	}
+	return &p, nil
+}
+
+func (p *Policy) check() error {
+	f := &p.file
+	for _, model := range f.Models {
+		switch model.OEMID.(type) {
+		case nil, float64, string:
+		default:
+			return errors.New("oemid is neither a number nor a string")
+		}
+		if model.Hardware == "" {
+			return errors.New("model without hwmodel")
+		}
+	}
+	for name, version := range f.MinimumVersions {
+		if _, err := parseVersion(version); err != nil {
+			return fmt.Errorf("minimum version of %q: %w", name, err)
+		}
+	}
+	for _, status := range f.Statuses {
+		if !slices.Contains([]string{"none", "affirming", "warning", "contraindicated"}, status) {
+			return fmt.Errorf("ear_status %q: there is none, affirming, warning and contraindicated", status)
+		}
+	}
+	if f.MaxAge != "" {
+		var err error
+		if p.maxAge, err = time.ParseDuration(f.MaxAge); err != nil {
+			return fmt.Errorf("max_age: %w", err)
+		}
+		if p.maxAge <= 0 {
+			return errors.New("max_age is not positive")
+		}
+	}
+	if f.Models == nil && f.MinimumVersions == nil && !f.RequireOEMBoot && f.Statuses == nil && f.MaxAge == "" {
+		return errors.New("it has no rules")
+	}
+	return nil
+}
+
+// deviceClaims are the claims about the device that issued attestations may
+// have: EAT (RFC 9711), and in submods.platform an appraisal of EAR
+// (draft-ietf-rats-ear).
+type deviceClaims struct {
+	OEMID    any    `json:"oemid"`
+	Hardware string `json:"hwmodel"` // base64url
+	Software string `json:"swname"`
+	Version  []any  `json:"swversion"` // version, and perhaps its scheme
+	OEMBoot  bool   `json:"oemboot"`
+	Submods  struct {
+		Platform struct {
+			Status string `json:"ear_status"`
+		} `json:"platform"`
+	} `json:"submods"`
+}
+
+const rulePolicy = "policy"
+
+// readDevice decodes the claims about the device, if there is a policy that
+// looks at them. They are another attester's business otherwise.
+func (s *Server) readDevice(decode func(dest any) error) (*deviceClaims, error) {
+	if s.cfg.Policy == nil {
+		return nil, nil
+	}
+	var device deviceClaims
+	if err := decode(&device); err != nil {
+		return nil, refuse(errInvalidClientAttestation, rulePolicy, "claims about the device: %v", err)
+	}
+	return &device, nil
+}
+
+// checkPolicy decides about a client instance that has authenticated. Only if
+// nothing but its age speaks against an attestation would a fresh one help.
+func (s *Server) checkPolicy(a *verifiedAttestation) error {
+	p := s.cfg.Policy
+	if p == nil {
+		return nil
+	}
+	for _, rule := range []func(*deviceClaims) error{p.checkModel, p.checkVersion, p.checkOEMBoot, p.checkStatus} {
+		if err := rule(a.device); err != nil {
+			return refuse(errInvalidClientAttestation, rulePolicy, "%v", err)
+		}
+	}
+	switch {
+	case p.maxAge == 0:
+	case a.issuedAt.IsZero():
+		return refuse(errInvalidClientAttestation, rulePolicy, "attestation has no iat, and its age is limited")
+	case s.cfg.Now().Sub(a.issuedAt) > p.maxAge:
+		return refuse(errUseFreshAttestation, rulePolicy, "attestation is older than %v", p.maxAge)
+	}
+	return nil
+}
+
+func (p *Policy) checkModel(device *deviceClaims) error {
+	if p.file.Models == nil {
+		return nil
+	}
+	hardware, err := base64.RawURLEncoding.DecodeString(device.Hardware)
+	if err != nil || len(hardware) == 0 {
+		return errors.New("no hwmodel")
+	}
+	for _, model := range p.file.Models {
+		if model.Hardware == string(hardware) && (model.OEMID == nil || model.OEMID == device.OEMID) {
+			return nil
+		}
+	}
+	return fmt.Errorf("model %q of %v is not one that gets tokens", hardware, device.OEMID)
+}
+
+func (p *Policy) checkVersion(device *deviceClaims) error {
+	if p.file.MinimumVersions == nil {
+		return nil
+	}
+	minimum, ok := p.file.MinimumVersions[device.Software]
+	if !ok {
+		return fmt.Errorf("software %.80q is not one that gets tokens", device.Software)
+	}
+	if len(device.Version) == 0 {
+		return fmt.Errorf("%s: no swversion", device.Software)
+	}
+	version, _ := device.Version[0].(string)
+	got, err := parseVersion(version)
+	if err != nil {
+		return fmt.Errorf("%s: %w", device.Software, err)
+	}
+	want, err := parseVersion(minimum)
+	if err != nil {
+		return err
+	}
+	if slices.Compare(got, want) < 0 {
+		return fmt.Errorf("%s has the version %s, and %s is the least", device.Software, version, minimum)
+	}
+	return nil
+}
+
+// parseVersion reads a version that can be ordered: numbers with points between
+// them. Trailing zeros don't count: 2.0 is 2.
+func parseVersion(text string) ([]uint64, error) {
+	var parts []uint64
+	for part := range strings.SplitSeq(text, ".") {
+		number, err := strconv.ParseUint(part, 10, 64) // no sign, no spaces
+		if err != nil {
+			return nil, fmt.Errorf("version %.80q is not numbers with points between them", text)
+		}
+		parts = append(parts, number)
+	}
+	for len(parts) > 0 && parts[len(parts)-1] == 0 {
+		parts = parts[:len(parts)-1]
+	}
+	return parts, nil
+}
+
+func (p *Policy) checkOEMBoot(device *deviceClaims) error {
+	if p.file.RequireOEMBoot && !device.OEMBoot {
+		return errors.New("oemboot is not true: the device did not boot its maker's software")
+	}
+	return nil
+}
+
+func (p *Policy) checkStatus(device *deviceClaims) error {
+	status := device.Submods.Platform.Status
+	if p.file.Statuses != nil && !slices.Contains(p.file.Statuses, status) {
+		return fmt.Errorf("ear_status is %.40q", status)
+	}
+	return nil
+}

@@ -1,0 +1,118 @@
+package authserver
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/instancekey/instancekey/examples/internal/freshness"
+	"github.com/instancekey/instancekey/examples/internal/strictjwt"
+)
+
+const typPoP = "oauth-client-attestation-pop+jwt"
+
+// popClaims: section 5.1. All other claims are ignored.
+type popClaims struct {
+	proofTimes
+	Audience  jwt.Audience `json:"aud"`
+	ID        string       `json:"jti"`
+	Challenge *string      `json:"challenge"`
+}
+
+// proofTimes are the times in a PoP JWT or DPoP proof. Both have iat alone, but
+// RFC 7519 demands that exp and nbf are obeyed wherever they are.
+type proofTimes struct {
+	IssuedAt  *jwt.NumericDate `json:"iat"`
+	Expiry    *jwt.NumericDate `json:"exp"`
+	NotBefore *jwt.NumericDate `json:"nbf"`
+}
+
+// verifyPoP applies section 7.2, item by item. fields are the values of the
+// OAuth-Client-Attestation-PoP header fields.
+func (s *Server) verifyPoP(fields []string, attestation *verifiedAttestation) error {
+	bad := func(rule, format string, args ...any) error {
+		return refuse(errInvalidClientAttestation, rule, format, args...)
+	}
+
+	// 1. Precisely one header field, containing a PoP JWT.
+	if len(fields) != 1 {
+		return refuse(errInvalidRequest, "7.2(1)", "%d %s header fields", len(fields), headerPoP)
+	}
+	token, err := strictjwt.Parse(fields[0], typPoP, s.cfg.ProofAlgorithms)
+	switch {
+	case errors.Is(err, strictjwt.ErrAlgorithm): // 3. alg is acceptable.
+		return bad("7.2(3)", "%v", err)
+	case errors.Is(err, strictjwt.ErrType): // 2. All required header parameters.
+		return bad("7.2(2)", "%v", err)
+	case err != nil:
+		return bad("7.2(1)", "%v", err)
+	}
+
+	// 4. The signature verifies with the key in the attestation's cnf. A key
+	// in the PoP JWT's own header means nothing.
+	var claims popClaims
+	if err := token.Claims(attestation.key, &claims); errors.Is(err, strictjwt.ErrSignature) {
+		return bad("7.2(4)", "%v", err)
+	} else if err != nil {
+		return bad("7.2(2)", "%v", err)
+	}
+
+	// 2. All required claims.
+	switch {
+	case len(claims.Audience) == 0:
+		return bad("7.2(2)", "no aud")
+	case claims.ID == "":
+		return bad("7.2(2)", "no jti")
+	case claims.IssuedAt == nil:
+		return bad("7.2(2)", "no iat")
+	}
+
+	// 5. The challenge is one of ours, if we provide any.
+	if err := s.checkChallenge(claims.Challenge); err != nil {
+		return err
+	}
+
+	// 6. Created in an acceptable window.
+	if err := s.checkProofTime(claims.proofTimes); err != nil {
+		return bad("7.2(6)", "%v", err)
+	}
+
+	// 7. The audience is this server's issuer identifier, and nothing else:
+	// neither the token endpoint nor a second audience.
+	if len(claims.Audience) != 1 || claims.Audience[0] != s.cfg.Issuer {
+		return bad("7.2(7)", "aud %.120q is not the issuer", claims.Audience)
+	}
+
+	// 8. Not a replay. What is remembered is remembered last, so that a PoP JWT
+	// that fails another check uses nothing up (section 10.7).
+	if err := s.spendChallenge(claims.Challenge); err != nil {
+		return err
+	}
+	switch err := s.seenPoPs.Add(attestation.thumbprint + claims.ID); {
+	case errors.Is(err, freshness.ErrSeen):
+		return bad("7.2(8)", "jti: %v", err)
+	case err != nil:
+		return refuseReplayMemory("7.2(8)", err)
+	}
+	return nil
+}
+
+// checkProofTime checks the times of a PoP JWT or DPoP proof that has an iat.
+// Both replay memories rely on it.
+func (s *Server) checkProofTime(times proofTimes) error {
+	now := s.cfg.Now()
+	age := now.Sub(times.IssuedAt.Time())
+	switch {
+	case age < -clockSkew:
+		return fmt.Errorf("iat is %v in the future", (-age).Round(time.Second))
+	case age >= s.cfg.ProofWindow:
+		return fmt.Errorf("iat is %v in the past", age.Round(time.Second))
+	case times.Expiry != nil && !now.Before(times.Expiry.Time().Add(clockSkew)):
+		return errors.New("its exp has passed")
+	case times.NotBefore != nil && times.NotBefore.Time().After(now.Add(clockSkew)):
+		return errors.New("its nbf is in the future")
+	}
+	return nil
+}

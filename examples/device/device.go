@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/instancekey/instancekey/client"
+	"github.com/instancekey/instancekey/keystore"
+)
+
+// keyName is the Client Instance Key's name in the store.
+const keyName = "device"
+
+// A device is the program without its command line.
+type device struct {
+	options
+	log  *slog.Logger
+	wait func(context.Context, time.Duration) error // returns early, with an error, when the context ends
+}
+
+func (o *options) keys() string         { return filepath.Join(o.state, "keys") }
+func (o *options) attestations() string { return filepath.Join(o.state, "attestations") }
+func (o *options) tokenFile() string    { return filepath.Join(o.state, "token.json") }
+
+// errEnrolAnew: what belonged to a lost key has been put away.
+var errEnrolAnew = errors.New("enrol anew")
+
+// run returns nil when ctx ends, and an error when somebody has to do something.
+func (d *device) run(ctx context.Context) error {
+	if err := os.MkdirAll(d.state, 0o700); err != nil {
+		return err
+	}
+	network := newNetwork()
+	defer network.CloseIdleConnections()
+	var tries backoff
+	for {
+		err := d.live(ctx, network)
+		switch {
+		case ctx.Err() != nil:
+			d.log.Info("stopping")
+			return nil
+		case errors.Is(err, errEnrolAnew):
+			d.log.Warn("the old key was lost: enrolling with a new one")
+		case errors.Is(err, keystore.ErrUnavailable):
+			// At boot the TPM's driver may come up after this program.
+			pause := tries.next()
+			d.log.Warn("no key store", "error", err, "again_in", pause)
+			if d.wait(ctx, pause) != nil {
+				return nil
+			}
+		default:
+			return err
+		}
+	}
+}
+
+// live opens the key and calls the resource with it, until ctx ends or the key
+// is lost. When it returns, nothing of it is left in the TPM.
+func (d *device) live(ctx context.Context, network http.RoundTripper) (err error) {
+	store, err := d.store.Open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if closed := store.Close(); closed != nil {
+			d.log.Error("the TPM may be left with a loaded key", "error", closed)
+		}
+	}()
+	c, err := client.New(ctx, client.Config{
+		Issuer:    d.issuer,
+		ClientID:  d.clientID,
+		Store:     store,
+		KeyName:   keyName,
+		Attester:  client.HTTPAttester{URL: d.attester, Client: &http.Client{Transport: network}},
+		Cache:     client.DirCache(d.attestations()),
+		Resources: []string{d.resource},
+		Base:      network,
+		Logger:    d.log,
+	})
+	if err == nil {
+		s := session{device: d, client: c, tokens: newTokens(d, c)}
+		err = s.run(ctx)
+		c.Close()
+	}
+	if errors.Is(err, keystore.ErrKeyLost) && d.reEnrol {
+		return d.forget(ctx, store, err)
+	}
+	return err
+}
+
+// forget puts away what is of no use without the key, so that the device can
+// enrol as if it were new: the key's file, the token (its refresh token is bound
+// to the key) and the attestation. No library does this by itself: a TPM that
+// was cleared by mistake, or a disk in the wrong device, would silently become
+// another client instance, and what users had authorized the old one for would
+// be gone.
+func (d *device) forget(ctx context.Context, store keystore.Store, lost error) error {
+	if err := os.Remove(d.tokenFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w; and cannot enrol anew: %w", lost, err)
+	}
+	if err := os.RemoveAll(d.attestations()); err != nil {
+		return fmt.Errorf("%w; and cannot enrol anew: %w", lost, err)
+	}
+	// The key comes last: while it is there, a start after a power cut finds
+	// it lost again and comes back here.
+	if err := store.Delete(ctx, keyName); err != nil {
+		return fmt.Errorf("%w; and cannot enrol anew: %w", lost, err)
+	}
+	d.log.Warn("key, token and attestation deleted", "cause", lost)
+	return errEnrolAnew
+}

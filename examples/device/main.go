@@ -1,0 +1,137 @@
+// Command device is a program as it runs on a device for years: it starts at
+// boot, with or without a network, gets an access token, calls a protected
+// resource with it at an interval, and outlives the loss of network, Client
+// Attester, authorization server and TPM. README.md says how to install it.
+//
+//		go run ./examples/device -store /dev/tpmrm0 -state /var/lib/meter \
+//			-issuer https://as.example.com -client-id meter-firmware \
+//			-attester https://attester.example.com -resource https://api.example.com/readings
+//
+//	  - device.go: from the start to the end, and what to do when the key is lost
+//	  - session.go: the calls, with one key
+//	  - token.go: where tokens come from, and how they are kept
+//	  - network.go: HTTP, on a device whose clock may never have been set
+//	  - wait.go: how long to wait between tries
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/instancekey/instancekey/examples/internal/storeflag"
+	"github.com/instancekey/instancekey/keystore"
+)
+
+// Exit statuses. The service manager should not start the program again after
+// the last two: nothing changes before somebody does something.
+const (
+	statusOK      = 0
+	statusFailed  = 1
+	statusUsage   = 2
+	statusKeyLost = 3
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	status := run(ctx, os.Args[1:], os.Stderr, sleep)
+	stop()
+	os.Exit(status)
+}
+
+// options are the command line.
+type options struct {
+	store    storeflag.Flags
+	state    string
+	issuer   string
+	clientID string
+	attester string
+	resource string
+	scope    string
+	grant    string
+	every    time.Duration
+	reEnrol  bool
+}
+
+// run carries out one command line and returns the exit status.
+func run(ctx context.Context, args []string, stderr io.Writer, wait func(context.Context, time.Duration) error) int {
+	var o options
+	fs := flag.NewFlagSet("device", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	o.register(fs)
+	switch err := fs.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return statusOK
+	case err != nil:
+		return statusUsage
+	}
+	if err := o.check(fs.Args()); err != nil {
+		fmt.Fprintf(stderr, "device: %v\n", err)
+		return statusUsage
+	}
+
+	// The service manager adds the time.
+	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+		if len(groups) == 0 && a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}}))
+	d := device{options: o, log: log, wait: wait}
+	switch err := d.run(ctx); {
+	case err == nil:
+		return statusOK
+	case errors.Is(err, keystore.ErrKeyLost):
+		log.Error("the key is lost, and with it what it was enrolled for: enrol this device anew, with -re-enrol", "error", err)
+		return statusKeyLost
+	default:
+		log.Error("device: " + err.Error())
+		return statusFailed
+	}
+}
+
+func (o *options) register(fs *flag.FlagSet) {
+	o.store.Register(fs)
+	fs.StringVar(&o.state, "state", "", "keep token and attestation in this `folder`; keys too, unless -keys is given")
+	fs.StringVar(&o.issuer, "issuer", "", "the authorization server's issuer identifier, a `URL`")
+	fs.StringVar(&o.clientID, "client-id", "", "the OAuth client_id (`ID`)")
+	fs.StringVar(&o.attester, "attester", "", "the Client Attester's `URL`")
+	fs.StringVar(&o.resource, "resource", "", "call the protected resource with this identifier, a `URL`")
+	fs.StringVar(&o.scope, "scope", "", "ask for these `scopes`, with spaces between them")
+	fs.StringVar(&o.grant, "grant", "client_credentials", "get the token by this `grant`: client_credentials, or device_code, which a user authorizes")
+	fs.DurationVar(&o.every, "every", time.Minute, "call the resource about every so often")
+	fs.BoolVar(&o.reEnrol, "re-enrol", false, "make a new key when the old one is lost, for attesters that attest a device anew without anybody's help")
+}
+
+func (o *options) check(args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("unexpected argument %.60q", args[0])
+	}
+	for name, value := range map[string]string{
+		"-store": o.store.Store, "-state": o.state, "-issuer": o.issuer, "-client-id": o.clientID, "-attester": o.attester, "-resource": o.resource,
+	} {
+		if value == "" {
+			return fmt.Errorf("%s is missing", name)
+		}
+	}
+	if o.grant != "client_credentials" && o.grant != "device_code" {
+		return fmt.Errorf("-grant %.60q: use client_credentials or device_code", o.grant)
+	}
+	if o.every <= 0 {
+		return errors.New("-every must be more than 0")
+	}
+	if o.store.Keys == "" {
+		o.store.Keys = o.keys()
+	}
+	return o.store.Check()
+}
+
+func (o *options) scopes() []string { return strings.Fields(o.scope) }

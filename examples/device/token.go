@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"time"
+
+	"golang.org/x/oauth2"
+	"golang.org/x/oauth2/clientcredentials"
+
+	"github.com/instancekey/instancekey/client"
+	"github.com/instancekey/instancekey/transport"
+)
+
+// tokens gets tokens and keeps the last one over restarts. It is for one
+// goroutine.
+type tokens struct {
+	*device
+	client  *client.Client
+	current *oauth2.Token // nil: none
+}
+
+// newTokens looks for the token of the run before. One that belongs to another
+// key, or cannot be read, is as good as none.
+func newTokens(d *device, c *client.Client) *tokens {
+	t := &tokens{device: d, client: c}
+	stored, err := client.ReadStoredToken(d.tokenFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return t
+	}
+	if err == nil {
+		t.current, err = c.Adopt(stored)
+	}
+	if err != nil {
+		d.log.Warn("stored token not used", "error", err)
+	}
+	return t
+}
+
+// get returns a token that looks good.
+func (t *tokens) get(ctx context.Context) (*oauth2.Token, error) {
+	if t.current.Valid() {
+		return t.current, nil
+	}
+	if t.current != nil && t.current.RefreshToken != "" {
+		if done, err := t.refresh(ctx); done || err != nil {
+			return t.current, err
+		}
+	}
+	granted, err := t.grantNew(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("token: %w", err)
+	}
+	t.keep(granted)
+	return granted, nil
+}
+
+// drop forgets the access token, not the refresh token.
+func (t *tokens) drop() {
+	if t.current != nil {
+		t.current = &oauth2.Token{RefreshToken: t.current.RefreshToken}
+	}
+}
+
+// keep writes a token to disk before anything is done with it: the refresh
+// token in it may have replaced the last one.
+func (t *tokens) keep(token *oauth2.Token) {
+	t.current = token
+	stored, err := t.client.Bind(token)
+	if err == nil {
+		err = stored.Write(t.tokenFile())
+	}
+	if err != nil {
+		t.log.Error("token not kept: the next start will need a new one", "error", err)
+	}
+}
+
+// refresh gets a new token for the refresh token. It is not done if the server
+// does not take that any more.
+func (t *tokens) refresh(ctx context.Context) (done bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	refreshed, err := t.client.Refresh(ctx, t.current.RefreshToken)
+	if refreshed != nil {
+		t.keep(refreshed) // also with an error: the old refresh token may be used up
+	}
+	var refusal *transport.Error
+	if errors.As(err, &refusal) && refusal.Code == "invalid_grant" {
+		t.log.Warn("the refresh token has ended", "error", err)
+		t.current = nil
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func (t *tokens) grantNew(ctx context.Context) (*oauth2.Token, error) {
+	if t.grant == "device_code" {
+		return t.grantByUser(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	endpoint, err := t.client.Endpoint(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// Client.Token would do, but for one thing: it keeps a token until it
+	// expires, and this program wants another one when the resource refuses it.
+	config := clientcredentials.Config{
+		ClientID: t.clientID, TokenURL: endpoint.TokenURL, AuthStyle: endpoint.AuthStyle, Scopes: t.scopes(),
+		EndpointParams: url.Values{"resource": {t.resource}},
+	}
+	return config.Token(t.withClient(ctx))
+}
+
+// grantByUser is the device authorization grant (RFC 8628): somebody with a
+// browser authorizes the device, which has none.
+func (t *tokens) grantByUser(ctx context.Context) (*oauth2.Token, error) {
+	endpoint, err := t.client.Endpoint(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if endpoint.DeviceAuthURL == "" {
+		return nil, errors.New("the server's metadata has no device_authorization_endpoint: use -grant client_credentials")
+	}
+	config := oauth2.Config{ClientID: t.clientID, Endpoint: endpoint, Scopes: t.scopes()}
+	ctx = t.withClient(ctx)
+	asked, err := config.DeviceAuth(ctx, oauth2.SetAuthURLParam("resource", t.resource))
+	if err != nil {
+		return nil, err
+	}
+	// A device with a display shows this there.
+	t.log.Info("authorize this device", "at", asked.VerificationURI, "with_code", asked.UserCode)
+	var tries backoff
+	for {
+		token, err := config.DeviceAccessToken(ctx, asked)
+		if err == nil || !isTemporary(err) || time.Now().After(asked.Expiry) {
+			return token, err
+		}
+		// The network is away, not the user: what he was shown stays good.
+		if err := t.wait(ctx, tries.next()); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (t *tokens) withClient(ctx context.Context) context.Context {
+	return context.WithValue(ctx, oauth2.HTTPClient, t.client.HTTPClient())
+}
+
+func isTemporary(err error) bool {
+	var failed interface{ Temporary() bool }
+	return errors.As(err, &failed) && failed.Temporary()
+}

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"net/http"
+	"time"
+)
+
+// released is a time before any version of this program was built. Package
+// client goes by the same.
+var released = time.Date(2026, time.November, 1, 0, 0, 0, 0, time.UTC)
+
+const (
+	// exact is what a Date in whole seconds and a network make of a right clock.
+	exact = 5 * time.Second
+
+	// corrected is how much package client corrects by itself.
+	corrected = 7 * 24 * time.Hour
+
+	issuerTimeout = 10 * time.Second
+
+	adviceClock = "set the clock: by NTP, a real-time clock, or at least to the time of the last shutdown"
+)
+
+func (d *doctor) examineClock() {
+	const check = "system clock"
+	now := d.now().UTC()
+	if now.Before(released) {
+		d.fail(check, adviceClock, "was never set: it says %s, when this program did not exist, and no server's certificate is valid", now.Format(time.RFC3339))
+		return
+	}
+	d.ok(check, "says %s", now.Format(time.RFC3339))
+}
+
+// examineIssuerClock compares the clock with the authorization server's.
+func (d *doctor) examineIssuerClock(ctx context.Context, network http.RoundTripper) {
+	const check = "issuer's clock"
+	ctx, cancel := context.WithTimeout(ctx, issuerTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, d.flags.issuer, nil)
+	if err != nil {
+		d.fail(check, "correct -issuer", "%v", err)
+		return
+	}
+	before := d.now()
+	resp, err := network.RoundTrip(req) // follows no redirect
+	after := d.now()
+	if err != nil {
+		advice := "see whether the device has a network, and whether -issuer and -ca are right"
+		if invalid := (x509.CertificateInvalidError{}); errors.As(err, &invalid) && invalid.Reason == x509.Expired {
+			advice = "the server's certificate is not valid at the time that this device's clock says: " + adviceClock
+		}
+		d.fail(check, advice, "the server cannot be asked: %v", err)
+		return
+	}
+	resp.Body.Close()
+	date, err := http.ParseTime(resp.Header.Get("Date"))
+	switch {
+	case resp.TLS == nil:
+		d.warn(check, "use an https issuer", "was not compared: without TLS anybody could have said the time")
+		return
+	case err != nil || resp.Header.Get("Age") != "":
+		d.warn(check, "compare it by hand", "was not compared: the server does not say what time it is")
+		return
+	}
+	offset := date.Sub(before.Add(after.Sub(before) / 2)).Round(time.Second)
+	switch off := offset.Abs(); {
+	case off > corrected:
+		d.fail(check, adviceClock, "is %v off this device's, more than clients correct for", offset)
+	case off > exact:
+		d.warn(check, adviceClock+"; until then clients correct for it", "is %v off this device's", offset)
+	default:
+		d.ok(check, "is this device's, to %v", exact)
+	}
+}

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/instancekey/instancekey/examples/internal/storeflag"
+)
+
+const adviceNoTPM = "enable the TPM in the firmware setup (it may be called PTT or fTPM there), see whether the kernel has its driver (dmesg | grep -i tpm), or correct -store"
+
+// deviceFile reports whether what -store names is a device file. What is not a
+// path is none and need not be one.
+func (d *doctor) deviceFile() bool {
+	path := d.flags.store.Store
+	if !filepath.IsAbs(path) {
+		d.ok("device", "%s", path)
+		return true
+	}
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		d.fail("device", adviceNoTPM, "%s is not there; %s", path, otherDevices())
+	case err != nil:
+		d.fail("device", adviceNoTPM, "%v", err)
+	case info.Mode()&fs.ModeSocket != 0:
+		d.fail("device", "use -store unix:"+path, "%s is a socket", path)
+	case info.Mode()&fs.ModeCharDevice == 0:
+		d.fail("device", "name a device such as /dev/tpmrm0", "%s is not a device file; %s", path, otherDevices())
+	default:
+		d.ok("device", "%s is a device file (mode %04o)", path, info.Mode().Perm())
+		return true
+	}
+	return false
+}
+
+func otherDevices() string {
+	devices, _ := filepath.Glob("/dev/tpm*")
+	if len(devices) == 0 {
+		return "there is no /dev/tpm*"
+	}
+	return "there is " + strings.Join(devices, ", ")
+}
+
+// opened says what the error of opening the device means.
+func (d *doctor) opened(err error) bool {
+	switch {
+	case errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM):
+		d.fail("permission", "add the user to the group of the device, tss on most systems (usermod -a -G tss USER), and log in again", "%s", cause(err))
+		return false
+	case errors.Is(err, syscall.EBUSY) || errors.Is(err, storeflag.ErrInUse):
+		d.ok("permission", "this user may use it")
+		d.fail("in use", "stop the other program, or use /dev/tpmrm0, which programs share, and not /dev/tpm0", "another program has it: %s", cause(err))
+		return false
+	case err != nil:
+		d.fail("device", adviceNoTPM, "%s", cause(err))
+		return false
+	}
+	d.ok("permission", "this user may use it")
+	d.ok("in use", "no other program keeps it")
+	return true
+}
+
+// cause leaves out what an error of the operating system was wrapped in: advice
+// that is given here too.
+func cause(err error) string {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Error()
+	}
+	return err.Error()
+}

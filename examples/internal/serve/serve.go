@@ -1,0 +1,83 @@
+// Package serve is the HTTP that the reference servers have in common: exact
+// routes, JSON answers, and running them from a main.
+package serve
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// Routes maps exact paths to handlers. Unlike [http.ServeMux] it never
+// redirects to a cleaned path: a client that authenticated its request must not
+// be sent elsewhere.
+type Routes map[string]Route
+
+// A Route is one path: its method (GET stands for HEAD as well) and handler.
+type Route struct {
+	Method  string
+	Handler http.HandlerFunc
+}
+
+// ServeHTTP answers 404 for another path and 405 for another method.
+func (routes Routes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	route, ok := routes[r.URL.Path]
+	if !ok {
+		http.NotFound(w, r)
+		return
+	}
+	if r.Method != route.Method && !(r.Method == http.MethodHead && route.Method == http.MethodGet) {
+		w.Header().Set("Allow", route.Method)
+		http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
+		return
+	}
+	route.Handler(w, r)
+}
+
+// JSON writes v as the whole response.
+func JSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(v) // an error here means that the client has gone
+}
+
+// IsMediaType reports whether the request's body is declared, exactly once, as
+// the given media type, with any parameters.
+func IsMediaType(r *http.Request, want string) bool {
+	fields := r.Header.Values("Content-Type")
+	if len(fields) != 1 {
+		return false
+	}
+	got, _, err := mime.ParseMediaType(fields[0])
+	return err == nil && got == want
+}
+
+// CheckIdentifier checks a URL by which a server is known to others: https, or
+// http on a loopback address, with a host, without user info, query or fragment
+// (RFC 8414, section 2). It returns the parsed URL.
+func CheckIdentifier(identifier string) (*url.URL, error) {
+	u, err := url.Parse(identifier)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case u.Host == "" || u.Opaque != "":
+		return nil, fmt.Errorf("%q is not an absolute URL", identifier)
+	case u.User != nil || strings.ContainsAny(identifier, "?#"):
+		return nil, fmt.Errorf("%q has user info, a query or a fragment", u.Redacted())
+	case u.Scheme == "https" || u.Scheme == "http" && isLoopback(u.Hostname()):
+		return u, nil
+	default:
+		return nil, errors.New("use https: http is for loopback addresses only")
+	}
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}

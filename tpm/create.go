@@ -1,0 +1,117 @@
+package tpm
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/google/go-tpm/tpm2"
+)
+
+// newTemplate returns the public area of a key to be made, without its policy.
+func newTemplate(o KeyOptions) (tpm2.TPMTPublic, error) {
+	if err := checkPCRs(o.PCRs); err != nil {
+		return tpm2.TPMTPublic{}, err
+	}
+	if o.Algorithm == "" {
+		o.Algorithm = "ES256"
+	}
+	for _, a := range algorithms {
+		if a.jws == o.Algorithm {
+			return a.template(o), nil
+		}
+	}
+	return tpm2.TPMTPublic{}, fmt.Errorf("tpm: no key for algorithm %.40q: use ES256 or ES384", o.Algorithm)
+}
+
+func (a algorithm) template(o KeyOptions) tpm2.TPMTPublic {
+	return tpm2.TPMTPublic{
+		Type:    tpm2.TPMAlgECC,
+		NameAlg: tpm2.TPMAlgSHA256,
+		ObjectAttributes: tpm2.TPMAObject{
+			FixedTPM:            true,
+			FixedParent:         true,
+			SensitiveDataOrigin: true,
+			SignEncrypt:         true,
+			// Bound to PCRs, the policy must be the only way.
+			UserWithAuth: len(o.PCRs) == 0,
+			// Without a PIN there is nothing to guess, and a lockout that
+			// another program has caused must not stop the key.
+			NoDA: !o.PIN,
+		},
+		Parameters: tpm2.NewTPMUPublicParms(tpm2.TPMAlgECC, &tpm2.TPMSECCParms{
+			CurveID: a.curve,
+			Scheme: tpm2.TPMTECCScheme{
+				Scheme:  tpm2.TPMAlgECDSA,
+				Details: tpm2.NewTPMUAsymScheme(tpm2.TPMAlgECDSA, &tpm2.TPMSSigSchemeECDSA{HashAlg: a.hashAlg}),
+			},
+		}),
+		Unique: tpm2.NewTPMUPublicID(tpm2.TPMAlgECC, &tpm2.TPMSECCPoint{}),
+	}
+}
+
+// create makes a key and loads it.
+func (c *call) create(template tpm2.TPMTPublic, pcrs []int, pin []byte) (*keyFile, error) {
+	var steps []policyStep
+	if len(pcrs) > 0 {
+		bound, err := c.bindPCRs(pcrs)
+		if err != nil {
+			return nil, err
+		}
+		if steps = append(steps, bound); pin != nil {
+			steps = append(steps, tpm2.PolicyAuthValue{})
+		}
+		if template.AuthPolicy.Buffer, err = policyDigest(steps, template.NameAlg); err != nil {
+			return nil, err
+		}
+	}
+	c.makeRoom()
+	p, err := c.loadParent(tpm2.TPMRHOwner, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer c.release(p)
+	rsp, err := c.createUnder(p, template, pin)
+	if err != nil {
+		return nil, fmt.Errorf("TPM2_Create: %w", err)
+	}
+	if !follows(rsp.OutPublic, template) {
+		return nil, fmt.Errorf("%w: TPM2_Create made another key than it was asked for", errGarbled)
+	}
+	k, err := newKeyFile(p, tpm2.TPMRHOwner, rsp.OutPublic, rsp.OutPrivate, pin == nil, marshalPolicy(steps))
+	if err != nil {
+		return nil, err
+	}
+	return k, c.loadUnder(p, k)
+}
+
+// follows reports whether a key is what the template says in all but its point.
+func follows(public tpm2.TPM2BPublic, template tpm2.TPMTPublic) bool {
+	made, err := public.Contents()
+	if err != nil || made.Type != template.Type {
+		return false
+	}
+	kind := *made
+	kind.Unique = template.Unique
+	return bytes.Equal(tpm2.Marshal(kind), tpm2.Marshal(template))
+}
+
+// createUnder sends TPM2_Create, with the PIN, where there is one, encrypted to
+// the parent.
+func (c *call) createUnder(p *parent, template tpm2.TPMTPublic, pin []byte) (*tpm2.CreateResponse, error) {
+	command := tpm2.Create{ParentHandle: p.AuthHandle, InPublic: tpm2.New2B(template)}
+	if pin == nil {
+		return command.Execute(c)
+	}
+	session, _, err := tpm2.HMACSession(c, tpm2.TPMAlgSHA256, nonceSize, tpm2.Salted(p.Handle, p.public), tpm2.AESEncryption(128, tpm2.EncryptIn))
+	if err != nil {
+		return nil, err
+	}
+	handle := session.Handle()
+	if err := c.adopt(handle); err != nil {
+		return nil, err
+	}
+	defer c.flush(handle)
+	command.ParentHandle = tpm2.AuthHandle{Handle: p.Handle, Name: p.Name, Auth: session}
+	command.InSensitive = tpm2.TPM2BSensitiveCreate{Sensitive: &tpm2.TPMSSensitiveCreate{UserAuth: tpm2.TPM2BAuth{Buffer: pin}}}
+	return command.Execute(c)
+}
