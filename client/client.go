@@ -76,6 +76,8 @@ type Client struct {
 	dpop           DPoP
 	method         transport.Method
 	profile        transport.Profile
+	bindBody       bool
+	claims         func(*http.Request) (map[string]any, error)
 	queue          *transport.Queue // of key
 	attestations   *attestations
 	origins        []string
@@ -110,6 +112,8 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 		issuer:   cfg.Issuer,
 		origin:   endpoint.Origin(issuer),
 		clientID: cfg.ClientID,
+		bindBody: cfg.BindBody,
+		claims:   cfg.Claims,
 		queue:    transport.NewQueue(),
 		origins:  slices.Clone(cfg.Origins),
 		method:   cfg.Method,
@@ -122,12 +126,14 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
-	c.base = cfg.Base
-	if c.base == nil {
-		c.base = http.DefaultTransport
+	base := cfg.Base
+	if base == nil {
+		base = http.DefaultTransport
 	}
 	c.clock = newClock(cfg.Clock, c.log)
-	c.serverBase = observer{c.base, c.clock}
+	// One server's time is enough, and of several the resources' counts less.
+	c.serverBase = observer{base, c.clock, true}
+	c.base = observer{base, c.clock, false}
 	if c.key, err = openKey(ctx, cfg); err != nil {
 		return nil, err
 	}
@@ -148,7 +154,7 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 		log:      c.log,
 		trace:    c.trace,
 	}
-	if c.bystander, err = transport.New(transport.Config{Key: c.key, Attestations: issuerAttestations{attestations: c.attestations}, Base: c.base}); err != nil {
+	if c.bystander, err = transport.New(transport.Config{Key: c.key, Attestations: issuerAttestations{attestations: c.attestations}, Base: base}); err != nil {
 		return nil, err
 	}
 	if c.resources, err = c.newResources(cfg.Resources); err != nil {

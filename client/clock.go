@@ -42,8 +42,9 @@ type clock struct {
 	device func() time.Time
 	log    *slog.Logger
 
-	mu     sync.Mutex
-	offset time.Duration
+	mu      sync.Mutex
+	offset  time.Duration
+	checked struct{ device, process time.Time } // when a server's Date was last compared, by the device's clock and by the process's, which is never set
 }
 
 func newClock(device func() time.Time, log *slog.Logger) *clock {
@@ -84,6 +85,16 @@ func (c *clock) since(t time.Time) time.Duration {
 	return age
 }
 
+// inDoubt reports whether the device's clock was set, or the device has slept,
+// since a server's Date was last compared, or none ever was.
+func (c *clock) inDoubt() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	passed := c.device().Round(0).Sub(c.checked.device.Round(0)) // Round(0): what the clock shows, not what has passed
+	difference := passed - time.Since(c.checked.process)
+	return c.checked.process.IsZero() || difference < -minOffset || difference > minOffset
+}
+
 // observe learns from the Date of a response whose server TLS has
 // authenticated. delay is how long the request took.
 func (c *clock) observe(resp *http.Response, delay time.Duration) {
@@ -97,6 +108,7 @@ func (c *clock) observe(resp *http.Response, delay time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	device := c.device()
+	c.checked.device, c.checked.process = device, time.Now()
 	offset := date.Sub(device)
 	if change := offset - c.offset; -minOffset < change && change < minOffset {
 		return
@@ -110,10 +122,19 @@ func (c *clock) observe(resp *http.Response, delay time.Duration) {
 	c.offset = offset
 }
 
-// observer is a base transport whose responses a clock learns from.
+// observer is a base transport that tells a clock that was never set from an
+// invalid certificate, and from whose responses the clock may learn.
 type observer struct {
-	base  http.RoundTripper
-	clock *clock
+	base   http.RoundTripper
+	clock  *clock
+	learns bool
+}
+
+// CloseIdleConnections is for http.Client's method of that name.
+func (o observer) CloseIdleConnections() {
+	if base, ok := o.base.(interface{ CloseIdleConnections() }); ok {
+		base.CloseIdleConnections()
+	}
 }
 
 func (o observer) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -122,6 +143,8 @@ func (o observer) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, o.clock.explain(err)
 	}
-	o.clock.observe(resp, time.Since(start))
+	if o.learns {
+		o.clock.observe(resp, time.Since(start))
+	}
 	return resp, nil
 }

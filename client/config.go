@@ -61,6 +61,15 @@ type Config struct {
 	// unless Method is DPoP combined mode.
 	DPoP DPoP
 
+	// BindBody makes each PoP JWT vouch for its request's own body, by the
+	// claim that transport.BindMessage describes. It is an error in combined
+	// mode.
+	BindBody bool
+
+	// Claims returns claims to be added to the PoP JWTs of a request and its
+	// retries; see transport.Config. Nil means none.
+	Claims func(*http.Request) (map[string]any, error)
+
 	// Metadata is the server's metadata, for a server that does not publish
 	// it. Nil means that it is fetched when first needed.
 	Metadata *Metadata

@@ -235,7 +235,7 @@ func (h HTTPAttester) client(clock *clock) *http.Client {
 	if c.Transport == nil {
 		c.Transport = http.DefaultTransport
 	}
-	c.Transport = observer{c.Transport, clock}
+	c.Transport = observer{c.Transport, clock, true}
 	return &c
 }
 

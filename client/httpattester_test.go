@@ -57,7 +57,7 @@ func (a *strictAttester) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		challenge := "challenge-" + string(rune('a'+len(a.challenges)))
 		a.challenges = append(a.challenges, challenge)
 		a.mu.Unlock()
-		text(`{"challenge":"`+challenge+`","expires_in":300,"pcrs":[0,7]}`)(w, r)
+		text(`{"challenge":"`+challenge+`","expires_in":300}`)(w, r)
 	case strings.TrimSuffix(a.url, "/") + "/client-attestation":
 		text(`{"client_attestation":"`+a.check(r, body)+`","expires_in":3600}`)(w, r)
 	default:

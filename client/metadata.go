@@ -84,8 +84,12 @@ func (c *Client) wellKnown() ([]string, error) {
 }
 
 // askTime sends the issuer a request for nothing but the Date of its answer,
-// whatever that is, which the clock learns from.
+// whatever that is, which the clock learns from. It does so only if there is
+// reason to doubt the clock.
 func (c *Client) askTime(ctx context.Context) {
+	if !c.clock.inDoubt() {
+		return
+	}
 	places, err := c.wellKnown()
 	if err == nil {
 		err = c.fetchMetadata(ctx, c.serverBase, places[0], new(struct{}))

@@ -269,6 +269,9 @@ func (c *Client) newResourceTransport(m *resourceMetadata) (*transport.Transport
 			Method:            method,
 			Unattested:        unattested,
 		}},
+		BindBody: c.bindBody,
+		Claims:   c.claims,
+
 		Base:   c.base,
 		Logger: c.log,
 		Trace:  c.trace,

@@ -137,6 +137,9 @@ func (c *Client) newServer(metadata *Metadata) (*server, error) {
 			Profile:           c.profile,
 			DPoPEndpoints:     metadata.dpopEndpoints(),
 		}},
+		BindBody: c.bindBody,
+		Claims:   c.claims,
+
 		Base:   c.serverBase,
 		Logger: c.log,
 		Trace:  c.trace,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -28,6 +29,9 @@ const tokenTimeout = 2 * time.Minute
 // section 4.4) with these scopes. A token is kept until shortly before it
 // expires, if the server says when; callers that come at the same time share one grant. A caller's
 // context ends only that caller's wait.
+//
+// A message of transport.BindMessage is not bound, since the request may be
+// another caller's: use x/oauth2's clientcredentials for that.
 //
 // For other grants use golang.org/x/oauth2 with [Client.Endpoint] and
 // [Client.HTTPClient].
@@ -68,6 +72,16 @@ func (c *Client) Token(ctx context.Context, scopes ...string) (*oauth2.Token, er
 		token := *result.Val.(*oauth2.Token) // callers may change theirs
 		return &token, nil
 	}
+}
+
+// Forget makes Token get a new token instead of this one, which a resource has
+// refused although it has not expired. A token that is not kept is no error.
+func (c *Client) Forget(token *oauth2.Token) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	maps.DeleteFunc(c.tokens, func(_ string, kept *oauth2.Token) bool {
+		return token != nil && kept.AccessToken == token.AccessToken
+	})
 }
 
 func (c *Client) cachedToken(key string) *oauth2.Token {

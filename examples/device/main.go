@@ -115,11 +115,12 @@ func (o *options) check(args []string) error {
 	if len(args) > 0 {
 		return fmt.Errorf("unexpected argument %.60q", args[0])
 	}
-	for name, value := range map[string]string{
-		"-store": o.store.Store, "-state": o.state, "-issuer": o.issuer, "-client-id": o.clientID, "-attester": o.attester, "-resource": o.resource,
+	for _, required := range []struct{ name, value string }{
+		{"store", o.store.Store}, {"state", o.state}, {"issuer", o.issuer},
+		{"client-id", o.clientID}, {"attester", o.attester}, {"resource", o.resource},
 	} {
-		if value == "" {
-			return fmt.Errorf("%s is missing", name)
+		if required.value == "" {
+			return fmt.Errorf("-%s is missing", required.name)
 		}
 	}
 	if o.grant != "client_credentials" && o.grant != "device_code" {

@@ -98,7 +98,7 @@ func TestEvents(t *testing.T) {
 			for _, span := range ended {
 				var attributes []string
 				for _, a := range span.Attributes() {
-					attributes = append(attributes, string(a.Key)+"="+a.Value.Emit())
+					attributes = append(attributes, string(a.Key)+"="+a.Value.String())
 				}
 				if got := strings.Join(attributes, " "); got != test.attributes || span.Status() != test.status {
 					t.Errorf("%s: %s, %v", span.Name(), got, span.Status())

@@ -3,20 +3,25 @@
 //	go run ./examples/attester/attesterd -client-id abca-client
 //
 // It prints one line on standard output, with its URL and that of its JWK Set,
-// and then serves until it is interrupted. It attests every key whose holder
-// asks: it is for trying things out.
+// and then serves until it is interrupted. Like this it attests every key whose
+// holder asks, which is for trying things out. It demands TPM evidence if it
+// knows makers of TPMs:
+//
+//	attesterd -tpm-roots DIR -registry FILE -reference FILE -ak-ca FILE …
+//
+// With -provision it serves nothing, but makes the key and the attestation of
+// one device, step (f):
+//
+//	attesterd -tpm-roots DIR -registry FILE -signing-key FILE -provision EK -out DIR
+//
+// The forms of all files are in ../PROTOCOL.md.
 package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -24,11 +29,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/go-jose/go-jose/v4"
-
 	"github.com/instancekey/instancekey/examples/attester"
+	"github.com/instancekey/instancekey/examples/attester/evidence"
 	"github.com/instancekey/instancekey/examples/internal/serve"
-	"github.com/instancekey/instancekey/keystore"
 )
 
 func main() {
@@ -47,6 +50,13 @@ func run() error {
 	lifetime := flag.Duration("lifetime", time.Hour, "how long attestations are valid")
 	certFile := flag.String("cert", "", "TLS certificate `FILE` (PEM); without it plain http")
 	tlsKeyFile := flag.String("key", "", "TLS key `FILE` (PEM)")
+	var files evidenceFiles
+	flag.StringVar(&files.roots, "tpm-roots", "", "demand evidence from TPMs whose makers' certificates are in `DIR`, with their revocation lists")
+	flag.StringVar(&files.registry, "registry", "", "the devices by their TPMs, in `FILE` (JSON; default: every genuine TPM is welcome)")
+	flag.StringVar(&files.reference, "reference", "", "what devices should have booted, in `FILE` (JSON; default: not asked for)")
+	flag.StringVar(&files.ca, "ak-ca", "", "CA for attestation keys in `FILE` (PEM), made if it is not there (default: a new one each time, and devices enrol anew)")
+	ek := flag.String("provision", "", "make key and attestation for the device with this `EK` (SHA-256, as in the registry), and serve nothing")
+	out := flag.String("out", ".", "put what -provision makes into `DIR`")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", flag.Arg(0))
@@ -54,63 +64,74 @@ func run() error {
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	verifier, err := files.load()
+	if err != nil {
+		return err
+	}
 	key, err := signingKey(*keyFile)
 	if err != nil {
 		return err
 	}
+	cfg := attester.Config{
+		URL:      *url,
+		Clients:  strings.Split(*clients, ","),
+		Key:      key,
+		Evidence: verifier,
+		Lifetime: *lifetime,
+		Issuer:   *issuer,
+		Logger:   slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	}
+	if *ek != "" {
+		if *keyFile == "" {
+			return errors.New("-provision needs -signing-key: nobody knows a key that was just made")
+		}
+		return provision(cfg, *ek, *out)
+	}
+
 	listener, base, err := serve.Listen(*addr, *certFile, *tlsKeyFile)
 	if err != nil {
 		return err
 	}
 	defer listener.Close()
-	if *url != "" {
-		base = *url
+	if cfg.URL == "" {
+		cfg.URL = base
 	}
-	server, err := attester.New(attester.Config{
-		URL:      base,
-		Clients:  strings.Split(*clients, ","),
-		Key:      key,
-		Lifetime: *lifetime,
-		Issuer:   *issuer,
-		Logger:   slog.New(slog.NewTextHandler(os.Stderr, nil)),
-	})
+	server, err := attester.New(cfg)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("attester %s jwks %s/jwks\n", base, strings.TrimSuffix(base, "/"))
+	fmt.Printf("attester %s jwks %s/jwks\n", cfg.URL, strings.TrimSuffix(cfg.URL, "/"))
 	return serve.Run(ctx, listener, server)
 }
 
-// signingKey reads a private JWK, or makes one: into the file, if one is named.
-func signingKey(file string) (jose.JSONWebKey, error) {
-	if file != "" {
-		data, err := os.ReadFile(file)
-		if err == nil {
-			var key jose.JSONWebKey
-			if err := json.Unmarshal(data, &key); err != nil {
-				return key, fmt.Errorf("%s: %w", file, err)
-			}
-			return key, nil
+// evidenceFiles are what an operator writes down about devices.
+type evidenceFiles struct{ roots, registry, reference, ca string }
+
+// load returns nil if evidence is not wanted.
+func (f *evidenceFiles) load() (*evidence.Verifier, error) {
+	if f.roots == "" {
+		if f.registry+f.reference+f.ca != "" {
+			return nil, errors.New("-registry, -reference and -ak-ca need -tpm-roots")
 		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			return jose.JSONWebKey{}, err
+		return nil, nil
+	}
+	var cfg evidence.Config
+	var err error
+	if cfg.Roots, err = evidence.LoadRoots(f.roots); err != nil {
+		return nil, err
+	}
+	if f.registry != "" {
+		if cfg.Registry, err = evidence.LoadRegistry(f.registry); err != nil {
+			return nil, err
 		}
 	}
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return jose.JSONWebKey{}, err
+	if f.reference != "" {
+		if cfg.Reference, err = evidence.LoadReference(f.reference); err != nil {
+			return nil, err
+		}
 	}
-	kid, err := keystore.Thumbprint(&private.PublicKey)
-	if err != nil {
-		return jose.JSONWebKey{}, err
+	if cfg.CA, err = akCA(f.ca); err != nil {
+		return nil, err
 	}
-	key := jose.JSONWebKey{Key: private, KeyID: kid, Algorithm: string(jose.ES256), Use: "sig"}
-	if file == "" {
-		return key, nil
-	}
-	data, err := json.Marshal(key)
-	if err != nil {
-		return key, err
-	}
-	return key, os.WriteFile(file, append(data, '\n'), 0o600)
+	return evidence.New(cfg)
 }

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/instancekey/instancekey/examples/attester"
+	"github.com/instancekey/instancekey/examples/attester/evidence"
+	"github.com/instancekey/instancekey/internal/privatefile"
+	"github.com/instancekey/instancekey/keystore"
+)
+
+// signingKey reads a private JWK, or makes one: into the file, if one is named.
+func signingKey(file string) (jose.JSONWebKey, error) {
+	if file != "" {
+		data, err := os.ReadFile(file)
+		if err == nil {
+			var key jose.JSONWebKey
+			if err := json.Unmarshal(data, &key); err != nil {
+				return key, fmt.Errorf("%s: %w", file, err)
+			}
+			return key, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return jose.JSONWebKey{}, err
+		}
+	}
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return jose.JSONWebKey{}, err
+	}
+	kid, err := keystore.Thumbprint(&private.PublicKey)
+	if err != nil {
+		return jose.JSONWebKey{}, err
+	}
+	key := jose.JSONWebKey{Key: private, KeyID: kid, Algorithm: string(jose.ES256), Use: "sig"}
+	if file == "" {
+		return key, nil
+	}
+	data, err := json.Marshal(key)
+	if err != nil {
+		return key, err
+	}
+	return key, privatefile.Create(file, append(data, '\n'))
+}
+
+// akCA reads the CA for attestation keys, certificate and key in one PEM file,
+// or makes one likewise.
+func akCA(file string) (*evidence.CA, error) {
+	if file != "" {
+		pair, err := tls.LoadX509KeyPair(file, file)
+		if err == nil {
+			key, ok := pair.PrivateKey.(crypto.Signer)
+			if !ok {
+				return nil, fmt.Errorf("%s: the key cannot sign", file)
+			}
+			return evidence.NewCA(pair.Leaf, key)
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+	}
+	ca, err := evidence.CreateCA(time.Now())
+	if err != nil || file == "" {
+		return ca, err
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(ca.Key())
+	if err != nil {
+		return nil, err
+	}
+	var text bytes.Buffer
+	pem.Encode(&text, &pem.Block{Type: "CERTIFICATE", Bytes: ca.Certificate().Raw})
+	pem.Encode(&text, &pem.Block{Type: "PRIVATE KEY", Bytes: key})
+	return ca, privatefile.Create(file, text.Bytes())
+}
+
+// provision makes key and attestation for one device: key.pem and attestation.jwt,
+// which must not be there.
+func provision(cfg attester.Config, ek, dir string) error {
+	if cfg.URL == "" {
+		cfg.URL = "https://attester.invalid" // is nowhere in what is made
+	}
+	server, err := attester.New(cfg)
+	if err != nil {
+		return err
+	}
+	if len(cfg.Clients) != 1 {
+		return errors.New("-provision is for one client: give one -client-id")
+	}
+	made, err := server.Provision(cfg.Clients[0], ek)
+	if err != nil {
+		return err
+	}
+	key, attestation := filepath.Join(dir, "key.pem"), filepath.Join(dir, "attestation.jwt")
+	if err := privatefile.Create(key, made.Key); err != nil {
+		return err
+	}
+	if err := privatefile.Create(attestation, []byte(made.Attestation+"\n")); err != nil {
+		return err
+	}
+	fmt.Printf("provisioned %s %s\n", key, attestation)
+	return nil
+}
