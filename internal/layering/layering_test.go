@@ -25,9 +25,11 @@ const module = "github.com/instancekey/instancekey"
 // library, their own folder and this module's internal packages: folders of
 // this module, and other modules.
 var mayImport = map[string][]string{
-	"keystore":  {"github.com/go-jose/go-jose/v4"},
-	"softkey":   {"keystore"},
-	"tpm":       {"keystore", "github.com/google/go-tpm", "github.com/foxboron/go-tpm-keyfiles", "github.com/fxamacker/cbor/v2"},
+	"keystore": {"github.com/go-jose/go-jose/v4"},
+	"softkey":  {"keystore"},
+	// x/crypto is cryptobyte, which go-tpm-keyfiles links anyway: for the one
+	// field of a key file that it cannot write.
+	"tpm":       {"keystore", "github.com/google/go-tpm", "github.com/foxboron/go-tpm-keyfiles", "github.com/fxamacker/cbor/v2", "golang.org/x/crypto"},
 	"transport": {"keystore", "github.com/go-jose/go-jose/v4", "golang.org/x/sync"},
 	"client":    {"keystore", "transport", "github.com/go-jose/go-jose/v4", "golang.org/x/oauth2", "golang.org/x/sync"},
 }
