@@ -18,7 +18,7 @@ const (
 	// attestTimeout bounds one call of an Attester, which several requests may
 	// wait for and which therefore ends with none of them. Evidence from a TPM
 	// takes seconds.
-	attestTimeout = time.Minute
+	attestTimeout = 3 * time.Minute
 
 	// renewPause is how long after a failed renewal the attester is left
 	// alone, while the present attestation is still valid or after a refusal.

@@ -56,7 +56,7 @@ func TestDescribe(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got := describe(t, r.Store, name).Handle; got != handle {
-				t.Errorf("persistent at 0x%x, want 0x%x", got, handle)
+				t.Errorf("persistent at 0x%x, want 0x%x", got, uint32(handle))
 			}
 			if err := r.Unpersist(t.Context(), name); err != nil {
 				t.Fatal(err)

@@ -67,9 +67,11 @@
 //	AUTH_FAIL, BAD_AUTH, AUTH_MISSING, AUTH_UNAVAILABLE
 //	    ErrAuth: check the PIN, or Config.OwnerAuth if the owner hierarchy has
 //	    a password; every further try with a wrong PIN counts toward a lockout
-//	POLICY_FAIL, PCR_CHANGED, POLICY, POLICY_CC, EXPIRED
+//	POLICY_FAIL, POLICY, POLICY_CC, EXPIRED
 //	    ErrPolicy: the device has booted something else than the key is bound
 //	    to: boot that again, or enrol with a new key
+//	PCR_CHANGED
+//	    ErrPolicy: some program extends PCRs all the time: try again
 //	INTEGRITY
 //	    ErrKeyLost: the key was made by another TPM, or this one has been
 //	    cleared since: delete the key and enrol anew
@@ -84,6 +86,8 @@
 //	    ErrUnavailable: the TPM is full of other programs' objects or
 //	    sessions: use /dev/tpmrm0, or Config.Exclusive if there are no other
 //	    programs
+//	NV_DEFINED
+//	    ErrExists: something else is at the persistent handle: choose another
 //	NV_SPACE
 //	    ErrUnavailable: the TPM has no room for another persistent key: remove
 //	    one, or use the key without
@@ -116,17 +120,19 @@
 //	    ErrUnavailable: something between the program and the TPM, or the TPM,
 //	    is defective or hostile
 //	everything else
-//	    ErrUnavailable: the connection to the TPM failed: check that the TPM
-//	    is there and its driver or simulator runs
+//	    ErrUnavailable: the TPM or the connection to it failed: check that the
+//	    TPM is there and its driver or simulator runs
 //
 // Busy codes (RETRY, YIELDED, TESTING, NV_RATE) are waited for, up to 30 seconds,
 // before they are an error. After a reset or a suspend of the TPM, a lost
-// connection, and where the TPM is full with what the Store itself has loaded,
-// the operation is begun anew, once: on a new connection, with the key loaded
-// again. TPM2_Startup is sent where that was forgotten.
+// connection, where the TPM is full with what the Store itself has loaded, and
+// where a PCR was extended while a key that is bound to PCRs signed, the operation
+// is begun anew, once: on a new connection, with the key loaded again.
+// TPM2_Startup is sent where that was forgotten.
 //
-// ErrAuth, ErrLockedOut and ErrPolicy are never tried again by the Store. A lockout says with
-// [LockoutError] when it ends; keys without a PIN go on working in one.
+// ErrAuth, ErrLockedOut and an ErrPolicy for other reasons are never tried again by
+// the Store. The cause of an ErrLockedOut is a [LockoutError], which says when the
+// lockout ends; keys without a PIN go on working in one.
 //
 // The key files have their own faults: keystore.ErrCorrupt for one that is torn,
 // empty or not a key that can sign ES256 or ES384; keystore.ErrUnavailable for

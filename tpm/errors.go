@@ -23,6 +23,11 @@ type connError struct{ error }
 
 func (e *connError) Unwrap() error { return e.error }
 
+// dialError is why there is no connection.
+type dialError struct{ error }
+
+func (e *dialError) Unwrap() error { return e.error }
+
 // A LockoutError is the cause of keystore.ErrLockedOut: the TPM has seen too
 // many wrong PINs, for this key or another, and refuses all keys that have one.
 type LockoutError struct {
@@ -62,8 +67,11 @@ var faults = []fault{
 		[]error{tpm2.TPMRCAuthFail, tpm2.TPMRCBadAuth, tpm2.TPMRCAuthMissing, tpm2.TPMRCAuthUnavailable},
 		keystore.ErrAuth, "check the PIN, or Config.OwnerAuth if the owner hierarchy has a password; every further try with a wrong PIN counts toward a lockout",
 	}, {
-		[]error{tpm2.TPMRCPolicyFail, tpm2.TPMRCPCRChanged, tpm2.TPMRCPolicy, tpm2.TPMRCPolicyCC, tpm2.TPMRCExpired},
+		[]error{tpm2.TPMRCPolicyFail, tpm2.TPMRCPolicy, tpm2.TPMRCPolicyCC, tpm2.TPMRCExpired},
 		keystore.ErrPolicy, "the device has booted something else than the key is bound to: boot that again, or enrol with a new key",
+	}, {
+		[]error{tpm2.TPMRCPCRChanged},
+		keystore.ErrPolicy, "some program extends PCRs all the time: try again",
 	}, {
 		[]error{tpm2.TPMRCIntegrity},
 		keystore.ErrKeyLost, "the key was made by another TPM, or this one has been cleared since: delete the key and enrol anew",
@@ -76,6 +84,9 @@ var faults = []fault{
 	}, {
 		[]error{tpm2.TPMRCObjectMemory, tpm2.TPMRCSessionMemory, tpm2.TPMRCMemory, tpm2.TPMRCObjectHandles, tpm2.TPMRCSessionHandles, tpm2.TPMRCContextGap, syscall.ENOMEM},
 		keystore.ErrUnavailable, "the TPM is full of other programs' objects or sessions: use /dev/tpmrm0, or Config.Exclusive if there are no other programs",
+	}, {
+		[]error{tpm2.TPMRCNVDefined},
+		keystore.ErrExists, "something else is at the persistent handle: choose another",
 	}, {
 		[]error{tpm2.TPMRCNVSpace},
 		keystore.ErrUnavailable, "the TPM has no room for another persistent key: remove one, or use the key without",
@@ -108,7 +119,7 @@ var faults = []fault{
 		keystore.ErrUnavailable, "something between the program and the TPM, or the TPM, is defective or hostile",
 	}, {
 		nil,
-		keystore.ErrUnavailable, "the connection to the TPM failed: check that the TPM is there and its driver or simulator runs",
+		keystore.ErrUnavailable, "the TPM or the connection to it failed: check that the TPM is there and its driver or simulator runs",
 	},
 }
 
@@ -140,8 +151,12 @@ func explain(doing string, err error) error {
 
 // explained reports whether err says by itself what it means.
 func explained(err error) bool {
+	// That of a connection is not the caller's: Dial may have its own deadline.
+	ofConnection := errors.As(err, new(*connError)) || errors.As(err, new(*dialError))
+	if !ofConnection && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
+		return true
+	}
 	for _, known := range []error{
-		context.Canceled, context.DeadlineExceeded,
 		keystore.ErrNotFound, keystore.ErrExists, keystore.ErrKeyLost, keystore.ErrCorrupt, keystore.ErrLockedOut,
 		keystore.ErrAuth, keystore.ErrPolicy, keystore.ErrUnavailable, keystore.ErrClosed,
 	} {
@@ -172,6 +187,7 @@ func repeatable(err error) bool {
 		return handle
 	}
 	for _, code := range []tpm2.TPMRC{
+		tpm2.TPMRCPCRChanged, // some PCR was extended between the policy and the signature; not one that it names, maybe
 		tpm2.TPMRCReferenceH0, tpm2.TPMRCReferenceH1, tpm2.TPMRCReferenceS0, tpm2.TPMRCReferenceS1, tpm2.TPMRCHandle,
 		tpm2.TPMRCContextGap, tpm2.TPMRCSessionHandles, tpm2.TPMRCObjectMemory, tpm2.TPMRCSessionMemory, tpm2.TPMRCMemory,
 	} {
@@ -184,7 +200,7 @@ func repeatable(err error) bool {
 
 // withRecovery adds the recovery time to the error of a locked TPM.
 func (c *call) withRecovery(err error) error {
-	if !errors.Is(err, tpm2.TPMRCLockout) {
+	if !errors.Is(err, tpm2.TPMRCLockout) || errors.As(err, new(*LockoutError)) {
 		return err
 	}
 	locked := &LockoutError{code: err}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"os"
@@ -184,47 +183,5 @@ func TestReadEventLog(t *testing.T) {
 	cancel()
 	if _, err := tpm.LinuxEventLog(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
-	}
-}
-
-// FuzzTrimCertificate: what is found is a part of the contents that begins like
-// a certificate, and is found in itself again.
-func FuzzTrimCertificate(f *testing.F) {
-	golden := []byte{0x30, 3, 2, 1, 5}
-	for _, content := range [][]byte{
-		nil, golden, append(bytes.Clone(golden), 0, 0), append([]byte{0x10, 0x01, 0x00, 0, 5}, golden...),
-		{0x10, 0x01, 0x00, 0xff, 0xff, 0x30, 0}, {0x30, 0x80, 0, 0}, {0x30, 0x84, 0xff, 0xff, 0xff, 0xff}, {0x10, 0x01, 0x00, 0},
-	} {
-		f.Add(content)
-	}
-	f.Fuzz(func(t *testing.T, content []byte) {
-		found := tpm.TrimCertificate(content)
-		if found == nil {
-			if _, err := x509.ParseCertificate(content); err == nil {
-				t.Fatalf("the certificate %x was not found", content)
-			}
-			return
-		}
-		if found[0] != 0x30 || !bytes.Contains(content, found) || !bytes.Equal(tpm.TrimCertificate(found), found) {
-			t.Fatalf("%x was found in %x", found, content)
-		}
-	})
-}
-
-// TestTrimCertificate: the seeds, and what comes out.
-func TestTrimCertificate(t *testing.T) {
-	for _, tt := range []struct{ content, want []byte }{
-		{[]byte{0x30, 3, 2, 1, 5}, []byte{0x30, 3, 2, 1, 5}},
-		{[]byte{0x30, 3, 2, 1, 5, 0xff, 0xff}, []byte{0x30, 3, 2, 1, 5}},
-		{[]byte{0x10, 1, 0, 0, 5, 0x30, 3, 2, 1, 5, 9}, []byte{0x30, 3, 2, 1, 5}},
-		{[]byte{0x10, 1, 0, 0, 6, 0x30, 3, 2, 1, 5}, nil}, // says more than there is
-		{[]byte{0x31, 3, 2, 1, 5}, nil},
-		{[]byte{0x10, 0}, nil},
-		{[]byte{0x30, 0x80, 0, 0}, nil}, // indefinite length
-		{nil, nil},
-	} {
-		if got := tpm.TrimCertificate(tt.content); !bytes.Equal(got, tt.want) {
-			t.Errorf("%x: %x, want %x", tt.content, got, tt.want)
-		}
 	}
 }

@@ -31,8 +31,10 @@ var _ keystore.AttestableKey = (*key)(nil)
 // Evidence implements [keystore.AttestableKey]. It works for every key of a
 // Store, also for an imported one or one whose PCRs have changed: what the key
 // is worth is for the attester to judge, by its public area in the statement.
-// Of a loaded key without a PIN it costs four commands, and two more for each
-// eight PCRs quoted or part thereof.
+// Of a loaded key it costs three commands; with PCRs another one, and one for
+// each eight of them. For a key with a PIN the session that signing uses is
+// opened, if it is not, by three more; if it is bound to PCRs, too, by another
+// four each time.
 //
 // The event log is that of Config.EventLog. It is asked for only if there are
 // PCRs to quote.

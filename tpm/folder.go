@@ -1,6 +1,8 @@
 package tpm
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"os"
 
@@ -36,6 +38,19 @@ func (f folder) load(name string) (*keyFile, error) {
 		return nil, fmt.Errorf("tpm: key %q: %w: %s is an importable key: use Import on it", name, keystore.ErrCorrupt, f.File(name))
 	}
 	return k, nil
+}
+
+// update writes a key's file anew, unless it is not any more what was read: a key
+// that was deleted meanwhile must not come back.
+func (f folder) update(name string, read, written *keyFile) error {
+	now, err := f.load(name)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(now.text, read.text) {
+		return f.Error(name, keystore.ErrUnavailable, errors.New("another program has changed the file meanwhile: try again"))
+	}
+	return f.Replace(name, written.text)
 }
 
 // remains reads a key's file for deleting the key, whoever else may read it. It

@@ -39,7 +39,7 @@ func (s *Store) Import(ctx context.Context, name string, pem []byte) (keystore.K
 		return nil, explain(doing, err)
 	}
 	if err := s.folder.Create(name, k.text); err != nil {
-		s.forget(context.WithoutCancel(ctx), k)
+		s.forget(ctx, k)
 		return nil, err
 	}
 	return newKey(s, name, k), nil

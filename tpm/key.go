@@ -68,7 +68,7 @@ func (k *key) sign(ctx context.Context, digest, pin []byte) ([]byte, error) {
 			k.needsPIN.Store(true)
 		}
 		return signature, err
-	})
+	}, pin)
 }
 
 // withPIN calls f without a PIN, and with it if f then returns errNeedPIN. It
@@ -78,12 +78,11 @@ func withPIN[T any](ctx context.Context, k *key, f func(pin []byte) (T, error)) 
 	if !errors.Is(err, errNeedPIN) {
 		return result, err
 	}
-	select {
-	case k.store.pin <- struct{}{}:
-		defer func() { <-k.store.pin }()
-	case <-ctx.Done():
-		return none, fmt.Errorf("waiting for the PIN: %w", ctx.Err())
+	done, err := k.store.turnToAsk(ctx)
+	if err != nil {
+		return none, err
 	}
+	defer done()
 	// Who had the turn before may have opened the session.
 	result, err = f(nil)
 	if !errors.Is(err, errNeedPIN) {
@@ -97,6 +96,19 @@ func withPIN[T any](ctx context.Context, k *key, f func(pin []byte) (T, error)) 
 	return f(bytes.Clone(pin))
 }
 
+// turnToAsk waits for others who ask for a PIN.
+func (s *Store) turnToAsk(ctx context.Context) (done func(), err error) {
+	select {
+	case s.pin <- struct{}{}:
+		return func() { <-s.pin }, nil
+	case <-s.device.closing:
+		return nil, keystore.ErrClosed
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waiting for another PIN: %w", ctx.Err())
+	}
+}
+
+// askPIN asks for a key's PIN. Only who has the turn may call it.
 func (s *Store) askPIN(ctx context.Context, name string) ([]byte, error) {
 	if s.config.PIN == nil {
 		return nil, fmt.Errorf("%w: the key has a PIN, and Config.PIN is not set", keystore.ErrAuth)
@@ -105,11 +117,16 @@ func (s *Store) askPIN(ctx context.Context, name string) ([]byte, error) {
 	if err == nil {
 		err = checkPIN(pin)
 	}
-	if err != nil {
-		clear(pin)
-		return nil, fmt.Errorf("%w: %w", keystore.ErrAuth, err)
+	switch {
+	case err == nil:
+		return pin, nil
+	case ctx.Err() != nil:
+		err = fmt.Errorf("waiting for the PIN: %w", ctx.Err())
+	default:
+		err = fmt.Errorf("%w: %w", keystore.ErrAuth, err)
 	}
-	return pin, nil
+	clear(pin)
+	return nil, err
 }
 
 func (c *call) sign(k *keyFile, digest []byte, needsPIN bool, pin []byte) ([]byte, error) {
@@ -121,7 +138,7 @@ func (c *call) sign(k *keyFile, digest []byte, needsPIN bool, pin []byte) ([]byt
 	}
 	auth, err := c.authorize(k, needsPIN, pin)
 	if err != nil {
-		return nil, c.withRecovery(err)
+		return nil, err
 	}
 	rsp, err := tpm2.Sign{
 		KeyHandle:  tpm2.AuthHandle{Handle: c.key.handle, Name: k.name, Auth: auth},
@@ -131,7 +148,7 @@ func (c *call) sign(k *keyFile, digest []byte, needsPIN bool, pin []byte) ([]byt
 	}.Execute(c)
 	if err != nil {
 		c.flushSession()
-		return nil, c.withRecovery(err)
+		return nil, err
 	}
 	signature, err := k.joinSignature(&rsp.Signature)
 	if err == nil && !c.key.verified {

@@ -49,6 +49,7 @@ type keyFile struct {
 	tss2       []byte         // the TSS2 key: ASN.1 DER
 	parentName []byte         // pinned when the key was made; nil in files made elsewhere
 	handle     tpm2.TPMHandle // where the key is persistent; 0: nowhere
+	others     []byte         // blocks that mean nothing here, such as certificates
 
 	// What tss2 says.
 
@@ -114,6 +115,8 @@ func decodeKeyFile(text []byte) (*keyFile, error) {
 			}
 		case block.Type == blockParent || block.Type == blockHandle:
 			return nil, fmt.Errorf("has a damaged %q", block.Type)
+		default:
+			k.others = append(k.others, pem.EncodeToMemory(block)...)
 		}
 	}
 }
@@ -129,6 +132,7 @@ func (k keyFile) with(parentName []byte, handle tpm2.TPMHandle) *keyFile {
 		octets := binary.BigEndian.AppendUint32(nil, uint32(handle))
 		k.text = append(k.text, pem.EncodeToMemory(&pem.Block{Type: blockHandle, Bytes: octets})...)
 	}
+	k.text = append(k.text, k.others...)
 	return &k
 }
 

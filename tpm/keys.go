@@ -49,22 +49,30 @@ func (s *Store) CreateKey(ctx context.Context, name string, o KeyOptions) (keyst
 	}
 	var pin []byte
 	if o.PIN {
-		if pin, err = s.askPIN(ctx, name); err != nil {
+		if pin, err = s.askNewPIN(ctx, name); err != nil {
 			return nil, explain(doing, err)
 		}
-		defer clear(pin)
 	}
-	k, err := run(ctx, s.device, func(c *call) (*keyFile, error) { return c.create(template, o.PCRs, pin) })
+	k, err := run(ctx, s.device, func(c *call) (*keyFile, error) { return c.create(template, o.PCRs, pin) }, pin)
 	if err != nil {
 		return nil, explain(doing, err)
 	}
 	if err := s.folder.Create(name, k.text); err != nil {
 		// Nobody can reach the key any more. It is only in a slot of the TPM,
 		// and leaves it at the latest for the next key.
-		s.forget(context.WithoutCancel(ctx), k)
+		s.forget(ctx, k)
 		return nil, err
 	}
 	return newKey(s, name, k), nil
+}
+
+func (s *Store) askNewPIN(ctx context.Context, name string) ([]byte, error) {
+	done, err := s.turnToAsk(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return s.askPIN(ctx, name)
 }
 
 // Open finds a key and loads it into the TPM. See [keystore.Store].
@@ -96,7 +104,7 @@ func (s *Store) Open(ctx context.Context, name string) (keystore.Key, error) {
 	}
 	if loaded != k {
 		// In a folder that cannot be written the key can be used all the same.
-		_ = s.folder.Replace(name, loaded.text)
+		_ = s.folder.update(name, k, loaded)
 	}
 	return newKey(s, name, loaded), nil
 }

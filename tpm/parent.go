@@ -2,6 +2,7 @@ package tpm
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 
 	"github.com/google/go-tpm/tpm2"
@@ -88,6 +89,10 @@ func (c *call) makePrimary(hierarchy tpm2.TPMHandle, password []byte, template t
 
 func (c *call) readParent(handle tpm2.TPMHandle) (*parent, error) {
 	rsp, err := tpm2.ReadPublic{ObjectHandle: handle}.Execute(c)
+	if errors.Is(err, tpm2.TPMRCHandle) {
+		return nil, fmt.Errorf("%w: %w: the key's parent is not at 0x%08x any more: the TPM has been cleared, or somebody has removed it: put it back, or delete the key and enrol anew",
+			keystore.ErrKeyLost, err, uint32(handle))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the parent at 0x%08x: %w", uint32(handle), err)
 	}

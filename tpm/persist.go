@@ -33,18 +33,15 @@ func (s *Store) Persist(ctx context.Context, name string, handle uint32) error {
 		return err
 	}
 	doing := fmt.Sprintf("persist key %q at 0x%08x", name, handle)
-	if k.handle != 0 && k.handle != tpm2.TPMHandle(handle) {
-		return explain(doing, fmt.Errorf("%w at 0x%08x: unpersist it first", keystore.ErrExists, uint32(k.handle)))
-	}
 	noted := k.with(k.parentName, tpm2.TPMHandle(handle))
-	_, err = run(ctx, s.device, func(c *call) (struct{}, error) { return struct{}{}, c.checkFree(noted) })
+	_, err = run(ctx, s.device, func(c *call) (struct{}, error) { return struct{}{}, c.mayPersist(k, noted) })
 	if err != nil {
 		return explain(doing, err)
 	}
 	// The file first: if we are killed in between, the file names a handle with
 	// nothing there, which does no harm; the other way round nobody would know
 	// whose object it is.
-	if err := s.folder.Replace(name, noted.text); err != nil {
+	if err := s.folder.update(name, k, noted); err != nil {
 		return err
 	}
 	_, err = run(ctx, s.device, func(c *call) (struct{}, error) { return struct{}{}, c.persist(noted) })
@@ -65,7 +62,7 @@ func (s *Store) Unpersist(ctx context.Context, name string) error {
 	if err := s.withdraw(ctx, k); err != nil {
 		return explain(fmt.Sprintf("unpersist key %q", name), err)
 	}
-	return s.folder.Replace(name, k.with(k.parentName, 0).text)
+	return s.folder.update(name, k, k.with(k.parentName, 0))
 }
 
 // isAt reports whether the key is at its persistent handle. An error that
@@ -87,15 +84,25 @@ func (c *call) isAt(k *keyFile) (bool, error) {
 	return true, nil
 }
 
-func (c *call) checkFree(k *keyFile) error {
-	_, err := c.isAt(k)
+// mayPersist checks that the new handle is free, or has the key already, and that
+// the key is not at the one in its file: Persist may have failed after it noted
+// that.
+func (c *call) mayPersist(k, noted *keyFile) error {
+	if k.handle != 0 && k.handle != noted.handle {
+		if there, err := c.isAt(k); there {
+			return fmt.Errorf("%w at 0x%08x: unpersist it first", keystore.ErrExists, uint32(k.handle))
+		} else if err != nil && !errors.Is(err, keystore.ErrExists) {
+			return err
+		}
+	}
+	_, err := c.isAt(noted)
 	return err
 }
 
 // usePersistent makes the persistent key the loaded one, if it is there.
 // Otherwise the key in the file is used.
 func (c *call) usePersistent(k *keyFile) (bool, error) {
-	if k.handle == 0 {
+	if k.handle == 0 || k.parentName == nil { // the parent is to be looked at once
 		return false, nil
 	}
 	there, err := c.isAt(k)

@@ -1,7 +1,9 @@
 package tpm
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -40,6 +42,9 @@ type device struct {
 	closer  io.Closer     // nil: not connected, or not ours to close
 	broken  error         // the first error of the connection, which is not used after it
 	cleanup bool          // something of before may still be in the TPM
+	// tidying is the context of commands that take back what was done, which
+	// must not be skipped because the caller has gone.
+	tidying context.Context
 	held
 }
 
@@ -52,7 +57,8 @@ func newDevice(cfg Config) *device {
 		closing:   make(chan struct{}),
 		work:      make(chan func()),
 		tpm:       cfg.TPM,
-		cleanup:   cfg.Exclusive,
+		cleanup:   cfg.Exclusive && cfg.TPM != nil,
+		tidying:   context.Background(),
 	}
 	if cfg.Dial == nil && cfg.TPM == nil {
 		d.dial = func(ctx context.Context) (transport.TPMCloser, error) { return openDevice(ctx, cfg.Device) }
@@ -69,14 +75,17 @@ func newDevice(cfg Config) *device {
 
 // run waits for the slot and calls f with it. It returns soon after ctx ends,
 // or after close when it is still waiting. f is called again, once, when what it
-// needs in the TPM or the connection was lost; it must allow that.
-func run[T any](ctx context.Context, d *device, f func(*call) (T, error)) (T, error) {
+// needs in the TPM or the connection was lost; it must allow that. The secrets
+// are overwritten with zeros when f is not called any more, which may be after
+// run has returned.
+func run[T any](ctx context.Context, d *device, f func(*call) (T, error), secrets ...[]byte) (T, error) {
 	var none T
 	if err := d.acquire(ctx); err != nil {
+		clearAll(secrets)
 		return none, err
 	}
 	if ctx.Done() == nil { // nobody can stop waiting
-		defer func() { <-d.slot }()
+		defer func() { clearAll(secrets); <-d.slot }()
 		return repeat(&call{ctx, d}, f)
 	}
 	type result struct {
@@ -86,6 +95,7 @@ func run[T any](ctx context.Context, d *device, f func(*call) (T, error)) (T, er
 	done := make(chan result, 1)
 	d.work <- func() {
 		value, err := repeat(&call{ctx, d}, f)
+		clearAll(secrets)
 		<-d.slot
 		done <- result{value, err}
 	}
@@ -97,6 +107,12 @@ func run[T any](ctx context.Context, d *device, f func(*call) (T, error)) (T, er
 			return none, fmt.Errorf("the TPM is busy (%w): %w", code, ctx.Err())
 		}
 		return none, fmt.Errorf("waiting for the TPM: %w", ctx.Err())
+	}
+}
+
+func clearAll(secrets [][]byte) {
+	for _, secret := range secrets {
+		clear(secret)
 	}
 }
 
@@ -122,21 +138,29 @@ func (d *device) close() (err error) {
 		close(d.work)
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		defer cancel()
-		c := &call{ctx, d}
-		c.flushHeld()
-		for range maxFlushes {
-			// On a new connection, where the old one is lost.
-			if len(d.leftovers) > 0 || d.cleanup || d.broken != nil && !d.managed {
-				if c.connect() == nil {
-					c.flushLeftovers()
-				}
-			}
-		}
+		d.tidying = ctx
+		(&call{ctx, d}).tidyUp()
 		if d.closer != nil {
 			err = d.closer.Close()
 		}
 	})
 	return err
+}
+
+// tidyUp leaves nothing in the TPM, on a new connection where the old one is lost.
+func (c *call) tidyUp() {
+	c.flushHeld()
+	for range maxFlushes {
+		unknown := c.cleanup || c.broken != nil && c.exclusive
+		flushedByClosing := c.managed && c.closer != nil
+		if flushedByClosing || len(c.leftovers) == 0 && !unknown {
+			return
+		}
+		if c.connect() != nil {
+			return
+		}
+		c.flushLeftovers()
+	}
 }
 
 func repeat[T any](c *call, f func(*call) (T, error)) (T, error) {
@@ -154,12 +178,17 @@ func attempt[T any](c *call, f func(*call) (T, error)) (none T, err error) {
 	}
 	c.flushLeftovers()
 	value, err := f(c)
-	if err != nil && !understood(err) {
-		// go-tpm could not parse the answer, or its HMAC was wrong.
-		c.broken = &connError{fmt.Errorf("%w: %w", errGarbled, err)}
-		return none, c.broken
+	return value, c.withRecovery(c.checked(err))
+}
+
+// checked tells an error for which go-tpm could not parse an answer, or found
+// its HMAC wrong.
+func (c *call) checked(err error) error {
+	if err == nil || understood(err) {
+		return err
 	}
-	return value, err
+	c.broken = &connError{fmt.Errorf("%w: %w", errGarbled, err)}
+	return c.broken
 }
 
 // call is the right to send commands: the slot, with the context of who has it.
@@ -170,9 +199,6 @@ type call struct {
 	*device
 }
 
-// uncancelled is for taking back what was done, which must not be skipped.
-func (c *call) uncancelled() *call { return &call{context.WithoutCancel(c.ctx), c.device} }
-
 // connect opens the connection if there is none, or if it is broken.
 func (c *call) connect() error {
 	if c.broken != nil {
@@ -180,14 +206,17 @@ func (c *call) connect() error {
 	}
 	if c.tpm == nil {
 		conn, err := c.dial(c.ctx)
+		if err == nil && conn == nil {
+			err = errors.New("Config.Dial returned no connection")
+		}
 		if err != nil {
-			return err
+			return cmp.Or(c.ctx.Err(), error(&dialError{err}))
 		}
 		c.tpm, c.closer = conn, conn
 		c.cleanup = c.exclusive
 	}
 	if c.cleanup {
-		if err := c.flushAll(); err != nil {
+		if err := c.checked(c.flushAll()); err != nil {
 			return fmt.Errorf("flush what was left in the TPM: %w", err)
 		}
 		c.cleanup = false

@@ -59,7 +59,7 @@ func (c *call) exchange(command []byte) ([]byte, tpm2.TPMRC, error) {
 	// A copy, since the command may be sent again and simulators decrypt
 	// parameters in the caller's memory.
 	answer, err := c.tpm.Send(slices.Clone(command))
-	if err == nil && (len(answer) < headerSize || len(answer) > maxMessage || binary.BigEndian.Uint32(answer[2:]) != uint32(len(answer))) {
+	if err == nil && !fits(answer, command) {
 		err = fmt.Errorf("%w: %d bytes, %.10x", errGarbled, len(answer), answer)
 	}
 	if err != nil {
@@ -67,6 +67,16 @@ func (c *call) exchange(command []byte) ([]byte, tpm2.TPMRC, error) {
 		return nil, 0, c.broken
 	}
 	return answer, tpm2.TPMRC(binary.BigEndian.Uint32(answer[6:])), nil
+}
+
+// fits reports whether an answer's header is one. Its tag says whether sessions
+// follow: as in the command, but never after an error.
+func fits(answer, command []byte) bool {
+	if len(answer) < headerSize || len(answer) > maxMessage || binary.BigEndian.Uint32(answer[2:]) != uint32(len(answer)) {
+		return false
+	}
+	tag, failed := binary.BigEndian.Uint16(answer), binary.BigEndian.Uint32(answer[6:]) != 0
+	return tag == binary.BigEndian.Uint16(command) && !failed || tag == uint16(tpm2.TPMSTNoSessions) && failed
 }
 
 func (c *call) startup() error {

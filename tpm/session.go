@@ -24,9 +24,9 @@ const (
 )
 
 // session is an authorization session for one key: an HMAC session for one with
-// a PIN, a policy session for one that is bound to PCRs. It is salted to the
-// parent, so that neither the PIN nor what would let it be guessed is on the
-// bus, and kept between signatures.
+// a PIN, a policy session for one that is bound to PCRs. With a PIN it is salted
+// to the parent, so that neither the PIN nor what would let it be guessed is on
+// the bus. It is kept between signatures.
 type session struct {
 	tpm2.Session
 	handle  tpm2.TPMHandle

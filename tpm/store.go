@@ -34,8 +34,9 @@ type Config struct {
 
 	// PIN returns the PIN of a key: 1 to 32 bytes, none of them zero. It is
 	// called when a key is created with a PIN and when an authorization session
-	// is opened for one, not for every signature, by one goroutine at a time.
-	// The Store overwrites the returned slice with zeros after use. nil: Create
+	// is opened for one, not for every signature, by one goroutine at a time. It
+	// must return when ctx ends. The Store overwrites the returned slice with
+	// zeros after use. An error of its own gives keystore.ErrAuth. nil: Create
 	// makes keys without a PIN, and keys that have one give keystore.ErrAuth.
 	PIN func(ctx context.Context, name string) ([]byte, error)
 
@@ -52,6 +53,26 @@ type Config struct {
 	// object and session, which a process that was killed may have left.
 	Exclusive bool
 }
+
+// String says which TPM and folder, and no authorization value.
+func (cfg Config) String() string {
+	device := cfg.Device
+	switch {
+	case cfg.Dial != nil:
+		device = "Dial"
+	case cfg.TPM != nil:
+		device = "TPM"
+	case device == "":
+		device = "default"
+	}
+	return fmt.Sprintf("tpm.Config{device %s, folder %s}", device, cfg.Dir)
+}
+
+// GoString returns what String returns.
+func (cfg Config) GoString() string { return cfg.String() }
+
+// MarshalText returns what String returns, for JSON and logs.
+func (cfg Config) MarshalText() ([]byte, error) { return []byte(cfg.String()), nil }
 
 // A Store keeps keys in a TPM. It is a [keystore.Store], safe for concurrent
 // use, and must be closed.
@@ -82,7 +103,11 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{config: cfg, folder: dir, device: newDevice(cfg), pin: make(chan struct{}, 1)}
 	_, err = run(ctx, s.device, func(*call) (struct{}, error) { return struct{}{}, nil })
 	if err != nil {
-		s.device.close()
+		if ctx.Err() != nil {
+			go s.device.close() // waits for the command that still runs
+		} else {
+			s.device.close()
+		}
 		return nil, explain("open", err)
 	}
 	return s, nil

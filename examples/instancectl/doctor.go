@@ -37,8 +37,9 @@ type doctor struct {
 	open  func(context.Context, *storeflag.Flags) (*storeflag.Store, error)
 	now   func() time.Time
 
-	failed bool
-	err    error // of standard output
+	lockedOut bool // found by lockout
+	failed    bool
+	err       error // of standard output
 }
 
 type doctorFlags struct {

@@ -58,15 +58,18 @@ func (d *doctor) key(ctx context.Context, store *tpm.Store, name string) {
 		return
 	}
 	found := strings.Join(append([]string{description.Algorithm}, protection(description)...), ", ")
-	if description.PIN || !description.NoDA {
+	switch {
+	case !description.NoDA && d.lockedOut:
+		d.warn(check, "see lockout", "%s; can be loaded, and does not sign now", found)
+	case description.PIN || !description.NoDA: // a wrong try would count
 		d.ok(check, "%s; can be loaded, no PIN was tried", found)
-		return
+	default:
+		if _, err := key.Sign(ctx, []byte("instancectl doctor")); err != nil {
+			d.fail(check, adviceOnKey(err, "see the TPM"), "%v", err)
+			return
+		}
+		d.ok(check, "%s; signs", found)
 	}
-	if _, err := key.Sign(ctx, []byte("instancectl doctor")); err != nil {
-		d.fail(check, adviceOnKey(err, "see the TPM"), "%v", err)
-		return
-	}
-	d.ok(check, "%s; signs", found)
 }
 
 // adviceOnKey returns what to do about a key, or otherwise.

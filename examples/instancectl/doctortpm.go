@@ -81,6 +81,7 @@ func identity(status *tpm.Status) string {
 
 func (d *doctor) lockout(l *tpm.Lockout) {
 	const check = "lockout"
+	d.lockedOut = l.Active
 	forgives := "it does not forgive by itself"
 	if l.Interval > 0 {
 		forgives = fmt.Sprintf("it forgives one failure in %v while it is switched on", l.Interval)
@@ -140,7 +141,7 @@ func (d *doctor) certificates(certificates []tpm.EKCertificate) {
 			d.warn(check, "see whether the maker has a firmware update or the certificate on a web site", "0x%08x: is there, but is no certificate that can be read", c.Index)
 			continue
 		}
-		d.ok(check, "0x%08x: %s, until %s, by %s", c.Index, c.Certificate.PublicKeyAlgorithm, c.Certificate.NotAfter.Format(time.DateOnly), c.Certificate.Issuer)
+		d.ok(check, "0x%08x: %s, until %s, by %q", c.Index, c.Certificate.PublicKeyAlgorithm, c.Certificate.NotAfter.Format(time.DateOnly), c.Certificate.Issuer)
 	}
 }
 

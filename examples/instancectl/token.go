@@ -25,7 +25,7 @@ func (f *tokenFlags) register(fs *flag.FlagSet) {
 	fs.StringVar(&f.grant, "grant", "client_credentials", "the `grant`: client_credentials or refresh_token")
 	fs.StringVar(&f.refresh, "refresh", "", "`file` with the refresh token for -grant refresh_token; whenever the server gives a new one it is written there")
 	fs.StringVar(&f.out, "out", "", "write the last access token to this `file` (mode 0600)")
-	fs.StringVar(&f.resource, "resource", "", "then call this `URL` with the token")
+	fs.StringVar(&f.resource, "resource", "", "ask for tokens for the protected resource at this `URL`, and call it with each")
 	fs.IntVar(&f.count, "n", 1, "get `N` tokens, each by a new grant")
 	fs.IntVar(&f.concurrency, "c", 1, "get `C` of them at a time")
 	fs.BoolVar(&f.json, "json", false, "print one JSON object for each token: token_type, expires_in (seconds) or error, and the number of requests sent")

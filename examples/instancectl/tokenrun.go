@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/instancekey/instancekey/client"
 	"github.com/instancekey/instancekey/examples/internal/storeflag"
+	"github.com/instancekey/instancekey/internal/authchallenge"
 )
 
 // A tokenRun is the getting of -n tokens.
@@ -161,6 +163,9 @@ func (r *tokenRun) get(ctx context.Context) (*oauth2.Token, error) {
 		AuthStyle: at.AuthStyle,
 		Scopes:    strings.Fields(r.flags.scope),
 	}
+	if r.flags.resource != "" {
+		config.EndpointParams = url.Values{"resource": {r.flags.resource}} // RFC 8707
+	}
 	token, err := config.Token(context.WithValue(ctx, oauth2.HTTPClient, r.http))
 	if err != nil {
 		return nil, err
@@ -175,10 +180,29 @@ func (r *tokenRun) get(ctx context.Context) (*oauth2.Token, error) {
 }
 
 // A resourceError is a resource's answer that is not a success.
-type resourceError struct{ code int }
+type resourceError struct {
+	code   int
+	reason string // the error code in WWW-Authenticate, "" for none
+}
 
 func (e *resourceError) Error() string {
-	return fmt.Sprintf("resource answered %d %s", e.code, http.StatusText(e.code))
+	text := fmt.Sprintf("resource answered %d %s", e.code, http.StatusText(e.code))
+	if e.reason != "" {
+		text += " (" + e.reason + ")"
+	}
+	return text
+}
+
+// newResourceError reads what may be printed of a refusal.
+func newResourceError(resp *http.Response) error {
+	refused := &resourceError{code: resp.StatusCode}
+	for _, challenge := range authchallenge.Parse(resp.Header) {
+		if reason := challenge.Params["error"]; anyCode.MatchString(reason) {
+			refused.reason = reason
+			break
+		}
+	}
+	return refused
 }
 
 // call calls -resource with a token.
@@ -197,7 +221,7 @@ func (r *tokenRun) call(ctx context.Context, token *oauth2.Token) error {
 	defer resp.Body.Close()
 	_, _ = io.CopyN(io.Discard, resp.Body, maxFile) // so that the connection can be used again
 	if resp.StatusCode/100 != 2 {
-		return &resourceError{resp.StatusCode}
+		return newResourceError(resp)
 	}
 	return nil
 }

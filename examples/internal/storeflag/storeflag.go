@@ -23,6 +23,8 @@ import (
 	"runtime"
 	"strings"
 
+	"github.com/google/go-tpm/tpm2/transport"
+
 	"github.com/instancekey/instancekey/keystore"
 	"github.com/instancekey/instancekey/softkey"
 	"github.com/instancekey/instancekey/tpm"
@@ -41,6 +43,12 @@ type Flags struct {
 	Keys string
 	// KeyFlags describe the keys that are created.
 	KeyFlags
+
+	// Boot is no flag. If it is not nil, Open calls it with the simulated TPM
+	// that has just been started, for what a device's makers and its firmware do
+	// to one, and the Store has the boot log that it returns. Other TPMs have
+	// booted already.
+	Boot func(tpm transport.TPM) (log []byte, err error)
 }
 
 // stores are the values of -store.
@@ -112,6 +120,13 @@ func (f *Flags) Open(ctx context.Context) (_ *Store, err error) {
 		s.Protection = "none: a simulated TPM in the program's memory"
 		if cfg.TPM, err = s.startSimulator(); err != nil {
 			return nil, err
+		}
+		if f.Boot != nil {
+			log, err := f.Boot(cfg.TPM)
+			if err != nil {
+				return nil, err
+			}
+			cfg.EventLog = func(context.Context) ([]byte, error) { return log, nil }
 		}
 	}
 	cfg.Dir = s.Dir
