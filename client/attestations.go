@@ -17,7 +17,8 @@ import (
 const (
 	// attestTimeout bounds one call of an Attester, which several requests may
 	// wait for and which therefore ends with none of them. Evidence from a TPM
-	// takes seconds.
+	// takes seconds, and making its endorsement key the first time perhaps a
+	// minute.
 	attestTimeout = 3 * time.Minute
 
 	// renewPause is how long after a failed renewal the attester is left

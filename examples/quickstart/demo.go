@@ -7,8 +7,6 @@ import (
 	"net/http"
 
 	"github.com/instancekey/instancekey/client"
-	"github.com/instancekey/instancekey/examples/attester"
-	"github.com/instancekey/instancekey/examples/authserver"
 	"github.com/instancekey/instancekey/examples/internal/reference"
 	"github.com/instancekey/instancekey/examples/internal/storeflag"
 	"github.com/instancekey/instancekey/keystore"
@@ -23,24 +21,19 @@ const (
 // demonstrate gets a token with a key in the store and tells s what happens. It
 // returns the key's thumbprint.
 func demonstrate(ctx context.Context, flags *storeflag.Flags, s *story, stderr io.Writer) (thumbprint string, err error) {
+	arranged, err := arrange(flags.Store)
+	if err != nil {
+		return "", err
+	}
+	flags.Boot = arranged.boot
 	store, err := flags.Open(ctx)
 	if err != nil {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 
-	o := newObserver(s, stderr)
-	servers, err := reference.Start(reference.Config{
-		Attester: attester.Config{
-			Clients: []string{clientID},
-			Logger:  o.attesterLog(),
-		},
-		AuthServer: authserver.Config{
-			Clients:    []authserver.Client{{ID: clientID, Scopes: []string{scope}}},
-			Challenges: &authserver.ChallengeConfig{Endpoint: true},
-			Logger:     o.authServerLog(),
-		},
-	})
+	o := newObserver(s, stderr, arranged)
+	servers, err := arranged.start(o)
 	if err != nil {
 		return "", err
 	}
@@ -48,16 +41,19 @@ func demonstrate(ctx context.Context, flags *storeflag.Flags, s *story, stderr i
 	o.attesterURL = servers.AttesterURL
 
 	key, err := getToken(ctx, servers, o.store(store), o)
+	if err == nil {
+		err = s.complete()
+	}
 	if err != nil {
 		return "", err
 	}
 	return keystore.Thumbprint(key.Public())
 }
 
-// getToken is the whole client instance. In a program of your own, network is
+// instance describes the client instance. In a program of your own, network is
 // http.DefaultTransport, or left out.
-func getToken(ctx context.Context, servers *reference.Servers, store keystore.Store, network http.RoundTripper) (keystore.Key, error) {
-	c, err := client.New(ctx, client.Config{
+func instance(servers *reference.Servers, store keystore.Store, network http.RoundTripper) client.Config {
+	return client.Config{
 		Issuer:   servers.Issuer,
 		ClientID: clientID,
 		Store:    store,
@@ -67,7 +63,12 @@ func getToken(ctx context.Context, servers *reference.Servers, store keystore.St
 			Client: &http.Client{Transport: network},
 		},
 		Base: network,
-	})
+	}
+}
+
+// getToken is the whole client instance.
+func getToken(ctx context.Context, servers *reference.Servers, store keystore.Store, network http.RoundTripper) (keystore.Key, error) {
+	c, err := client.New(ctx, instance(servers, store, network))
 	if err != nil {
 		return nil, err
 	}

@@ -2,15 +2,24 @@
 // Authentication in one process, against a reference Client Attester and a
 // reference authorization server, and shows each step as it happens.
 //
-//		go run ./examples/quickstart -store simulator
+//	go run ./examples/quickstart -store simulator
+//	go run ./examples/quickstart -story firmware
 //
-//	  - main.go: the command line
-//	  - demo.go: the client instance. This is the part to copy
-//	  - observe.go: what watches it at work
-//	  - story.go: the steps, and how they are printed
+// The second one tells what firmware has to do with tokens: of a device whose
+// firmware is too old, is updated, and so on.
+//
+//   - main.go: the command line
+//   - demo.go: the client instance. This is the part to copy
+//   - arrangement.go: what evidence there can be, by the kind of key store
+//   - vendor.go: who makes the simulated devices, and tells the attester about them
+//   - policy.json: which devices get tokens
+//   - observe.go, logs.go, evidenceview.go: what watches the instance and the servers at work
+//   - story.go: the steps, and how they are printed
+//   - acts.go, fleet.go: the story of the firmware, and who plays it
+//   - attested.go: what an attestation says of a device
 //
 // The exit status is 0 only if all steps were seen, in their order, and a token
-// was issued.
+// was issued; with -story, if every act went as told.
 package main
 
 import (
@@ -39,7 +48,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	fs := flag.NewFlagSet("quickstart", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	store.Register(fs)
-	told := fs.String("story", "", "tell another `story`: firmware (not available yet)")
+	told := fs.String("story", "", "tell another `story`: firmware")
 	asJSON := fs.Bool("json", false, "print one JSON object a line")
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -47,7 +56,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		}
 		return 2
 	}
-	if err := checkArguments(fs, *told); err != nil {
+	if err := checkArguments(fs, *told, &store); err != nil {
 		fmt.Fprintf(stderr, "quickstart: %v\n", err)
 		return 2
 	}
@@ -62,10 +71,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 
 	s := &story{out: stdout, json: *asJSON}
-	thumbprint, err := demonstrate(ctx, &store, s, stderr)
-	if err == nil {
-		err = s.complete()
+	tell := demonstrate
+	if *told == "firmware" {
+		tell = tellFirmware
 	}
+	thumbprint, err := tell(ctx, &store, s, stderr)
 	s.end(store.Store, thumbprint, err)
 	if err != nil {
 		fmt.Fprintf(stderr, "quickstart: %v\n", err)
@@ -74,15 +84,23 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-func checkArguments(fs *flag.FlagSet, told string) error {
+func checkArguments(fs *flag.FlagSet, told string, store *storeflag.Flags) error {
 	switch {
 	case fs.NArg() > 0:
 		return fmt.Errorf("unexpected argument %.60q", fs.Arg(0))
-	case told == "firmware":
-		return errors.New("-story firmware is not available yet: leave -story out")
-	case told != "":
-		return fmt.Errorf("-story %.60q: there is no such story", told)
+	case told == "":
+		return nil
+	case told != "firmware":
+		return fmt.Errorf("-story %.60q: there is no such story: use firmware", told)
+	case store.Keys != "":
+		return errors.New("-story firmware makes its own devices: leave -keys out")
+	case store.Store != "" && store.Store != "simulator":
+		// The PCRs of no other TPM may be extended, and none can be reset at will.
+		return errors.New("-story firmware is told with simulated devices: use -store simulator")
+	case !storeflag.SimulatorBuiltIn:
+		return fmt.Errorf("-story firmware: %w", storeflag.ErrNoSimulator)
 	}
+	store.Store = "simulator"
 	return nil
 }
 

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
@@ -25,10 +24,12 @@ import (
 type observer struct {
 	story       *story
 	stderr      io.Writer
+	arranged    *arrangement
 	attesterURL string
 
 	mu          sync.Mutex
 	endpoints   endpoints
+	proof       evidenceView
 	attestation string            // what the attester has sent
 	verified    map[string]string // what the authorization server has logged of the token
 }
@@ -39,7 +40,9 @@ type endpoints struct {
 	Challenge string `json:"challenge_endpoint"`
 }
 
-func newObserver(s *story, stderr io.Writer) *observer { return &observer{story: s, stderr: stderr} }
+func newObserver(s *story, stderr io.Writer, arranged *arrangement) *observer {
+	return &observer{story: s, stderr: stderr, arranged: arranged}
+}
 
 // RoundTrip implements http.RoundTripper.
 func (o *observer) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -81,14 +84,12 @@ func (o *observer) request(req *http.Request, body []byte) {
 	defer o.mu.Unlock()
 	line := req.Method + " " + req.URL.String()
 	switch req.URL.String() {
-	case o.attesterURL + "/client-attestation":
-		var message struct{ Request string }
-		json.Unmarshal(body, &message) // what is no JSON has no JWT: see view
-		seen := step{Step: "b", Request: line, JWT: o.view(message.Request)}
-		if seen.JWT != nil {
-			seen.Evidence = hasClaim(seen.JWT, "evidence")
+	case o.attesterURL + "/tpm/attest":
+		if err := o.proof.readEnrolment(body); err != nil {
+			o.story.fail(err)
 		}
-		o.story.step(seen)
+	case o.attesterURL + "/client-attestation":
+		o.attestationRequest(line, body)
 	case o.endpoints.Challenge:
 		o.story.step(step{Step: "1", Request: line})
 	case o.endpoints.Token:
@@ -109,6 +110,26 @@ func (o *observer) request(req *http.Request, body []byte) {
 	}
 }
 
+// attestationRequest sees what is sent to the attester: step b.
+func (o *observer) attestationRequest(line string, body []byte) {
+	var message struct{ Request string }
+	json.Unmarshal(body, &message) // what is no JSON has no JWT: see view
+	seen := step{Step: "b", Request: line, JWT: o.view(message.Request), Note: o.arranged.note}
+	if seen.JWT != nil {
+		found, err := o.proof.readRequest(seen.JWT)
+		if err != nil {
+			o.story.fail(err)
+		}
+		if seen.Evidence = &found; found {
+			seen.Title, seen.Proof = titleEvidence, &o.proof
+			if len(o.proof.PCRs) == 0 {
+				seen.Title = titleKeyAlone
+			}
+		}
+	}
+	o.story.step(seen)
+}
+
 // response sees what the client receives.
 func (o *observer) response(req *http.Request, status int, body []byte) {
 	o.mu.Lock()
@@ -124,23 +145,30 @@ func (o *observer) response(req *http.Request, status int, body []byte) {
 		return // the client will say what is wrong
 	}
 	switch req.URL.String() {
+	case o.attesterURL + "/tpm/secret":
+		o.proof.Enrolled = true
 	case o.attesterURL + "/client-attestation":
 		o.attestation = answer.Attestation
-		o.story.step(step{Step: "d", Status: status, JWT: o.view(answer.Attestation)})
+		o.story.step(step{Step: "d", Status: status, JWT: o.view(answer.Attestation), Attested: o.attested(answer.Attestation)})
 	case o.endpoints.Challenge:
 		o.story.step(step{Step: "2", Status: status, Challenge: answer.Challenge})
 	case o.endpoints.Token:
 		if o.verified == nil {
 			o.story.fail(errors.New("the authorization server has no record of the token"))
 		}
-		o.story.step(step{
+		seen := step{
 			Step:      "5",
 			Status:    status,
 			Log:       o.verified,
 			TokenType: answer.TokenType,
 			ExpiresIn: answer.ExpiresIn,
 			Scope:     answer.Scope,
-		})
+			Policy:    o.arranged.policy,
+		}
+		if seen.Policy != nil {
+			seen.Title = titleDecide
+		}
+		o.story.step(seen)
 	default:
 		if strings.Contains(req.URL.Path, "/.well-known/") {
 			json.Unmarshal(body, &o.endpoints) // it was JSON just above
@@ -158,11 +186,20 @@ func (o *observer) view(compact string) *jwtview.View {
 	return &view
 }
 
-func hasClaim(view *jwtview.View, name string) *bool {
-	var claims map[string]json.RawMessage
-	json.Unmarshal(view.Claims, &claims) // a View's are an object
-	_, has := claims[name]
-	return &has
+// attested returns what an attestation says of the device; nil for nothing.
+func (o *observer) attested(attestation string) *attested {
+	view := o.view(attestation)
+	if view == nil {
+		return nil
+	}
+	said, err := readAttested(view)
+	if err != nil {
+		o.story.fail(err)
+	}
+	if said == (attested{}) {
+		return nil
+	}
+	return &said
 }
 
 // formValues returns the parameters of a token request; those that may be
@@ -179,11 +216,11 @@ func formValues(form url.Values) map[string]string {
 }
 
 // store returns a store that tells of the key.
-func (o *observer) store(s *storeflag.Store) keystore.Store { return observedStore{s, o.story} }
+func (o *observer) store(s *storeflag.Store) keystore.Store { return observedStore{s, o} }
 
 type observedStore struct {
 	*storeflag.Store
-	story *story
+	o *observer
 }
 
 func (s observedStore) Create(ctx context.Context, name string) (keystore.Key, error) {
@@ -208,7 +245,7 @@ func (s observedStore) tell(key keystore.Key, err error, created bool) (keystore
 	if err != nil {
 		return nil, err
 	}
-	s.story.step(step{
+	s.o.story.step(step{
 		Step:          "a",
 		Store:         s.Name,
 		Protection:    s.Protection,
@@ -217,48 +254,5 @@ func (s observedStore) tell(key keystore.Key, err error, created bool) (keystore
 		KeyThumbprint: thumbprint,
 		Key:           &jwk,
 	})
-	return key, nil
-}
-
-// attesterLog is the Client Attester's logger: it logs what it has verified.
-func (o *observer) attesterLog() *slog.Logger {
-	return o.logger("client attestation issued", func(record map[string]string) {
-		o.story.step(step{Step: "c", Log: record})
-	})
-}
-
-// authServerLog is the authorization server's logger. What it logs belongs to
-// step 5, which is told when the client has the answer.
-func (o *observer) authServerLog() *slog.Logger {
-	return o.logger("token issued", func(record map[string]string) {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		o.verified = record
-	})
-}
-
-// logger returns a logger that hands over the records with this message. All
-// others are about something that went wrong, and go to stderr.
-func (o *observer) logger(message string, found func(record map[string]string)) *slog.Logger {
-	return slog.New(&logWatch{slog.NewTextHandler(o.stderr, nil), message, found})
-}
-
-type logWatch struct {
-	slog.Handler
-	message string
-	found   func(map[string]string)
-}
-
-// Handle implements slog.Handler.
-func (w *logWatch) Handle(ctx context.Context, r slog.Record) error {
-	if r.Message != w.message {
-		return w.Handler.Handle(ctx, r)
-	}
-	record := map[string]string{"message": r.Message}
-	r.Attrs(func(a slog.Attr) bool {
-		record[a.Key] = a.Value.String()
-		return true
-	})
-	w.found(record)
-	return nil
+	return s.o.arranged.key(key), nil
 }

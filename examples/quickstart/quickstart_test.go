@@ -156,8 +156,10 @@ func TestBadUsage(t *testing.T) {
 	}{
 		"unknown store": {[]string{"-store", "hsm"}, "-store"},
 		"unknown flag":  {[]string{"-storr", "soft"}, "-storr"},
-		"story":         {[]string{"-story", "firmware"}, "not available yet"},
 		"other story":   {[]string{"-story", "x"}, "no such story"},
+		"story's store": {[]string{"-story", "firmware", "-store", "soft"}, "use -store simulator"},
+		"story's TPM":   {[]string{"-story", "firmware", "-store", "tcp:127.0.0.1:1"}, "use -store simulator"},
+		"story's keys":  {[]string{"-story", "firmware", "-keys", "x"}, "leave -keys out"},
 		"argument":      {[]string{"soft"}, "unexpected argument"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 	"github.com/instancekey/instancekey/examples/internal/jwtview"
 )
 
-// chapters are the steps, in their order.
+// chapters are the steps, in their order, as they are without evidence.
 var chapters = []struct{ step, title string }{
 	{"a", "The Client Instance creates its Client Instance Key"},
 	{"b", "It sends a request, signed with the key, to the Client Attester"},
@@ -27,6 +27,14 @@ var chapters = []struct{ step, title string }{
 	{"4", "It sends the Client Attestation JWT and the PoP JWT"},
 	{"5", "The Authorization Server verifies both and answers with a token"},
 }
+
+// Titles of steps that are about evidence.
+const (
+	titleEvidence = "It sends evidence about key, device and boot state, signed with the key, to the Client Attester"
+	titleKeyAlone = "It sends evidence about the key, signed with it, to the Client Attester"
+	titleVerify   = "The Client Attester verifies the evidence against its policy"
+	titleDecide   = "The Authorization Server verifies both, and the device against its own policy, and answers with a token"
+)
 
 // A step is what was seen of one step. JWTs are shown decoded, without their
 // signatures.
@@ -43,25 +51,30 @@ type step struct {
 
 	Request   string            `json:"request,omitempty"`  // method and URL
 	Evidence  *bool             `json:"evidence,omitempty"` // whether the request has any
+	Proof     *evidenceView     `json:"proof,omitempty"`    // what is in the evidence
+	Note      string            `json:"note,omitempty"`     // what is not, and why
 	Fields    map[string]string `json:"fields,omitempty"`   // header fields, and what is in them
 	Form      map[string]string `json:"form,omitempty"`
 	Status    int               `json:"status,omitempty"` // of the response
 	Log       map[string]string `json:"log,omitempty"`    // the server's record of it
 	JWT       *jwtview.View     `json:"jwt,omitempty"`
+	Attested  *attested         `json:"attested,omitempty"` // what the JWT says of the device
 	Challenge string            `json:"challenge,omitempty"`
 	TokenType string            `json:"token_type,omitempty"`
 	ExpiresIn int               `json:"expires_in,omitempty"` // seconds
 	Scope     string            `json:"scope,omitempty"`
+	Policy    json.RawMessage   `json:"policy,omitempty"` // the authorization server's, about devices
 }
 
-// A story prints steps as they are seen, and knows which ones were due. It is
-// safe for concurrent use.
+// A story prints steps as they are seen, and knows which ones were due; or acts
+// of another story. It is safe for concurrent use.
 type story struct {
 	out  io.Writer
 	json bool
 
 	mu   sync.Mutex
-	seen int
+	seen int // steps
+	acts int
 	err  error
 }
 
@@ -80,9 +93,29 @@ func (s *story) step(seen step) {
 		s.err = fmt.Errorf("step %s came when %s was due", seen.Step, chapters[s.seen].step)
 		return
 	}
-	seen.Title = chapters[s.seen].title
+	if seen.Title == "" {
+		seen.Title = chapters[s.seen].title
+	}
 	s.seen++
 	s.print(seen)
+}
+
+// preface prints what people should know before the first act.
+func (s *story) preface(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.json {
+		s.print(text)
+	}
+}
+
+// act prints an act.
+func (s *story) act(played played) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.acts++
+	s.print(played)
+	return s.err
 }
 
 // fail notes that something seen makes no sense.
@@ -121,18 +154,24 @@ func (s *story) end(store, thumbprint string, err error) {
 		s.print(ending{OK: true, Store: store, KeyThumbprint: thumbprint})
 	case s.json:
 		s.print(ending{Store: store, Error: err.Error()})
-	case err == nil:
-		s.print(fmt.Sprintf("OK: the Authorization Server gave a token to the Client Instance with key %s (store: %s).", thumbprint, store))
-	default:
+	case err != nil:
 		s.print("FAILED after " + s.progress() + ".")
+	case s.acts > 0:
+		s.print(fmt.Sprintf("OK: all %d acts went as told, with the Client Instance Key %s (store: %s).", s.acts, thumbprint, store))
+	default:
+		s.print(fmt.Sprintf("OK: the Authorization Server gave a token to the Client Instance with key %s (store: %s).", thumbprint, store))
 	}
 }
 
 func (s *story) progress() string {
-	if s.seen == 0 {
+	switch {
+	case s.acts > 0:
+		return fmt.Sprintf("act %d", s.acts)
+	case s.seen > 0:
+		return "step (" + chapters[s.seen-1].step + ")"
+	default:
 		return "no step"
 	}
-	return "step (" + chapters[s.seen-1].step + ")"
 }
 
 // print is called with s.mu held.
@@ -166,8 +205,11 @@ func (s step) String() string {
 	if s.Request != "" {
 		line("%s", s.Request)
 	}
-	if s.Evidence != nil && !*s.Evidence {
-		line("(no evidence beside the signature: this attester asks for none)")
+	if s.Proof != nil {
+		line("%s", s.Proof)
+	}
+	if s.Note != "" {
+		line("(%s)", s.Note)
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Fields)) {
 		line("%s: %s", name, s.Fields[name])
@@ -178,8 +220,14 @@ func (s step) String() string {
 	if s.Status != 0 {
 		line("status %d", s.Status)
 	}
+	if s.Policy != nil {
+		line("its policy: %s", strings.TrimSpace(string(s.Policy)))
+	}
 	if s.Log != nil {
 		line("the server's log: %s", jwtview.Indent(s.Log))
+	}
+	if s.Attested != nil {
+		line("attested: %s", s.Attested)
 	}
 	if s.JWT != nil {
 		line("%s", s.JWT)
