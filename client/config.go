@@ -37,7 +37,8 @@ type Config struct {
 	// recognize one instance by it (draft, "Privacy Considerations").
 	KeyName string
 
-	// Key is the Client Instance Key itself, instead of Store and KeyName.
+	// Key is the Client Instance Key itself, instead of Store and KeyName, which
+	// are then empty.
 	Key keystore.Key
 
 	// Attester gets the Client Attestation for the key. Required.
@@ -58,7 +59,8 @@ type Config struct {
 	Profile transport.Profile
 
 	// DPoP says whether tokens are bound to a key. The zero value means no,
-	// unless Method is DPoP combined mode.
+	// unless Method is DPoP combined mode. A bound token is of use only at
+	// Resources: requests to other places get no DPoP proof.
 	DPoP DPoP
 
 	// BindBody makes each PoP JWT vouch for its request's own body, by the
@@ -78,15 +80,19 @@ type Config struct {
 	// attestations are sent to as well, beside the access token that you put
 	// into the Authorization field. The identifier is a URL; the requests for
 	// the resource are those to it and below it. Token asks for tokens for
-	// these resources (RFC 8707).
+	// these resources (RFC 8707). A resource whose metadata says that it takes
+	// no attestations gets none, and a DPoP proof for a token that is bound.
 	Resources []string
 
 	// Origins are the origins (scheme, host and port) that the endpoints in the
 	// metadata may have. Empty means any: large providers have endpoints on
-	// other origins than the issuer's, and the Client logs them.
+	// other origins than the issuer's, and the Client logs them. An origin is
+	// written as https://login.example.com, without a slash at its end.
 	Origins []string
 
-	// Base sends all requests to the server and the resources. Nil means http.DefaultTransport.
+	// Base sends all requests to the server and the resources. Nil means
+	// http.DefaultTransport. Neither has a time limit of its own: requests last
+	// as long as their contexts.
 	Base http.RoundTripper
 
 	// Logger gets what an operator may want to see; never a credential. Nil
@@ -96,9 +102,10 @@ type Config struct {
 	// Trace is told what takes time. Nil means nobody is.
 	Trace *transport.Trace
 
-	// Clock is the device's clock. The Client corrects it, by up to 7 days, by
-	// what the server says over TLS, for JWTs and for the expiry of
-	// attestations. Nil means time.Now.
+	// Clock is the device's clock. The Client corrects it by what the server
+	// says over TLS, for JWTs and for the expiry of attestations: by up to 7
+	// days, or by any amount if it shows a time before this version of the
+	// package was released. Nil means time.Now.
 	Clock func() time.Time
 }
 

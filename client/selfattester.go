@@ -20,7 +20,8 @@ import (
 type SelfAttester struct {
 	// Key signs the attestations: the key that the server knows the client's
 	// attester by. It may be, but need not be, another key than the Client
-	// Instance Key. Required.
+	// Instance Key: softkey.OpenDir keeps one in a file, keystore.FromSigner
+	// makes one of a crypto.Signer. Required.
 	Key keystore.Key
 	// KeyID is the "kid" header. Empty means the key's RFC 7638 thumbprint.
 	KeyID string

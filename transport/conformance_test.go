@@ -20,7 +20,7 @@ import (
 const rules = 50
 
 // withoutTest are the rules that no test holds yet. It only ever gets shorter.
-var withoutTest = []string{"C40", "C41", "C42", "C47", "C49"}
+var withoutTest = []string{"C40", "C41", "C42", "C47"}
 
 // TestConformance holds CONFORMANCE.md to what it says: every rule is there
 // once, and every test that it names exists.
