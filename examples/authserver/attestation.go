@@ -34,13 +34,14 @@ type verifiedAttestation struct {
 	key        any    // public Client Instance Key
 	thumbprint string // of key
 	issuedAt   time.Time
-	device     *deviceClaims // nil without a policy
+	decode     func(dest any) error // decodes the claims, for the policy
+	device     *deviceClaims        // nil before the policy was applied, and without one
 }
 
 // verifyAttestation applies section 7.1, item by item. fields are the values of
 // the OAuth-Client-Attestation header fields, clientID is the request's
-// client_id parameter, if it has one.
-func (s *Server) verifyAttestation(fields []string, clientID string) (*verifiedAttestation, error) {
+// client_id, if it has one.
+func (v *verifier) verifyAttestation(fields []string, clientID string) (*verifiedAttestation, error) {
 	bad := func(rule, format string, args ...any) error {
 		return refuse(errInvalidClientAttestation, rule, format, args...)
 	}
@@ -49,7 +50,7 @@ func (s *Server) verifyAttestation(fields []string, clientID string) (*verifiedA
 	if len(fields) != 1 {
 		return nil, refuse(errInvalidRequest, "7.1(1)", "%d %s header fields", len(fields), headerAttestation)
 	}
-	token, err := strictjwt.Parse(fields[0], typAttestation, s.cfg.AttestationAlgorithms)
+	token, err := strictjwt.Parse(fields[0], typAttestation, v.cfg.AttestationAlgorithms)
 	switch {
 	case errors.Is(err, strictjwt.ErrAlgorithm): // 3. alg is acceptable.
 		return nil, bad("7.1(3)", "%v", err)
@@ -61,7 +62,7 @@ func (s *Server) verifyAttestation(fields []string, clientID string) (*verifiedA
 
 	// 4. The signature verifies with the key of a known and trusted attester.
 	// This comes before every look at the claims.
-	attester, err := s.attesterKey(token.Header)
+	attester, err := v.attesterKey(token.Header)
 	if err != nil {
 		return nil, bad("7.1(4)", "%v", err)
 	}
@@ -91,7 +92,7 @@ func (s *Server) verifyAttestation(fields []string, clientID string) (*verifiedA
 	}
 
 	// 6. Fresh enough.
-	if err := s.checkAttestationTimes(&claims); err != nil {
+	if err := v.checkAttestationTimes(&claims); err != nil {
 		return nil, err
 	}
 
@@ -104,14 +105,14 @@ func (s *Server) verifyAttestation(fields []string, clientID string) (*verifiedA
 	if claims.IssuedAt != nil {
 		verified.issuedAt = claims.IssuedAt.Time()
 	}
-	verified.device, err = s.readDevice(func(dest any) error { return token.Claims(attester, dest) })
-	return verified, err
+	verified.decode = func(dest any) error { return token.Claims(attester, dest) }
+	return verified, nil
 }
 
 // checkAttestationTimes: section 7.1, item 6, and RFC 7519 for nbf. Whatever a
 // newer attestation cures is answered with use_fresh_attestation (section 7.4).
-func (s *Server) checkAttestationTimes(claims *attestationClaims) error {
-	now := s.cfg.Now()
+func (v *verifier) checkAttestationTimes(claims *attestationClaims) error {
+	now := v.cfg.Now()
 	if !now.Before(claims.Expiry.Time().Add(clockSkew)) {
 		return refuse(errUseFreshAttestation, "7.1(6)", "attestation has expired")
 	}
@@ -119,7 +120,7 @@ func (s *Server) checkAttestationTimes(claims *attestationClaims) error {
 		return refuse(errInvalidClientAttestation, "7.1(6)", "attestation is not valid yet")
 	}
 	if claims.IssuedAt == nil {
-		if s.cfg.MaxAttestationAge > 0 {
+		if v.cfg.MaxAttestationAge > 0 {
 			return refuse(errInvalidClientAttestation, "7.1(6)", "attestation has no iat, and its age is limited")
 		}
 		return nil
@@ -127,7 +128,7 @@ func (s *Server) checkAttestationTimes(claims *attestationClaims) error {
 	if claims.IssuedAt.Time().After(now.Add(clockSkew)) {
 		return refuse(errInvalidClientAttestation, "7.1(6)", "attestation was issued in the future")
 	}
-	if limit := s.cfg.MaxAttestationAge; limit > 0 && now.Sub(claims.IssuedAt.Time()) > limit {
+	if limit := v.cfg.MaxAttestationAge; limit > 0 && now.Sub(claims.IssuedAt.Time()) > limit {
 		return refuse(errUseFreshAttestation, "7.1(6)", "attestation is older than %v", limit)
 	}
 	return nil
@@ -136,11 +137,11 @@ func (s *Server) checkAttestationTimes(claims *attestationClaims) error {
 // attesterKey finds the key that must have signed an attestation with this
 // header: by x5c, if the server has roots and the attestation a chain, or else
 // by kid (section 10.8). A jku is never followed.
-func (s *Server) attesterKey(header jose.Header) (any, error) {
-	if s.cfg.AttesterRoots != nil {
+func (v *verifier) attesterKey(header jose.Header) (any, error) {
+	if v.cfg.AttesterRoots != nil {
 		chains, err := header.Certificates(x509.VerifyOptions{
-			Roots:       s.cfg.AttesterRoots,
-			CurrentTime: s.cfg.Now(),
+			Roots:       v.cfg.AttesterRoots,
+			CurrentTime: v.cfg.Now(),
 			KeyUsages:   []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 		})
 		if err == nil {
@@ -150,7 +151,7 @@ func (s *Server) attesterKey(header jose.Header) (any, error) {
 			return nil, fmt.Errorf("x5c: %w", err)
 		}
 	}
-	keys := s.cfg.AttesterKeys.Key(header.KeyID) // no trusted key has an empty kid
+	keys := v.cfg.AttesterKeys.Key(header.KeyID) // no trusted key has an empty kid
 	if len(keys) == 0 {
 		return nil, fmt.Errorf("no trusted attester key with kid %.80q", header.KeyID)
 	}

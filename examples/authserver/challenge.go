@@ -3,48 +3,82 @@ package authserver
 import (
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/instancekey/instancekey/examples/internal/freshness"
 	"github.com/instancekey/instancekey/examples/internal/serve"
 )
 
+// ChallengeConfig says how challenges are handed out (section 6). Who has one
+// demands a challenge in every PoP JWT, and gives a fresh one with every
+// use_attestation_challenge error, also when both fields Endpoint and Responses
+// are false.
+type ChallengeConfig struct {
+	Endpoint  bool          // section 6.3: a challenge endpoint, named in the metadata
+	Responses bool          // section 6.2: a new one on every response, of the challenge endpoint too
+	SingleUse bool          // each challenge is good for one PoP JWT; otherwise for any number
+	Lifetime  time.Duration // 0 means 5 minutes
+}
+
+func (c *ChallengeConfig) withDefaults() *ChallengeConfig {
+	if c == nil {
+		return nil
+	}
+	copied := *c
+	if copied.Lifetime == 0 {
+		copied.Lifetime = 5 * time.Minute
+	}
+	return &copied
+}
+
 // serveChallenge is the challenge endpoint (section 6.3). It needs no client
 // authentication: challenges cost nothing to make and prove nothing.
-func (s *Server) serveChallenge(w http.ResponseWriter, r *http.Request) {
+func (v *verifier) serveChallenge(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
-	challenge := s.challenges.New()
-	if s.cfg.Challenges.Responses {
+	challenge := v.challenges.New()
+	if v.cfg.Challenges.Responses {
 		w.Header().Set(headerChallenge, challenge)
 	}
-	s.offerDPoPNonce(w)
+	v.offerDPoPNonce(w)
 	serve.JSON(w, http.StatusOK, map[string]string{"attestation_challenge": challenge})
 }
 
-// offerChallenge puts a fresh challenge on a response (section 6.2).
-func (s *Server) offerChallenge(w http.ResponseWriter) {
-	if s.challenges != nil && s.cfg.Challenges.Responses {
-		w.Header().Set(headerChallenge, s.challenges.New())
+// challengeEndpoint returns the URL of the challenge endpoint below base, "" if
+// there is none.
+func (v *verifier) challengeEndpoint(base string) string {
+	if v.cfg.Challenges == nil || !v.cfg.Challenges.Endpoint {
+		return ""
+	}
+	return base + "/challenge"
+}
+
+// offer puts a fresh challenge (section 6.2) and a fresh DPoP nonce on a
+// response, where they are used.
+func (v *verifier) offer(w http.ResponseWriter) {
+	v.offerDPoPNonce(w)
+	if v.challenges != nil && v.cfg.Challenges.Responses {
+		w.Header().Set(headerChallenge, v.challenges.New())
 	}
 }
 
 // offerDPoPNonce puts a fresh DPoP nonce on a response (RFC 9449, section 8.2;
 // on the challenge endpoint it is demanded by section 6.3).
-func (s *Server) offerDPoPNonce(w http.ResponseWriter) {
-	if s.nonces != nil {
-		w.Header().Set(headerDPoPNonce, s.nonces.New())
+func (v *verifier) offerDPoPNonce(w http.ResponseWriter) {
+	if v.nonces != nil {
+		w.Header().Set(headerDPoPNonce, v.nonces.New())
 	}
 }
 
 // checkChallenge: section 7.2, item 5. A server that provides no challenges
 // ignores the claim.
-func (s *Server) checkChallenge(challenge *string) error {
-	if s.challenges == nil {
+func (v *verifier) checkChallenge(challenge *string) error {
+	if v.challenges == nil {
 		return nil
 	}
 	if challenge == nil {
 		return refuse(errUseAttestationChallenge, "7.2(5)", "no challenge")
 	}
-	if err := s.challenges.Check(*challenge); err != nil {
+	if err := v.challenges.Check(*challenge); err != nil {
 		return refuse(errUseAttestationChallenge, "7.2(5)", "%v", err)
 	}
 	return nil
@@ -52,11 +86,11 @@ func (s *Server) checkChallenge(challenge *string) error {
 
 // spendChallenge uses a single-use challenge up (section 6). It needs a
 // challenge that passed checkChallenge.
-func (s *Server) spendChallenge(challenge *string) error {
-	if s.spentChallenges == nil {
+func (v *verifier) spendChallenge(challenge *string) error {
+	if v.spentChallenges == nil {
 		return nil
 	}
-	switch err := s.spentChallenges.Add(*challenge); {
+	switch err := v.spentChallenges.Add(*challenge); {
 	case errors.Is(err, freshness.ErrSeen):
 		return refuse(errUseAttestationChallenge, "7.2(5)", "single-use challenge: %v", err)
 	case err != nil:

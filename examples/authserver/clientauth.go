@@ -2,7 +2,6 @@ package authserver
 
 import (
 	"net/http"
-	"net/url"
 	"slices"
 )
 
@@ -15,20 +14,20 @@ const (
 	headerDPoPNonce   = "DPoP-Nonce"
 )
 
-// A clientInstance is who has authenticated.
+// A clientInstance is who has authenticated. Access tokens are bound to the key
+// of its DPoP proof, if it has sent one.
 type clientInstance struct {
+	verifiedProof
 	client     Client
 	thumbprint string // of the Client Instance Key
-	// dpopThumbprint is the key to which access tokens are bound; "" if the
-	// request had no DPoP proof. In combined mode it is thumbprint.
-	dpopThumbprint string
 }
+
+func (i *clientInstance) binding() binding { return binding{i.client.ID, i.thumbprint} }
 
 // authenticate authenticates the Client Instance that sent a request to an
 // endpoint of this server, checks the DPoP proof if there is one, and applies
-// the policy. It chooses the rules as section 7 says, and falls back from none
-// to another.
-func (s *Server) authenticate(r *http.Request, endpoint string, form url.Values) (*clientInstance, error) {
+// the policy.
+func (s *Server) authenticate(r *http.Request, endpoint string, form *form) (*clientInstance, error) {
 	attestations := r.Header.Values(headerAttestation)
 	if method := otherAuthentication(r, form); method != "" {
 		// RFC 6749, section 2.3: one authentication method in each request.
@@ -37,7 +36,7 @@ func (s *Server) authenticate(r *http.Request, endpoint string, form url.Values)
 	if len(attestations) == 0 {
 		return nil, refuse(errInvalidClient, "7.1(1)", "no %s header field", headerAttestation)
 	}
-	attestation, err := s.verifyAttestation(attestations, form.Get("client_id"))
+	attestation, err := s.verifier.verifyAttestation(attestations, form.Get("client_id"))
 	if err != nil {
 		return nil, err
 	}
@@ -45,55 +44,43 @@ func (s *Server) authenticate(r *http.Request, endpoint string, form url.Values)
 	if !ok {
 		return nil, refuse(errInvalidClient, "RFC 6749 5.2", "client %.80q is not registered", attestation.subject)
 	}
-	instance := &clientInstance{client: client, thumbprint: attestation.thumbprint}
-	if err := s.verifyProof(r, endpoint, attestation, instance); err != nil {
+	proof, err := s.verifier.verifyProof(r, target{method: r.Method, uri: endpoint}, attestation,
+		func(method string) error { return s.allowMethod(client, method) })
+	if err != nil {
 		return nil, err
 	}
-	if err := s.checkPolicy(attestation); err != nil {
+	if err := s.appraise(attestation); err != nil {
 		return nil, err
 	}
-	return instance, nil
+	return &clientInstance{verifiedProof: proof, client: client, thumbprint: attestation.thumbprint}, nil
 }
 
-// verifyProof checks that the sender holds the key of the attestation, and which
-// key access tokens are to be bound to.
-func (s *Server) verifyProof(r *http.Request, endpoint string, attestation *verifiedAttestation, instance *clientInstance) (err error) {
-	pops := r.Header.Values(headerPoP)
-	proofs := r.Header.Values(headerDPoP)
-	method := instance.client.Method
+// allowMethod refuses every method but the one that the client is registered
+// for (section 7).
+func (s *Server) allowMethod(client Client, method string) error {
 	switch {
-	case len(pops) > 0: // first rule of section 7
-		if method != MethodPoP {
-			return refuse(errInvalidClient, "7.3(1)", "client is registered for %s, request has a PoP JWT", method)
-		}
-		if err := s.verifyPoP(pops, attestation); err != nil {
-			return err
-		}
-		if len(proofs) > 0 {
-			// The client is authenticated. This proof only says which key the
-			// access token is bound to, and that may be any key.
-			instance.dpopThumbprint, err = s.verifyDPoP(proofs, r.Method, endpoint)
-		}
-		return err
-
-	case len(proofs) > 0: // second rule: combined mode
-		if !slices.Contains(s.methods, MethodDPoP) { // third rule
-			return refuse(errInvalidClientAttestation, "7", "combined mode is not supported")
-		}
-		if method != MethodDPoP {
-			return refuse(errInvalidClient, "7", "client is registered for %s, request uses combined mode", method)
-		}
-		instance.dpopThumbprint = attestation.thumbprint
-		return s.verifyCombined(proofs, r.Method, endpoint, attestation)
-
+	case method == client.Method:
+		return nil
+	case method == MethodPoP:
+		return refuse(errInvalidClient, "7.3(1)", "client is registered for %s, request has a PoP JWT", client.Method)
+	case !slices.Contains(s.methods, MethodDPoP):
+		return refuse(errInvalidClientAttestation, "7", "combined mode is not supported")
 	default:
-		return refuse(errInvalidClientAttestation, "7.2(1)", "attestation without a proof of possession")
+		return refuse(errInvalidClient, "7", "client is registered for %s, request uses combined mode", client.Method)
 	}
+}
+
+// appraise applies the policy to a device whose proof was verified: step (5).
+func (s *Server) appraise(attestation *verifiedAttestation) (err error) {
+	if attestation.device, err = s.readDevice(attestation.decode); err != nil {
+		return err
+	}
+	return s.checkPolicy(attestation)
 }
 
 // otherAuthentication names the authentication method, other than ours, that a
 // request uses; "" if it uses none.
-func otherAuthentication(r *http.Request, form url.Values) string {
+func otherAuthentication(r *http.Request, form *form) string {
 	if len(r.Header.Values("Authorization")) > 0 {
 		return "Authorization"
 	}

@@ -1,7 +1,9 @@
 package authserver
 
 import (
+	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/base64"
 	"errors"
 	"net"
 	"net/url"
@@ -21,13 +23,19 @@ type dpopClaims struct {
 	Method string `json:"htm"`
 	URI    string `json:"htu"`
 	Nonce  string `json:"nonce"`
+
+	AccessTokenHash string `json:"ath"`
 }
+
+// A target is what a DPoP proof must have been made for: the htm, the htu, and
+// the access token of the ath; at the authorization server there is none.
+type target struct{ method, uri, accessToken string }
 
 // verifyCombined applies section 7.3. Item 1, no PoP header field, is how the
 // caller came here. Challenges play no part: freshness is the DPoP nonce's.
-func (s *Server) verifyCombined(proofs []string, method, endpoint string, attestation *verifiedAttestation) error {
+func (v *verifier) verifyCombined(proofs []string, made target, attestation *verifiedAttestation) error {
 	// 2. and 3. Precisely one proof, valid per RFC 9449.
-	thumbprint, err := s.verifyDPoP(proofs, method, endpoint)
+	thumbprint, err := v.verifyDPoP(proofs, made)
 	if err != nil {
 		return err
 	}
@@ -41,7 +49,7 @@ func (s *Server) verifyCombined(proofs []string, method, endpoint string, attest
 
 // verifyDPoP applies the checks of RFC 9449, section 4.3, and returns the
 // thumbprint of the proof's key.
-func (s *Server) verifyDPoP(fields []string, method, endpoint string) (thumbprint string, err error) {
+func (v *verifier) verifyDPoP(fields []string, made target) (thumbprint string, err error) {
 	bad := func(item, format string, args ...any) error {
 		return refuse(errInvalidDPoPProof, "RFC 9449 4.3("+item+")", format, args...)
 	}
@@ -49,7 +57,7 @@ func (s *Server) verifyDPoP(fields []string, method, endpoint string) (thumbprin
 	if len(fields) != 1 {
 		return "", bad("1", "%d DPoP header fields", len(fields))
 	}
-	token, err := strictjwt.Parse(fields[0], typDPoP, s.cfg.ProofAlgorithms)
+	token, err := strictjwt.Parse(fields[0], typDPoP, v.cfg.ProofAlgorithms)
 	switch {
 	case errors.Is(err, strictjwt.ErrAlgorithm):
 		return "", bad("5", "%v", err)
@@ -75,26 +83,36 @@ func (s *Server) verifyDPoP(fields []string, method, endpoint string) (thumbprin
 	switch {
 	case claims.ID == "" || claims.Method == "" || claims.URI == "" || claims.IssuedAt == nil:
 		return "", bad("3", "jti, htm, htu or iat is missing")
-	case claims.Method != method:
+	case claims.Method != made.method:
 		return "", bad("8", "htm %.20q", claims.Method)
-	case !sameURI(claims.URI, endpoint):
+	case !sameURI(claims.URI, made.uri):
 		return "", bad("9", "htu %.200q", claims.URI)
 	}
-	if s.nonces != nil {
-		if err := s.nonces.Check(claims.Nonce); err != nil {
+	if v.nonces != nil {
+		if err := v.nonces.Check(claims.Nonce); err != nil {
 			return "", refuse(errUseDPoPNonce, "RFC 9449 4.3(10)", "nonce: %v", err)
 		}
 	}
-	if err := s.checkProofTime(claims.proofTimes); err != nil {
+	if err := v.checkProofTime(claims.proofTimes); err != nil {
 		return "", bad("11", "%v", err)
 	}
-	switch err := s.seenDPoPProofs.Add(thumbprint + claims.ID); {
+	if made.accessToken != "" && claims.AccessTokenHash != base64Hash(made.accessToken) {
+		return "", bad("12", "ath is not the hash of the access token")
+	}
+	switch err := v.seenDPoPProofs.Add(thumbprint + claims.ID); {
 	case errors.Is(err, freshness.ErrSeen):
 		return "", refuse(errInvalidDPoPProof, "RFC 9449 11.1", "jti: %v", err)
 	case err != nil:
 		return "", refuseReplayMemory("RFC 9449 11.1", err)
 	}
 	return thumbprint, nil
+}
+
+// base64Hash is how a DPoP proof names an access token (RFC 9449, section 4.2),
+// and a code_challenge its code_verifier (RFC 7636, section 4.2).
+func base64Hash(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
 // sameURI compares an htu with an endpoint as RFC 9449, section 4.3, asks:

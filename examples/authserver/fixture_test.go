@@ -2,6 +2,7 @@ package authserver_test
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -152,6 +153,7 @@ type call struct {
 	form                   url.Values
 	body                   string // instead of form
 	url, contentType       string
+	method                 string // "": POST
 }
 
 // pop is a request that is right in every respect: client credentials with a
@@ -214,7 +216,7 @@ func (f *fixture) send(c *call) *httptest.ResponseRecorder {
 	if body == "" {
 		body = c.form.Encode()
 	}
-	r := httptest.NewRequest(http.MethodPost, c.url, strings.NewReader(body))
+	r := httptest.NewRequest(cmp.Or(c.method, http.MethodPost), c.url, strings.NewReader(body))
 	if c.contentType != "" {
 		r.Header.Set("Content-Type", c.contentType)
 	}
@@ -233,11 +235,18 @@ func (f *fixture) send(c *call) *httptest.ResponseRecorder {
 	return f.do(r)
 }
 
-// fetchChallenge gets a challenge; "" if the server has no endpoint for it.
+// fetchChallenge gets a challenge of the authorization server; "" if there is no
+// endpoint for it.
 func (f *fixture) fetchChallenge() string {
 	f.t.Helper()
-	w := f.do(httptest.NewRequest(http.MethodPost, issuer+"/challenge", nil))
-	if w.Code == http.StatusNotFound {
+	return f.challengeOf(issuer)
+}
+
+// challengeOf gets a challenge of the server or of its resource.
+func (f *fixture) challengeOf(audience string) string {
+	f.t.Helper()
+	w := f.do(httptest.NewRequest(http.MethodPost, audience+"/challenge", nil))
+	if w.Code == http.StatusNotFound || w.Code == http.StatusUnauthorized { // a path of the resource like others
 		return ""
 	}
 	challenge, _ := body(f.t, w)["attestation_challenge"].(string)

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/instancekey/instancekey/examples/authserver"
+	"github.com/instancekey/instancekey/internal/authchallenge"
 )
 
 // FuzzTokenRequest: whatever is sent, the answer is a refusal with a code of
@@ -37,6 +38,36 @@ func FuzzTokenRequest(f *testing.F) {
 		code, _ := answer["error"].(string)
 		if w.Code < 400 || w.Code >= 500 || code == "" || len(answer) != 1 {
 			t.Fatalf("%d %v", w.Code, answer)
+		}
+	})
+}
+
+// FuzzResourceRequest: whatever is sent to the resource, the answer is a refusal
+// under a scheme that it knows. The seeds have a good access token and a PoP JWT
+// for another audience.
+func FuzzResourceRequest(f *testing.F) {
+	server := newResourceFixture(f, nil)
+	good := server.atResource(server.tokenCall("dpop"))
+	good.pop.claims["aud"] = "https://other.example.com"
+	attestation, pop, proof := good.attestation.compact(f), good.pop.compact(f), good.dpop.compact(f)
+	f.Add(good.headers.Get("Authorization"), attestation, pop, proof)
+	f.Add("dpop  x", attestation, pop, "")
+	f.Add("Bearer", "", "..", "\x00")
+	f.Add("", attestation, "", proof)
+	f.Fuzz(func(t *testing.T, authorization, attestation, pop, proof string) {
+		r := httptest.NewRequest(http.MethodGet, resourceID, nil)
+		for name, value := range map[string]string{
+			"Authorization": authorization, "OAuth-Client-Attestation": attestation, "OAuth-Client-Attestation-PoP": pop, "DPoP": proof,
+		} {
+			if value != "" {
+				r.Header.Set(name, value)
+			}
+		}
+		w := httptest.NewRecorder()
+		server.server.ServeHTTP(w, r)
+		challenges := authchallenge.Parse(w.Header())
+		if w.Code != http.StatusUnauthorized || len(challenges) == 0 || challenges[0].Scheme != "Bearer" && challenges[0].Scheme != "DPoP" {
+			t.Fatalf("%d %v", w.Code, w.Header())
 		}
 	})
 }

@@ -13,7 +13,7 @@ import (
 )
 
 const policyText = `{
-	"models": [{"oemid": 51943, "hwmodel": "Gateway X1"}, {"hwmodel": "Gateway X2"}],
+	"models": [{"oemid": 32473, "hwmodel": "Gateway X1"}, {"hwmodel": "Gateway X2"}],
 	"minimum_versions": {"gateway-os": "2.1", "other-os": "1"},
 	"require_oemboot": true,
 	"ear_status": ["affirming"],
@@ -32,7 +32,7 @@ func parsePolicy(t testing.TB, text string) *authserver.Policy {
 // device is what an attester says of a device that the policy wants.
 func device() object {
 	return object{
-		"eat_profile": "tag:example.com,2026:x", "oemid": 51943, "hwmodel": "R2F0ZXdheSBYMQ", "hwversion": []string{"B"},
+		"eat_profile": "tag:example.com,2026:x", "oemid": 32473, "hwmodel": "R2F0ZXdheSBYMQ", "hwversion": []string{"B"},
 		"swname": "gateway-os", "swversion": []string{"2.1"}, "oemboot": true,
 		"submods": object{"platform": object{"ear_status": "affirming"}},
 	}
@@ -60,8 +60,8 @@ func TestPolicy(t *testing.T) {
 		{"30 minutes old", "", "", set("iat", 1_800_000_000-30*60)},
 
 		{"wrong model", refused, `model "Gateway X9"`, set("hwmodel", "R2F0ZXdheSBYOQ")},
-		{"wrong maker", refused, `of 51944`, set("oemid", 51944)},
-		{"maker as text", refused, "is not one that gets tokens", set("oemid", "51943")},
+		{"wrong maker", refused, `of 32474`, set("oemid", 32474)},
+		{"maker as text", refused, "is not one that gets tokens", set("oemid", "32473")},
 		{"no maker", refused, "of <nil>", without("oemid")},
 		{"no model", refused, "no hwmodel", without("hwmodel")},
 		{"model not in base64url", refused, "no hwmodel", set("hwmodel", "Gateway X1")},

@@ -19,6 +19,7 @@ type popClaims struct {
 	Audience  jwt.Audience `json:"aud"`
 	ID        string       `json:"jti"`
 	Challenge *string      `json:"challenge"`
+	ReqHash   string       `json:"req_hash"` // not of the draft: see reqhash.go
 }
 
 // proofTimes are the times in a PoP JWT or DPoP proof. Both have iat alone, but
@@ -30,17 +31,18 @@ type proofTimes struct {
 }
 
 // verifyPoP applies section 7.2, item by item. fields are the values of the
-// OAuth-Client-Attestation-PoP header fields.
-func (s *Server) verifyPoP(fields []string, attestation *verifiedAttestation) error {
-	bad := func(rule, format string, args ...any) error {
-		return refuse(errInvalidClientAttestation, rule, format, args...)
+// OAuth-Client-Attestation-PoP header fields. It returns which message the
+// PoP JWT vouches for, nil for none.
+func (v *verifier) verifyPoP(fields []string, attestation *verifiedAttestation) (*messageHash, error) {
+	bad := func(rule, format string, args ...any) (*messageHash, error) {
+		return nil, refuse(errInvalidClientAttestation, rule, format, args...)
 	}
 
 	// 1. Precisely one header field, containing a PoP JWT.
 	if len(fields) != 1 {
-		return refuse(errInvalidRequest, "7.2(1)", "%d %s header fields", len(fields), headerPoP)
+		return nil, refuse(errInvalidRequest, "7.2(1)", "%d %s header fields", len(fields), headerPoP)
 	}
-	token, err := strictjwt.Parse(fields[0], typPoP, s.cfg.ProofAlgorithms)
+	token, err := strictjwt.Parse(fields[0], typPoP, v.cfg.ProofAlgorithms)
 	switch {
 	case errors.Is(err, strictjwt.ErrAlgorithm): // 3. alg is acceptable.
 		return bad("7.2(3)", "%v", err)
@@ -70,44 +72,45 @@ func (s *Server) verifyPoP(fields []string, attestation *verifiedAttestation) er
 	}
 
 	// 5. The challenge is one of ours, if we provide any.
-	if err := s.checkChallenge(claims.Challenge); err != nil {
-		return err
+	if err := v.checkChallenge(claims.Challenge); err != nil {
+		return nil, err
 	}
 
 	// 6. Created in an acceptable window.
-	if err := s.checkProofTime(claims.proofTimes); err != nil {
+	if err := v.checkProofTime(claims.proofTimes); err != nil {
 		return bad("7.2(6)", "%v", err)
 	}
 
-	// 7. The audience is this server's issuer identifier, and nothing else:
-	// neither the token endpoint nor a second audience.
-	if len(claims.Audience) != 1 || claims.Audience[0] != s.cfg.Issuer {
-		return bad("7.2(7)", "aud %.120q is not the issuer", claims.Audience)
+	// 7. The audience is this server's issuer identifier, or this resource's
+	// identifier, and nothing else: neither the token endpoint nor a second
+	// audience.
+	if len(claims.Audience) != 1 || claims.Audience[0] != v.audience {
+		return bad("7.2(7)", "aud %.120q is not the issuer or resource identifier %s", claims.Audience, v.audience)
 	}
 
 	// 8. Not a replay. What is remembered is remembered last, so that a PoP JWT
 	// that fails another check uses nothing up (section 10.7).
-	if err := s.spendChallenge(claims.Challenge); err != nil {
-		return err
+	if err := v.spendChallenge(claims.Challenge); err != nil {
+		return nil, err
 	}
-	switch err := s.seenPoPs.Add(attestation.thumbprint + claims.ID); {
+	switch err := v.seenPoPs.Add(attestation.thumbprint + claims.ID); {
 	case errors.Is(err, freshness.ErrSeen):
 		return bad("7.2(8)", "jti: %v", err)
 	case err != nil:
-		return refuseReplayMemory("7.2(8)", err)
+		return nil, refuseReplayMemory("7.2(8)", err)
 	}
-	return nil
+	return newMessageHash(claims.ReqHash, token.Header.Algorithm)
 }
 
 // checkProofTime checks the times of a PoP JWT or DPoP proof that has an iat.
 // Both replay memories rely on it.
-func (s *Server) checkProofTime(times proofTimes) error {
-	now := s.cfg.Now()
+func (v *verifier) checkProofTime(times proofTimes) error {
+	now := v.cfg.Now()
 	age := now.Sub(times.IssuedAt.Time())
 	switch {
 	case age < -clockSkew:
 		return fmt.Errorf("iat is %v in the future", (-age).Round(time.Second))
-	case age >= s.cfg.ProofWindow:
+	case age >= v.cfg.ProofWindow:
 		return fmt.Errorf("iat is %v in the past", age.Round(time.Second))
 	case times.Expiry != nil && !now.Before(times.Expiry.Time().Add(clockSkew)):
 		return errors.New("its exp has passed")

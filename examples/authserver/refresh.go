@@ -1,95 +1,68 @@
 package authserver
 
-import (
-	"crypto/rand"
-	"crypto/sha256"
-	"sync"
-	"time"
-)
+import "time"
 
 const (
 	refreshLifetime = 30 * 24 * time.Hour
-	refreshCapacity = 100_000 // beyond it the oldest goes
+	refreshCapacity = 100_000
 )
 
-// A binding is whom a refresh token belongs to: the Client Instance, and not
-// just the client (section 10.3).
+// A binding is whom a refresh token, or a code, belongs to: the Client Instance,
+// and not just the client (sections 10.3 and 10.4).
 type binding struct {
 	clientID   string
 	thumbprint string // of the Client Instance Key
 }
 
+// check refuses somebody else. rules are those of the client and of the key.
+func (b binding) check(holder binding, what, clientRule, keyRule string) error {
+	switch {
+	case b.clientID != holder.clientID:
+		return refuse(errInvalidGrant, clientRule, "%s of another client", what)
+	case b.thumbprint != holder.thumbprint:
+		return refuse(errInvalidGrant, keyRule, "%s is bound to another Client Instance Key", what)
+	}
+	return nil
+}
+
+// A grant is what access tokens are issued for.
+type grant struct {
+	scope    []string
+	resource string // resource identifier; "": the server itself
+}
+
 type refreshToken struct {
-	holder  binding
-	scope   []string
-	expires time.Time
+	holder binding
+	grant  *grant
 }
 
-// refreshTokens are kept by digest: who reads this memory learns no token.
-type refreshTokens struct {
-	now func() time.Time
-
-	mu     sync.Mutex
-	tokens map[[sha256.Size]byte]refreshToken
-	queue  [][sha256.Size]byte // oldest first; those already rotated away included
-}
+type refreshTokens struct{ handles[refreshToken] }
 
 func newRefreshTokens(now func() time.Time) *refreshTokens {
-	return &refreshTokens{now: now, tokens: make(map[[sha256.Size]byte]refreshToken)}
+	return &refreshTokens{newHandles[refreshToken](refreshLifetime, refreshCapacity, now)}
 }
 
 // issue makes a new refresh token.
-func (t *refreshTokens) issue(holder binding, scope []string) string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.issueLocked(holder, scope)
+func (t *refreshTokens) issue(holder binding, granted *grant) string {
+	return t.add(refreshToken{holder, granted})
 }
 
-func (t *refreshTokens) issueLocked(holder binding, scope []string) string {
-	if len(t.queue) >= refreshCapacity {
-		delete(t.tokens, t.queue[0])
-		t.queue = t.queue[1:]
-	}
-	token := rand.Text()
-	digest := sha256.Sum256([]byte(token))
-	t.tokens[digest] = refreshToken{holder, scope, t.now().Add(refreshLifetime)}
-	t.queue = append(t.queue, digest)
-	return token
-}
-
-// find returns the scope of a token that is valid for the holder. It changes
-// nothing: a token shown by somebody else stays good for its holder.
-func (t *refreshTokens) find(token string, holder binding) (scope []string, err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	found, err := t.findLocked(token, holder)
-	return found.scope, err
-}
-
-// rotate replaces a token by a new one with the same scope. Of two calls with
-// the same token, one fails.
-func (t *refreshTokens) rotate(token string, holder binding) (string, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	found, err := t.findLocked(token, holder)
+// find returns the grant of a token that is valid for the holder. It changes
+// nothing.
+func (t *refreshTokens) find(token string, holder binding) (*grant, error) {
+	found, err := t.get(token)
 	if err != nil {
-		return "", err
+		return nil, refuse(errInvalidGrant, "RFC 6749 6", "refresh token: %v", err)
 	}
-	delete(t.tokens, sha256.Sum256([]byte(token)))
-	return t.issueLocked(holder, found.scope), nil
+	return found.grant, found.holder.check(holder, "refresh token", "RFC 6749 6", "10.3")
 }
 
-func (t *refreshTokens) findLocked(token string, holder binding) (refreshToken, error) {
-	found, ok := t.tokens[sha256.Sum256([]byte(token))]
-	switch {
-	case !ok:
-		return refreshToken{}, refuse(errInvalidGrant, "RFC 6749 6", "unknown refresh token, or used already")
-	case !t.now().Before(found.expires):
-		return refreshToken{}, refuse(errInvalidGrant, "RFC 6749 6", "refresh token has expired")
-	case found.holder.clientID != holder.clientID:
-		return refreshToken{}, refuse(errInvalidGrant, "RFC 6749 6", "refresh token of another client")
-	case found.holder.thumbprint != holder.thumbprint:
-		return refreshToken{}, refuse(errInvalidGrant, "10.3", "refresh token is bound to another Client Instance Key")
+// rotate replaces a token, which find has found, by a new one for the same
+// grant. Of two calls with the same token, one fails.
+func (t *refreshTokens) rotate(token string) (string, error) {
+	found, err := t.take(token)
+	if err != nil {
+		return "", refuse(errInvalidGrant, "RFC 6749 6", "refresh token: %v", err)
 	}
-	return found, nil
+	return t.add(found), nil
 }

@@ -1,21 +1,28 @@
 // Package authserver is a reference OAuth 2.0 authorization server with
 // attestation-based client authentication
-// (draft-ietf-oauth-attestation-based-client-auth-11): strict, small, and laid
-// out so that it can be read beside the draft.
+// (draft-ietf-oauth-attestation-based-client-auth-11), and a protected resource
+// that asks for attestations too: strict, small, and laid out so that it can be
+// read beside the draft.
 //
-//   - clientauth.go: which rules apply to a request (section 7)
+//   - verifier.go: which rules apply to a request (section 7)
 //   - attestation.go: the Client Attestation JWT (section 7.1)
 //   - pop.go: the Client Attestation PoP JWT (section 7.2)
 //   - dpop.go: DPoP (RFC 9449), and the combined mode (sections 5.2 and 7.3)
-//   - policy.go: what devices must be like: step (5)
 //   - challenge.go: challenges (section 6) and DPoP nonces
-//   - token.go, refresh.go: the token endpoint; refresh token binding (section 10.3)
-//   - metadata.go: RFC 8414 metadata (section 8)
+//   - clientauth.go: client authentication at the server's endpoints (section 7.5)
+//   - policy.go: what devices must be like: step (5)
+//   - token.go, accesstoken.go: the token endpoint; access tokens
+//   - refresh.go: refresh token binding (section 10.3)
+//   - par.go, code.go: pushed authorization requests, and their codes (section 10.4)
+//   - reqhash.go: a PoP JWT that vouches for an earlier message
+//   - resource.go, resourceauth.go: the protected resource (section 7.6)
+//   - metadata.go: RFC 8414 and RFC 9728 metadata (section 8)
 //   - errors.go: the error codes (section 7.4), and what is logged about each refusal
 //
-// It grants client_credentials and refresh_token. It keeps its state in memory
-// and signs with a key that it makes at start: it is for tests, for
-// demonstrations, and for whoever writes such a server in earnest.
+// It grants client_credentials, refresh_token and authorization_code; there are
+// no users, so codes are granted unasked. It keeps its state in memory and signs
+// with a key that it makes at start: it is for tests, for demonstrations, and
+// for whoever writes such a server in earnest.
 package authserver
 
 import (
@@ -30,44 +37,15 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
-	"github.com/instancekey/instancekey/examples/internal/freshness"
 	"github.com/instancekey/instancekey/examples/internal/serve"
 )
-
-// Client authentication methods (section 8).
-const (
-	MethodPoP  = "attest_jwt_client_auth"      // a Client Attestation PoP JWT
-	MethodDPoP = "attest_jwt_client_auth_dpop" // combined mode: a DPoP proof with the Client Instance Key
-)
-
-// A Client is one registered OAuth client, which many Client Instances share.
-type Client struct {
-	// ID is the client_id: the sub of the client's attestations.
-	ID string
-	// Method is the one authentication method that the client is registered
-	// for: MethodPoP (also when empty) or MethodDPoP.
-	Method string
-	// Scopes are those that the client may have. A request that names none
-	// gets all of them.
-	Scopes []string
-}
-
-// ChallengeConfig says how challenges are handed out (section 6). A server that
-// has one demands a challenge in every PoP JWT, and gives a fresh one with
-// every use_attestation_challenge error, also when both fields Endpoint and
-// Responses are false.
-type ChallengeConfig struct {
-	Endpoint  bool          // section 6.3: a challenge endpoint, named in the metadata
-	Responses bool          // section 6.2: a new one on every response of the token and challenge endpoints
-	SingleUse bool          // each challenge is good for one PoP JWT; otherwise for any number
-	Lifetime  time.Duration // 0 means 5 minutes
-}
 
 // Config describes a Server. Issuer, Clients and one of AttesterKeys and
 // AttesterRoots are required; the zero value of every other field is usable.
 type Config struct {
 	// Issuer is the RFC 8414 issuer identifier: an https URL, or http on
-	// loopback. The endpoints are below it: /token, /challenge and /jwks.
+	// loopback. The endpoints are below it: /token, /challenge, /jwks, and for
+	// clients with redirect URIs /par and /authorize.
 	Issuer string
 
 	Clients []Client
@@ -106,6 +84,13 @@ type Config struct {
 	// client_credentials, where RFC 6749 advises against it: it makes section
 	// 10.3 observable without a browser.
 	RefreshTokens bool
+	// RequireReqHash refuses a code whose token request does not vouch, by a
+	// req_hash in its PoP JWT, for the pushed authorization request. A wrong
+	// req_hash is always refused.
+	RequireReqHash bool
+	// Resource adds a protected resource, for which access tokens can be asked by
+	// the parameter resource (RFC 8707). Nil: none, and the parameter is ignored.
+	Resource *ResourceConfig
 	// TokenLifetime is that of access tokens. 0 means 5 minutes.
 	TokenLifetime time.Duration
 
@@ -131,16 +116,16 @@ type Server struct {
 	methods []string // the authentication methods that some client is registered for
 	routes  serve.Routes
 
-	metadata          metadata
-	tokens            *tokenSigner
-	refresh           *refreshTokens
-	challenges        *freshness.Challenges // nil: not used
-	nonces            *freshness.Challenges // nil: not used
-	spentChallenges   *freshness.Seen       // nil: challenges may be used again
-	seenPoPs          *freshness.Seen
-	seenDPoPProofs    *freshness.Seen
-	tokenEndpoint     string
-	challengeEndpoint string // "": none
+	verifier *verifier // of what is sent to the server's own endpoints
+	resource *resource // nil: none
+	metadata metadata
+	tokens   *tokenSigner
+	refresh  *refreshTokens
+	requests handles[*pushedRequest] // by request_uri
+	codes    handles[*pushedRequest]
+
+	tokenEndpoint string
+	parEndpoint   string
 }
 
 // New checks the configuration and returns a Server. It sends nothing and
@@ -162,45 +147,56 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("authserver: %w", err)
 	}
 	s := &Server{
-		cfg:     cfg,
-		clients: make(map[string]Client),
-		tokens:  tokens,
-		refresh: newRefreshTokens(cfg.Now),
-		// A proof passes the iat check from clockSkew before its iat until
-		// ProofWindow after it.
-		seenPoPs:       freshness.NewSeen(cfg.ProofWindow+clockSkew, replayCapacity, cfg.Now),
-		seenDPoPProofs: freshness.NewSeen(cfg.ProofWindow+clockSkew, replayCapacity, cfg.Now),
+		cfg:      cfg,
+		clients:  make(map[string]Client),
+		verifier: newVerifier(cfg, cfg.Issuer),
+		tokens:   tokens,
+		refresh:  newRefreshTokens(cfg.Now),
+		requests: newHandles[*pushedRequest](pushedLifetime, maxPushedRequests, cfg.Now),
+		codes:    newHandles[*pushedRequest](codeLifetime, maxPushedRequests, cfg.Now),
 	}
 	if err := s.register(cfg.Clients); err != nil {
 		return nil, fmt.Errorf("authserver: %w", err)
 	}
 
 	base, path := strings.TrimSuffix(cfg.Issuer, "/"), strings.TrimSuffix(issuer.Path, "/")
-	s.tokenEndpoint = base + "/token"
+	s.tokenEndpoint, s.parEndpoint = base+"/token", base+"/par"
 	s.routes = serve.Routes{
 		"/.well-known/oauth-authorization-server" + path: {Method: http.MethodGet, Handler: s.serveMetadata},
 		path + "/token": {Method: http.MethodPost, Handler: s.serveToken},
 		path + "/jwks":  {Method: http.MethodGet, Handler: s.serveJWKS},
 	}
-	if cfg.DPoPNonces {
-		s.nonces = freshness.NewChallenges(5*time.Minute, cfg.Now)
+	if s.verifier.challengeEndpoint(base) != "" {
+		s.routes[path+"/challenge"] = serve.Route{Method: http.MethodPost, Handler: s.verifier.serveChallenge}
 	}
-	if c := cfg.Challenges; c != nil {
-		s.challenges = freshness.NewChallenges(c.Lifetime, cfg.Now)
-		if c.SingleUse {
-			s.spentChallenges = freshness.NewSeen(c.Lifetime, replayCapacity, cfg.Now)
-		}
-		if c.Endpoint {
-			s.challengeEndpoint = base + "/challenge"
-			s.routes[path+"/challenge"] = serve.Route{Method: http.MethodPost, Handler: s.serveChallenge}
+	if s.grantsCodes() {
+		s.routes[path+"/par"] = serve.Route{Method: http.MethodPost, Handler: s.servePushed}
+		s.routes[path+"/authorize"] = serve.Route{Method: http.MethodGet, Handler: s.serveAuthorization}
+	}
+	if cfg.Resource != nil {
+		if err := s.addResource(*cfg.Resource, issuer); err != nil {
+			return nil, fmt.Errorf("authserver: %w", err)
 		}
 	}
 	s.metadata = s.newMetadata(base)
 	return s, nil
 }
 
-// ServeHTTP serves the endpoints, on exact paths only.
+// Resource returns the identifier of the resource, "" if there is none.
+func (s *Server) Resource() string {
+	if s.resource == nil {
+		return ""
+	}
+	return s.resource.audience
+}
+
+// ServeHTTP serves the endpoints, on exact paths only, and what is the
+// resource's of all other paths.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if _, isEndpoint := s.routes[r.URL.Path]; !isEndpoint && s.resource.has(r.URL.Path) {
+		s.resource.ServeHTTP(w, r)
+		return
+	}
 	s.routes.ServeHTTP(w, r)
 }
 
@@ -219,13 +215,7 @@ func (cfg Config) withDefaults() Config {
 	if cfg.TokenLifetime == 0 {
 		cfg.TokenLifetime = 5 * time.Minute
 	}
-	if cfg.Challenges != nil {
-		challenges := *cfg.Challenges
-		if challenges.Lifetime == 0 {
-			challenges.Lifetime = 5 * time.Minute
-		}
-		cfg.Challenges = &challenges
-	}
+	cfg.Challenges = cfg.Challenges.withDefaults()
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
@@ -233,32 +223,4 @@ func (cfg Config) withDefaults() Config {
 		cfg.Now = time.Now
 	}
 	return cfg
-}
-
-// register fills in clients and methods.
-func (s *Server) register(clients []Client) error {
-	if len(clients) == 0 {
-		return errors.New("no client is registered")
-	}
-	for _, c := range clients {
-		if c.Method == "" {
-			c.Method = MethodPoP
-		}
-		_, taken := s.clients[c.ID]
-		switch {
-		case c.ID == "":
-			return errors.New("client without an ID")
-		case taken:
-			return fmt.Errorf("client %q is registered twice", c.ID)
-		case c.Method != MethodPoP && c.Method != MethodDPoP:
-			return fmt.Errorf("client %q: unknown method %q", c.ID, c.Method)
-		}
-		c.Scopes = slices.Clone(c.Scopes)
-		s.clients[c.ID] = c
-		if !slices.Contains(s.methods, c.Method) {
-			s.methods = append(s.methods, c.Method)
-		}
-	}
-	slices.Sort(s.methods)
-	return nil
 }

@@ -1,26 +1,20 @@
 package authserver
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 
-	"github.com/go-jose/go-jose/v4"
-	"github.com/go-jose/go-jose/v4/jwt"
-
 	"github.com/instancekey/instancekey/examples/internal/serve"
-	"github.com/instancekey/instancekey/keystore"
 )
 
 const (
 	grantClientCredentials = "client_credentials"
 	grantRefreshToken      = "refresh_token"
+	grantCode              = "authorization_code"
 )
 
 const maxFormSize = 64 << 10
@@ -37,11 +31,10 @@ type tokenResponse struct {
 // serveToken is the token endpoint (RFC 6749, section 3.2).
 func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
-	s.offerChallenge(w)
-	s.offerDPoPNonce(w)
+	s.verifier.offer(w)
 	response, err := s.grantToken(w, r)
 	if err != nil {
-		s.writeRefusal(r.Context(), w, err)
+		s.writeRefusal(r.Context(), w, "token request", err)
 		return
 	}
 	serve.JSON(w, http.StatusOK, response)
@@ -63,6 +56,8 @@ func (s *Server) grantToken(w http.ResponseWriter, r *http.Request) (*tokenRespo
 		response, err = s.grantClientCredentials(instance, form)
 	case grantType == grantRefreshToken && s.cfg.RefreshTokens:
 		response, err = s.grantRefresh(instance, form)
+	case grantType == grantCode && s.grantsCodes():
+		response, err = s.grantCode(instance, form)
 	case grantType == "":
 		err = refuse(errInvalidRequest, "RFC 6749 4", "no grant_type")
 	default:
@@ -77,9 +72,15 @@ func (s *Server) grantToken(w http.ResponseWriter, r *http.Request) (*tokenRespo
 	return response, nil
 }
 
-// readForm reads the body of a token request (RFC 6749, section 3.2: no
-// parameter twice, and one without a value counts as left out).
-func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
+// A form is the body of a request to an endpoint of this server.
+type form struct {
+	url.Values
+	body []byte // as it arrived
+}
+
+// readForm reads the body of a request (RFC 6749, section 3.2: no parameter
+// twice, and one without a value counts as left out).
+func readForm(w http.ResponseWriter, r *http.Request) (*form, error) {
 	const rule = "RFC 6749 3.2"
 	if r.URL.RawQuery != "" {
 		return nil, refuse(errInvalidRequest, rule, "parameters in the URL")
@@ -87,66 +88,98 @@ func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 	if !serve.IsMediaType(r, "application/x-www-form-urlencoded") {
 		return nil, refuse(errInvalidRequest, rule, "body is not application/x-www-form-urlencoded")
 	}
-	r.Body = http.MaxBytesReader(w, r.Body, maxFormSize)
-	if err := r.ParseForm(); err != nil {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxFormSize))
+	if err != nil {
 		return nil, refuse(errInvalidRequest, rule, "body: %v", err)
 	}
-	form := make(url.Values)
-	for name, values := range r.PostForm {
-		if len(values) > 1 {
+	parsed, err := url.ParseQuery(string(body))
+	if err != nil {
+		return nil, refuse(errInvalidRequest, rule, "body: %v", err)
+	}
+	form := &form{make(url.Values), body}
+	for name, values := range parsed {
+		switch {
+		case len(values) > 1 && name == "resource": // the one that may be (RFC 8707, section 2)
+			return nil, refuse(errInvalidTarget, "RFC 8707 2", "more than one resource for one token")
+		case len(values) > 1:
 			return nil, refuse(errInvalidRequest, rule, "parameter %.40q is given %d times", name, len(values))
-		}
-		if values[0] != "" {
-			form[name] = values
+		case values[0] != "":
+			form.Values[name] = values
 		}
 	}
 	return form, nil
 }
 
 // grantClientCredentials: RFC 6749, section 4.4.
-func (s *Server) grantClientCredentials(instance *clientInstance, form url.Values) (*tokenResponse, error) {
-	scope, err := narrowScope(form.Get("scope"), instance.client.Scopes)
+func (s *Server) grantClientCredentials(instance *clientInstance, form *form) (*tokenResponse, error) {
+	if err := instance.checkReqHash(form.body); err != nil {
+		return nil, err
+	}
+	granted, err := s.newGrant(instance.client, form)
 	if err != nil {
 		return nil, err
 	}
-	response, err := s.newResponse(instance, scope)
-	if err != nil {
-		return nil, err
-	}
-	if s.cfg.RefreshTokens {
-		response.RefreshToken = s.refresh.issue(binding{instance.client.ID, instance.thumbprint}, scope)
-	}
-	return response, nil
+	return s.firstResponse(instance, granted)
 }
 
 // grantRefresh: RFC 6749, section 6. Refresh tokens rotate: each is good for one
 // request that succeeds.
-func (s *Server) grantRefresh(instance *clientInstance, form url.Values) (*tokenResponse, error) {
+func (s *Server) grantRefresh(instance *clientInstance, form *form) (*tokenResponse, error) {
+	if err := instance.checkReqHash(form.body); err != nil {
+		return nil, err
+	}
 	old := form.Get("refresh_token")
 	if old == "" {
 		return nil, refuse(errInvalidRequest, "RFC 6749 6", "no refresh_token")
 	}
-	holder := binding{instance.client.ID, instance.thumbprint}
-	granted, err := s.refresh.find(old, holder)
+	granted, err := s.refresh.find(old, instance.binding())
 	if err != nil {
 		return nil, err
 	}
-	scope, err := narrowScope(form.Get("scope"), granted)
+	asked, err := s.narrowGrant(granted, form)
 	if err != nil {
 		return nil, err
 	}
-	response, err := s.newResponse(instance, scope)
+	response, err := s.newResponse(instance, asked)
 	if err != nil {
 		return nil, err
 	}
 	// The new refresh token keeps the scope that was granted, whatever part of
 	// it this access token has.
-	response.RefreshToken, err = s.refresh.rotate(old, holder)
+	response.RefreshToken, err = s.refresh.rotate(old)
 	return response, err
 }
 
-// narrowScope returns the scope values that are asked for, or all that are
-// allowed if none is.
+// newGrant returns what a request asks for: of the scope values that the client
+// may have those that it names, or all; and a resource (RFC 8707), if it names
+// one. A server without a resource does not know the parameter.
+func (s *Server) newGrant(client Client, form *form) (*grant, error) {
+	scope, err := narrowScope(form.Get("scope"), client.Scopes)
+	if err != nil {
+		return nil, err
+	}
+	granted := &grant{scope: scope}
+	if s.resource != nil {
+		granted.resource = form.Get("resource")
+		if granted.resource != "" && granted.resource != s.resource.audience {
+			return nil, refuse(errInvalidTarget, "RFC 8707 2", "resource %.200q is not known", granted.resource)
+		}
+	}
+	return granted, nil
+}
+
+// narrowGrant returns what a request asks for of what was granted before.
+func (s *Server) narrowGrant(granted *grant, form *form) (*grant, error) {
+	scope, err := narrowScope(form.Get("scope"), granted.scope)
+	if err != nil {
+		return nil, err
+	}
+	if asked := form.Get("resource"); s.resource != nil && asked != "" && asked != granted.resource {
+		return nil, refuse(errInvalidTarget, "RFC 8707 2.2", "resource %.200q was not granted", asked)
+	}
+	return &grant{scope, granted.resource}, nil
+}
+
 func narrowScope(requested string, allowed []string) ([]string, error) {
 	if requested == "" {
 		return allowed, nil
@@ -160,59 +193,28 @@ func narrowScope(requested string, allowed []string) ([]string, error) {
 	return scope, nil
 }
 
+// firstResponse is newResponse for a new grant: with a refresh token, if the
+// server issues them.
+func (s *Server) firstResponse(instance *clientInstance, granted *grant) (*tokenResponse, error) {
+	response, err := s.newResponse(instance, granted)
+	if err == nil && s.cfg.RefreshTokens {
+		response.RefreshToken = s.refresh.issue(instance.binding(), granted)
+	}
+	return response, err
+}
+
 // newResponse makes an access token (RFC 9068), bound to the DPoP key if there
 // is one (RFC 9449, section 5).
-func (s *Server) newResponse(instance *clientInstance, scope []string) (*tokenResponse, error) {
+func (s *Server) newResponse(instance *clientInstance, granted *grant) (*tokenResponse, error) {
 	response := &tokenResponse{
 		TokenType: "Bearer",
 		ExpiresIn: int64(s.cfg.TokenLifetime.Seconds()),
-		Scope:     strings.Join(scope, " "),
-	}
-	now := s.cfg.Now()
-	claims := map[string]any{
-		"iss":       s.cfg.Issuer,
-		"aud":       s.cfg.Issuer, // there is no other resource here
-		"sub":       instance.client.ID,
-		"client_id": instance.client.ID,
-		"iat":       jwt.NewNumericDate(now),
-		"exp":       jwt.NewNumericDate(now.Add(s.cfg.TokenLifetime)),
-		"jti":       rand.Text(),
-	}
-	if response.Scope != "" {
-		claims["scope"] = response.Scope
+		Scope:     strings.Join(granted.scope, " "),
 	}
 	if instance.dpopThumbprint != "" {
 		response.TokenType = "DPoP"
-		claims["cnf"] = map[string]string{"jkt": instance.dpopThumbprint}
 	}
 	var err error
-	response.AccessToken, err = jwt.Signed(s.tokens.signer).Claims(claims).Serialize()
-	if err != nil {
-		return nil, fmt.Errorf("access token: %w", err)
-	}
-	return response, nil
-}
-
-// A tokenSigner signs access tokens with a key made at start.
-type tokenSigner struct {
-	signer jose.Signer
-	public jose.JSONWebKeySet
-}
-
-func newTokenSigner() (*tokenSigner, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	kid, err := keystore.Thumbprint(&key.PublicKey)
-	if err != nil {
-		return nil, err
-	}
-	private := jose.JSONWebKey{Key: key, KeyID: kid, Algorithm: string(jose.ES256), Use: "sig"}
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: private},
-		(&jose.SignerOptions{}).WithType("at+jwt"))
-	if err != nil {
-		return nil, err
-	}
-	return &tokenSigner{signer, jose.JSONWebKeySet{Keys: []jose.JSONWebKey{private.Public()}}}, nil
+	response.AccessToken, err = s.signAccessToken(instance, granted, response.Scope)
+	return response, err
 }

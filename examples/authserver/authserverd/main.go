@@ -3,7 +3,8 @@
 //	go run ./examples/authserver/authserverd -attester-jwks http://127.0.0.1:8081/jwks
 //
 // It reads the attester's keys, prints one line with its issuer identifier on
-// standard output, and then serves until it is interrupted.
+// standard output, and one with its resource's if -resource gives it one, and
+// then serves until it is interrupted.
 package main
 
 import (
@@ -53,6 +54,10 @@ func run() error {
 	flag.DurationVar(&cfg.MaxAttestationAge, "max-attestation-age", 0, "older attestations get use_fresh_attestation (0: no limit)")
 	flag.DurationVar(&cfg.ProofWindow, "proof-window", time.Minute, "how old a PoP JWT or DPoP proof may be")
 	flag.DurationVar(&cfg.TokenLifetime, "token-lifetime", 5*time.Minute, "how long access tokens are valid")
+	var resource resourceFlags
+	resource.register()
+	redirects := flag.String("redirect-uri", "", "give clients the authorization code grant, by pushed requests, with these redirect URIs: `URI,URI,…`")
+	flag.BoolVar(&cfg.RequireReqHash, "require-req-hash", false, "a code is given only to a token request that vouches for the pushed request")
 	certFile := flag.String("cert", "", "TLS certificate `FILE` (PEM); without it plain http")
 	tlsKeyFile := flag.String("key", "", "TLS key `FILE` (PEM)")
 	flag.Parse()
@@ -66,12 +71,17 @@ func run() error {
 	if cfg.Challenges, err = challenges(*challenge, *singleUse, *challengeLifetime); err != nil {
 		return err
 	}
-	methods := map[string]string{"pop": authserver.MethodPoP, "dpop": authserver.MethodDPoP}
 	if methods[*method] == "" {
 		return fmt.Errorf("-method %s: use pop or dpop", *method)
 	}
+	var redirectURIs []string
+	if *redirects != "" {
+		redirectURIs = strings.Split(*redirects, ",")
+	}
 	for id := range strings.SplitSeq(*clients, ",") {
-		cfg.Clients = append(cfg.Clients, authserver.Client{ID: id, Method: methods[*method], Scopes: strings.Fields(*scopes)})
+		cfg.Clients = append(cfg.Clients, authserver.Client{
+			ID: id, Method: methods[*method], Scopes: strings.Fields(*scopes), RedirectURIs: redirectURIs,
+		})
 	}
 	if *jwks != "" {
 		if cfg.AttesterKeys, err = readJWKS(ctx, *jwks); err != nil {
@@ -94,6 +104,9 @@ func run() error {
 			return fmt.Errorf("-policy: %w", err)
 		}
 	}
+	if cfg.Resource, err = resource.config(*challengeLifetime); err != nil {
+		return err
+	}
 
 	listener, base, err := serve.Listen(*addr, *certFile, *tlsKeyFile)
 	if err != nil {
@@ -109,6 +122,9 @@ func run() error {
 		return err
 	}
 	fmt.Printf("authorization server %s\n", cfg.Issuer)
+	if server.Resource() != "" {
+		fmt.Printf("resource %s\n", server.Resource())
+	}
 	return serve.Run(ctx, listener, server)
 }
 

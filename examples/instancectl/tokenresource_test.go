@@ -1,0 +1,107 @@
+package main
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/instancekey/instancekey/examples/authserver"
+	"github.com/instancekey/instancekey/examples/internal/exampletest"
+)
+
+// startWithResource starts the reference servers with a protected resource.
+func startWithResource(t *testing.T, change func(*authserver.Config)) (s servers, resource string) {
+	t.Helper()
+	s = startServers(t, func(cfg *authserver.Config) {
+		cfg.Resource = &authserver.ResourceConfig{Identifier: "/resource", Challenges: &authserver.ChallengeConfig{Endpoint: true}}
+		if change != nil {
+			change(cfg)
+		}
+	})
+	return s, s.Issuer + "/resource"
+}
+
+// Three requests for the token and three for the call when cold (metadata,
+// challenge, request), one and one when warm.
+func TestTokenResourceSends(t *testing.T) {
+	exampletest.EachStore(t, func(t *testing.T, store string) {
+		for name, tt := range map[string]struct {
+			change    func(*authserver.Config)
+			flags     []string
+			tokenType string
+		}{
+			"bearer": {nil, nil, "Bearer"},
+			"DPoP": {func(cfg *authserver.Config) {
+				cfg.DPoPNonces, cfg.Resource.DPoPNonces, cfg.Resource.DPoPRequired = true, true, true
+			}, []string{"-dpop"}, "DPoP"},
+			"combined": {func(cfg *authserver.Config) {
+				cfg.Clients[0].Method = authserver.MethodDPoP
+				cfg.Resource.Methods = []string{authserver.MethodDPoP}
+			}, []string{"-method", "dpop"}, "DPoP"},
+		} {
+			t.Run(name, func(t *testing.T) {
+				s, resource := startWithResource(t, tt.change)
+				lines := tokenLines(t, ok(t, s.token(append(tt.flags, "-store", store, "-self", s.self, "-n", "3", "-resource", resource)...)...))
+				var sends []int
+				for _, line := range lines {
+					sends = append(sends, line.Sends)
+					if line.TokenType != tt.tokenType {
+						t.Errorf("line %+v", line)
+					}
+				}
+				if !slices.Equal(sends, []int{6, 2, 2}) || s.Requests() != 10 {
+					t.Errorf("sends %v, the server has seen %d requests", sends, s.Requests())
+				}
+			})
+		}
+	})
+}
+
+func TestTokenResourceConcurrent(t *testing.T) {
+	s, resource := startWithResource(t, func(cfg *authserver.Config) { cfg.Resource.Challenges.SingleUse = true })
+	lines := tokenLines(t, ok(t, s.token("-store", "soft", "-self", s.self, "-n", "9", "-c", "3", "-resource", resource)...))
+	if len(lines) != 9 || sum(lines) != s.Requests() {
+		t.Errorf("%d lines with %d sends, the server has seen %d requests", len(lines), sum(lines), s.Requests())
+	}
+}
+
+func TestTokenResourceRefusals(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change func(*authserver.Config)
+		path   string
+		want   string
+	}{
+		"no token for it":   {nil, "/other", "invalid_target"},
+		"bound tokens only": {func(cfg *authserver.Config) { cfg.Resource.DPoPRequired = true }, "", "metadata"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, resource := startWithResource(t, tt.change)
+			r := instancectl(t, s.token("-store", "soft", "-self", s.self, "-resource", resource+tt.path)...)
+			if lines := tokenLines(t, r); r.status != 1 || len(lines) != 1 || lines[0].Error != tt.want || lines[0].Sends != s.Requests() {
+				t.Errorf("status %d, lines %+v, want %s and %d sends", r.status, lines, tt.want, s.Requests())
+			}
+		})
+	}
+}
+
+// What the resource gives as reason is for stderr, unless it may be what it was
+// sent.
+func TestTokenResourceReason(t *testing.T) {
+	s := startServers(t, nil)
+	for reason, want := range map[string]string{
+		"insufficient_scope":                      "resource answered 401 Unauthorized (insufficient_scope)",
+		"eyJ" + strings.Repeat("a", 70) + ".b.c2": "resource answered 401 Unauthorized\"",
+	} {
+		resource := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="x", error="`+reason+`"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		}))
+		r := instancectl(t, s.token("-store", "soft", "-self", s.self, "-resource", resource.URL)...)
+		resource.Close()
+		if lines := tokenLines(t, r); r.status != 1 || lines[0].Error != "resource_401" || !strings.Contains(r.stderr, want) {
+			t.Errorf("status %d, lines %+v, stderr %s", r.status, lines, r.stderr)
+		}
+	}
+}
