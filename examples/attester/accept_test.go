@@ -27,7 +27,7 @@ func TestAttest(t *testing.T) {
 	}
 	want := object{
 		"eat_profile": "tag:github.com,2026:instancekey/instancekey#client-attestation-1",
-		"oemid":       51943.0,
+		"oemid":       32473.0,
 		"hwmodel":     "R2F0ZXdheSBYMQ",
 		"hwversion":   []any{"B"},
 		"swname":      "gateway-os",

@@ -2,21 +2,14 @@ package attester_test
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/base64"
-	"maps"
 	"strconv"
 	"testing"
 
-	"github.com/fxamacker/cbor/v2"
-	"github.com/go-jose/go-jose/v4"
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
 
 	"github.com/instancekey/instancekey/examples/internal/factory"
-	"github.com/instancekey/instancekey/keystore"
 )
 
 // A device is a TPM and what it takes to misuse it: it speaks the protocol with
@@ -27,6 +20,7 @@ type device struct {
 	maker *factory.TPMMaker
 	ekKey tpm2.TPMTPublic // template of the endorsement key
 	ekDER []byte          // its certificate; nil: the maker issues one
+	kept  map[string]*key // persistent keys, by template: making an RSA key takes long
 	akKey tpm2.TPMTPublic // template of the attestation key
 
 	firmware *factory.Firmware
@@ -104,6 +98,9 @@ type key struct {
 // load makes a primary key: the same one each time. Its handle must be flushed.
 func (d *device) load(hierarchy tpm2.TPMHandle, template tpm2.TPMTPublic) *key {
 	d.t.Helper()
+	if kept := d.kept[string(tpm2.Marshal(template))]; kept != nil {
+		return kept
+	}
 	rsp, err := tpm2.CreatePrimary{
 		PrimaryHandle: tpm2.AuthHandle{Handle: hierarchy, Auth: tpm2.PasswordAuth(nil)},
 		InPublic:      tpm2.New2B(template),
@@ -122,7 +119,11 @@ func (d *device) load(hierarchy tpm2.TPMHandle, template tpm2.TPMTPublic) *key {
 	return &key{d: d, handle: rsp.ObjectHandle, name: rsp.Name, area: tpm2.Marshal(*area), public: public}
 }
 
-func (k *key) flush() { tpm2.FlushContext{FlushHandle: k.handle}.Execute(k.d.tpm) }
+func (k *key) flush() {
+	if k.handle>>24 != tpm2.TPMHandle(tpm2.TPMHTPersistent) {
+		tpm2.FlushContext{FlushHandle: k.handle}.Execute(k.d.tpm)
+	}
+}
 
 func (k *key) auth() tpm2.AuthHandle {
 	return tpm2.AuthHandle{Handle: k.handle, Name: k.name, Auth: tpm2.PasswordAuth(nil)}
@@ -130,6 +131,38 @@ func (k *key) auth() tpm2.AuthHandle {
 
 func (d *device) ek() *key { return d.load(tpm2.TPMRHEndorsement, d.ekKey) }
 func (d *device) ak() *key { return d.load(tpm2.TPMRHEndorsement, d.akKey) }
+
+// keep makes a key of the endorsement hierarchy persistent.
+func (d *device) keep(template tpm2.TPMTPublic) {
+	d.t.Helper()
+	made := d.load(tpm2.TPMRHEndorsement, template)
+	defer made.flush()
+	kept := *made
+	kept.handle = 0x81010020 + tpm2.TPMHandle(len(d.kept))
+	_, err := tpm2.EvictControl{
+		Auth:             tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: tpm2.PasswordAuth(nil)},
+		ObjectHandle:     &tpm2.NamedHandle{Handle: made.handle, Name: made.name},
+		PersistentHandle: kept.handle,
+	}.Execute(d.tpm)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	if d.kept == nil {
+		d.kept = make(map[string]*key)
+	}
+	d.kept[string(tpm2.Marshal(template))] = &kept
+}
+
+// secondAK is the template of another attestation key of the same kind.
+func (d *device) secondAK() tpm2.TPMTPublic {
+	second := d.akKey
+	if second.Type == tpm2.TPMAlgRSA {
+		second.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgRSA, &tpm2.TPM2BPublicKeyRSA{Buffer: []byte("second")})
+	} else {
+		second.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgECC, &tpm2.TPMSECCPoint{X: tpm2.TPM2BECCParameter{Buffer: []byte("second")}})
+	}
+	return second
+}
 
 // public runs f on a key and forgets the key.
 func withKey[T any](k *key, f func(*key) T) T {
@@ -242,113 +275,3 @@ func (d *device) quote(ak *key, bank tpm2.TPMIAlgHash, pcrs []int, qualifying []
 	}
 	return object{"hashAlgo": int(bank), "pcrValues": values, "rawQuote": rsp.Quoted.Bytes(), "rawSignature": tpm2.Marshal(rsp.Signature)}
 }
-
-// sign signs a digest (TPM2_Sign).
-func (k *key) sign(digest []byte) tpm2.TPMTSignature {
-	k.d.t.Helper()
-	rsp, err := tpm2.Sign{
-		KeyHandle:  k.auth(),
-		Digest:     tpm2.TPM2BDigest{Buffer: digest},
-		InScheme:   tpm2.TPMTSigScheme{Scheme: tpm2.TPMAlgNull},
-		Validation: tpm2.TPMTTKHashCheck{Tag: tpm2.TPMSTHashCheck, Hierarchy: tpm2.TPMRHNull},
-	}.Execute(k.d.tpm)
-	if err != nil {
-		k.d.t.Fatal(err)
-	}
-	return rsp.Signature
-}
-
-// A key signs JWS as go-jose wants it.
-
-func (k *key) Public() *jose.JSONWebKey        { return &jose.JSONWebKey{Key: k.public} }
-func (k *key) Algs() []jose.SignatureAlgorithm { return []jose.SignatureAlgorithm{k.alg()} }
-func (k *key) size() int                       { return (k.public.(*ecdsa.PublicKey).Params().BitSize + 7) / 8 }
-func (k *key) alg() jose.SignatureAlgorithm {
-	return map[int]jose.SignatureAlgorithm{32: jose.ES256, 48: jose.ES384}[k.size()]
-}
-func (k *key) SignPayload(payload []byte, _ jose.SignatureAlgorithm) ([]byte, error) {
-	hash := map[int]crypto.Hash{32: crypto.SHA256, 48: crypto.SHA384}[k.size()].New()
-	hash.Write(payload)
-	signature := k.sign(hash.Sum(nil))
-	ecc, err := signature.Signature.ECDSA()
-	if err != nil {
-		return nil, err
-	}
-	r, s := ecc.SignatureR.Buffer, ecc.SignatureS.Buffer
-	size := k.size()
-	raw := make([]byte, 2*size)
-	copy(raw[size-len(r):], r)
-	copy(raw[2*size-len(s):], s)
-	return raw, nil
-}
-
-func (k *key) thumbprint() string {
-	k.d.t.Helper()
-	thumbprint, err := keystore.Thumbprint(k.public)
-	if err != nil {
-		k.d.t.Fatal(err)
-	}
-	return thumbprint
-}
-
-func bindingOf(challenge, thumbprint string) []byte {
-	digest := sha256.Sum256([]byte(challenge + "." + thumbprint))
-	return digest[:]
-}
-
-// A proof is evidence before it is encoded.
-type proof struct {
-	format    any
-	statement object // attStmt
-	quotes    []object
-	log       []byte
-	omit      bool   // leave out what is said of the platform
-	attObj    []byte // instead of format and statement
-}
-
-// prove makes good evidence for a key.
-func (d *device) prove(k *key, challenge string, chain [][]byte, pcrs []int) *proof {
-	d.t.Helper()
-	ak := d.ak()
-	defer ak.flush()
-	binding := bindingOf(challenge, k.thumbprint())
-	certInfo, signature := d.certify(ak, k, binding)
-	alg := -7
-	if _, ok := ak.public.(*ecdsa.PublicKey); !ok {
-		alg = -257
-	}
-	return &proof{
-		format:    "tpm",
-		statement: object{"ver": "2.0", "alg": alg, "x5c": chain, "sig": signature, "certInfo": certInfo, "pubArea": k.area},
-		quotes:    []object{d.quote(ak, tpm2.TPMAlgSHA256, pcrs, binding)},
-		log:       d.log,
-	}
-}
-
-func (p *proof) encode(t testing.TB) object {
-	t.Helper()
-	attObj := p.attObj
-	if attObj == nil {
-		attObj = encodeCBOR(t, object{"fmt": p.format, "attStmt": p.statement})
-	}
-	evidence := object{"attObj": base64.RawURLEncoding.EncodeToString(attObj)}
-	if !p.omit {
-		platform := object{"quotes": p.quotes}
-		if p.log != nil {
-			platform["tcgEventLog"] = p.log
-		}
-		evidence["tpmAttestation"] = platform
-	}
-	return evidence
-}
-
-func encodeCBOR(t testing.TB, v any) []byte {
-	t.Helper()
-	data, err := cbor.Marshal(v)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data
-}
-
-func clone(o object) object { return maps.Clone(o) }

@@ -1,6 +1,8 @@
 package attester
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"log/slog"
 	"net/http"
 
@@ -42,19 +44,22 @@ type enrolmentResult struct {
 // serveEnrol is the first request.
 func (s *Server) serveEnrol(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
-	challenge, err := s.enrol(w, r)
-	if err != nil {
+	var request enrolmentRequest
+	if err := readBody(w, r, maxEnrolmentSize, &request); err != nil {
 		s.writeError(r.Context(), w, "enrolment", err)
+		return
+	}
+	challenge, err := s.enrol(&request)
+	if err != nil {
+		// Who it is that was refused has not been proved.
+		claimed := sha256.Sum256(request.EK)
+		s.writeError(r.Context(), w, "enrolment", err, slog.String("claimed_ek", hex.EncodeToString(claimed[:])))
 		return
 	}
 	serve.JSON(w, http.StatusOK, challenge)
 }
 
-func (s *Server) enrol(w http.ResponseWriter, r *http.Request) (*enrolmentChallenge, error) {
-	var request enrolmentRequest
-	if err := readBody(w, r, maxEnrolmentSize, &request); err != nil {
-		return nil, err
-	}
+func (s *Server) enrol(request *enrolmentRequest) (*enrolmentChallenge, error) {
 	enrolment, err := s.cfg.Evidence.Enrol(evidence.EnrolmentRequest{
 		EK:             request.EK,
 		EKCertificates: request.EKCertificates,

@@ -55,7 +55,7 @@ func newWorld(t testing.TB, tpm transport.TPM, change func(*world)) *world {
 	w.ek = w.d.fingerprint()
 	w.roots = []*x509.Certificate{maker.Root}
 	w.registry = object{
-		"models":  object{"x1": object{"oemid": 51943, "hwmodel": "Gateway X1", "hwversion": "B"}},
+		"models":  object{"x1": object{"oemid": 32473, "hwmodel": "Gateway X1", "hwversion": "B"}},
 		"devices": []object{{"ek": w.ek, "model": "x1"}},
 	}
 	digest := sha256.Sum256(w.authority.Raw)

@@ -165,5 +165,4 @@ func TestEvidenceRace(t *testing.T) {
 	if got[""] != 1 || got["invalid_session"] != 1 {
 		t.Errorf("answers %v, want one chain and one invalid_session", got)
 	}
-	k = w.instanceKey()
 }

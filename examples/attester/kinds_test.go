@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/x509"
-	"encoding/binary"
 	"encoding/hex"
 	"os"
 	"testing"
@@ -82,7 +81,7 @@ func highEK(kind tpm2.TPMIAlgPublic) tpm2.TPMTPublic {
 // to the attestation.
 func TestSWTPM(t *testing.T) {
 	sw := tpmtest.SWTPM(t, tpmtest.SWConfig{EKCertificates: true})
-	tpm := retrying{tpmtest.Dial(t, sw)}
+	tpm := &redial{t: t, device: sw}
 	w := newWorld(t, tpm, nil)
 	w.now = time.Now()
 	w.roots = nil
@@ -134,19 +133,6 @@ func TestSWTPM(t *testing.T) {
 	}
 }
 
-// retrying sends a command again for which the TPM had no time: swtpm answers
-// so to the first use of a key with dictionary-attack protection.
-type retrying struct{ transport.TPM }
-
-func (r retrying) Send(command []byte) ([]byte, error) {
-	for {
-		response, err := r.TPM.Send(bytes.Clone(command))
-		if err != nil || len(response) != 10 || binary.BigEndian.Uint32(response[6:]) != uint32(tpm2.TPMRCRetry) {
-			return response, err
-		}
-	}
-}
-
 func readNV(t *testing.T, tpm transport.TPM, index tpm2.TPMHandle) []byte {
 	t.Helper()
 	public, err := tpm2.NVReadPublic{NVIndex: index}.Execute(tpm)
@@ -175,8 +161,9 @@ func readNV(t *testing.T, tpm transport.TPM, index tpm2.TPMHandle) []byte {
 
 // TestRSA3072: the endorsement key that the simulator has not.
 func TestRSA3072(t *testing.T) {
-	w := newWorld(t, retrying{tpmtest.Dial(t, tpmtest.SWTPM(t, tpmtest.SWConfig{}))}, nil)
+	w := newWorld(t, &redial{t: t, device: tpmtest.SWTPM(t, tpmtest.SWConfig{})}, nil)
 	w.d.ekKey = highEK(tpm2.TPMAlgRSA)
+	w.d.keep(w.d.ekKey)
 	w.ek = w.d.fingerprint()
 	w.registry["devices"] = []object{{"ek": w.ek, "model": "x1"}}
 	w.start()

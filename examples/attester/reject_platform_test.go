@@ -14,9 +14,9 @@ import (
 )
 
 // TestRejectPlatform: what is said of the boot.
-func TestRejectPlatform(t *testing.T) {
-	sim := tpmtest.Simulator(t)
-	w := newWorld(t, tpmtest.Dial(t, sim), nil)
+func TestRejectPlatform(t *testing.T) { onEachMachine(t, testRejectPlatform) }
+
+func testRejectPlatform(t *testing.T, w *machine) {
 	chain := w.enrol()
 	k := w.instanceKey()
 	defer func() { k.flush() }()
@@ -76,7 +76,7 @@ func TestRejectPlatform(t *testing.T) {
 			a.proof.quotes[0]["rawQuote"].([]byte)[30] ^= 1
 		}},
 		{"quote signed by another AK", "invalid_evidence", "quote: signature of the AK does not verify", func(a *attempt) {
-			other := a.d.load(tpm2.TPMRHEndorsement, eccKey(attributesOfAK, tpm2.TPMECCNistP256, tpm2.TPMAlgSHA256, "second"))
+			other := a.d.load(tpm2.TPMRHEndorsement, a.d.secondAK())
 			defer other.flush()
 			a.proof.quotes = []object{a.d.quote(other, tpm2.TPMAlgSHA256, a.pcrs, a.binding)}
 		}},
@@ -122,14 +122,12 @@ func TestRejectPlatform(t *testing.T) {
 			quote(a, tpm2.TPMAlgSHA256, a.pcrs, a.binding)
 			// The attempts after this one shall be good again.
 			k.flush()
-			sim.Reset()
-			a.d.boot(a.d.firmware)
+			w.reboot()
 			k = a.instanceKey()
 		}},
 		{"reboot between certInfo and quote", "invalid_evidence", "another boot", func(a *attempt) {
 			k.flush()
-			sim.Reset()
-			a.d.boot(a.d.firmware)
+			w.reboot()
 			k = a.instanceKey()
 			a.signer, a.jwk = k, k.Public()
 			quote(a, tpm2.TPMAlgSHA256, a.pcrs, a.binding)

@@ -134,7 +134,7 @@ func TestRegistry(t *testing.T) {
 		r.claims["evidence"].(object)[claim] = value
 	}
 	_, claims := w.open(w.wantAttestation(w.send(r)))
-	if claims["hwmodel"] != "R2F0ZXdheSBYMQ" || claims["oemid"] != 51943.0 || !reflect.DeepEqual(claims["hwversion"], []any{"B"}) ||
+	if claims["hwmodel"] != "R2F0ZXdheSBYMQ" || claims["oemid"] != 32473.0 || !reflect.DeepEqual(claims["hwversion"], []any{"B"}) ||
 		claims["swversion"] != nil || claims["oemboot"] != nil || claims["submods"] != nil {
 		t.Errorf("claims %v", claims)
 	}

@@ -23,13 +23,13 @@ type KeyFlags struct {
 // RegisterKeys adds -alg, -pin-file and -pcrs to a program's flags.
 func (f *KeyFlags) RegisterKeys(fs *flag.FlagSet) {
 	fs.StringVar(&f.Algorithm, "alg", "", "`algorithm` of a key that is created: ES256 or ES384 (default ES256)")
-	f.RegisterPIN(fs)
+	fs.StringVar(&f.PINFile, "pin-file", "", "`file` with the PIN of TPM keys; a key that is created gets it")
 	fs.StringVar(&f.PCRs, "pcrs", "", "bind a TPM key that is created to these `PCRs` as they are now, such as 0,2,7")
 }
 
 // RegisterPIN adds -pin-file alone, for a program that creates no keys.
 func (f *KeyFlags) RegisterPIN(fs *flag.FlagSet) {
-	fs.StringVar(&f.PINFile, "pin-file", "", "`file` with the PIN of TPM keys; a key that is created gets it")
+	fs.StringVar(&f.PINFile, "pin-file", "", "`file` with the PIN that the key was created with, if it has one")
 }
 
 // keyOptions are KeyFlags after checking.

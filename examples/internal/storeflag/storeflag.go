@@ -54,10 +54,20 @@ type Flags struct {
 // stores are the values of -store.
 const stores = "simulator, soft, tcp:HOST:PORT, unix:PATH, a device such as /dev/tpmrm0, or on Windows tbs"
 
+// TemporaryKeys says what Open does without -keys.
+const TemporaryKeys = "default: a temporary one, gone at the end"
+
 // Register adds -store and -keys to a program's flags.
 func (f *Flags) Register(fs *flag.FlagSet) {
 	fs.StringVar(&f.Store, "store", "", "the key `store`: "+stores)
-	fs.StringVar(&f.Keys, "keys", "", "`folder` of the key files (default: a temporary one, gone at the end)")
+	fs.StringVar(&f.Keys, "keys", "", "`folder` of the key files ("+TemporaryKeys+")")
+}
+
+// RegisterDefaults is Register for a program that does something else without
+// -store or -keys, and says so in its help: "required", for example.
+func (f *Flags) RegisterDefaults(fs *flag.FlagSet, store, keys string) {
+	fs.StringVar(&f.Store, "store", "", "the key `store`: "+stores+" ("+store+")")
+	fs.StringVar(&f.Keys, "keys", "", "`folder` of the key files ("+keys+")")
 }
 
 // A Store is an opened key store. Its Create makes keys as KeyFlags say.

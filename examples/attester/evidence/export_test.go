@@ -1,0 +1,55 @@
+package evidence
+
+import "github.com/google/go-tpm/tpm2"
+
+// What fuzz tests reach past the signatures.
+
+func ParseStatement(raw []byte) error {
+	_, err := parseStatement(raw)
+	return err
+}
+
+func ParseAK(raw []byte) error {
+	_, _, err := parseAK(raw)
+	return err
+}
+
+func ParseAttest(raw []byte) (again []byte, err error) {
+	attest, err := parse[tpm2.TPMSAttest](raw)
+	if err != nil {
+		return nil, err
+	}
+	if quoted, err := attest.Attested.Quote(); err == nil {
+		selectedPCRs(quoted.PCRSelect)
+	}
+	return tpm2.Marshal(*attest), nil
+}
+
+func ParseSignature(raw []byte) (again []byte, err error) {
+	signature, err := parse[tpm2.TPMTSignature](raw)
+	if err != nil {
+		return nil, err
+	}
+	return tpm2.Marshal(*signature), nil
+}
+
+func ParsePublic(raw []byte) (again []byte, err error) {
+	area, err := parse[tpm2.TPMTPublic](raw)
+	if err != nil {
+		return nil, err
+	}
+	tpm2.ObjectName(area)
+	publicKey(area)
+	return tpm2.Marshal(*area), nil
+}
+
+// Replay reads a boot log against the PCRs 0, 4 and 7, and draws all
+// conclusions from it.
+func Replay(log, pcr0, pcr4, pcr7 []byte) (events int, firmware string, err error) {
+	replayed, err := replay(log, map[int][]byte{0: pcr0, 4: pcr4, 7: pcr7})
+	if err != nil {
+		return 0, "", err
+	}
+	secureBoot(replayed, nil)
+	return len(replayed), firmwareVersion(replayed), nil
+}
