@@ -173,7 +173,7 @@ func (c *call) inspectStorageRootKey(status *Status) error {
 		return nil
 	}
 	c.release(made)
-	found.Name = made.Name.Buffer
+	found.Name, found.Public = made.Name.Buffer, tpm2.Marshal(made.public)
 	status.Managed = c.managed
 	return nil
 }

@@ -59,6 +59,9 @@ type StorageRootKey struct {
 	// wrapped with. It changes when the TPM is cleared; keys from before are
 	// lost then. nil if Err is not.
 	Name []byte
+	// Public is the TPMT_PUBLIC of that key: what an attester needs to wrap a
+	// key for this TPM. nil if Err is not.
+	Public []byte
 	// Err is why that key cannot be made. It matches a sentinel.
 	Err error
 	// Persistent is the kind of key at 0x81000001, such as "RSA-2048" or

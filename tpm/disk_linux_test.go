@@ -42,6 +42,9 @@ func TestDisk(t *testing.T) {
 			t.Errorf("%d persistent keys", n)
 		}
 		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Error(err)
+		}
 		for _, entry := range entries {
 			if entry.Name() != "key.pem" && entry.Name() != "filler" {
 				t.Errorf("%s was left", entry.Name())
