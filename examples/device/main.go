@@ -99,12 +99,12 @@ func run(ctx context.Context, args []string, stderr io.Writer, wait func(context
 }
 
 func (o *options) register(fs *flag.FlagSet) {
-	o.store.Register(fs)
-	fs.StringVar(&o.state, "state", "", "keep token and attestation in this `folder`; keys too, unless -keys is given")
-	fs.StringVar(&o.issuer, "issuer", "", "the authorization server's issuer identifier, a `URL`")
-	fs.StringVar(&o.clientID, "client-id", "", "the OAuth client_id (`ID`)")
-	fs.StringVar(&o.attester, "attester", "", "the Client Attester's `URL`")
-	fs.StringVar(&o.resource, "resource", "", "call the protected resource with this identifier, a `URL`")
+	o.store.RegisterDefaults(fs, "required", "default: keys, in the folder -state")
+	fs.StringVar(&o.state, "state", "", "keep token and attestation in this `folder`; keys too, unless -keys is given (required)")
+	fs.StringVar(&o.issuer, "issuer", "", "the authorization server's issuer identifier, a `URL` (required)")
+	fs.StringVar(&o.clientID, "client-id", "", "the OAuth client_id, `ID` (required)")
+	fs.StringVar(&o.attester, "attester", "", "the Client Attester's `URL` (required)")
+	fs.StringVar(&o.resource, "resource", "", "call the protected resource with this identifier, a `URL` (required)")
 	fs.StringVar(&o.scope, "scope", "", "ask for these `scopes`, with spaces between them")
 	fs.StringVar(&o.grant, "grant", "client_credentials", "get the token by this `grant`: client_credentials, or device_code, which a user authorizes")
 	fs.DurationVar(&o.every, "every", time.Minute, "call the resource about every so often")

@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
 	"time"
 
 	"golang.org/x/oauth2"
-	"golang.org/x/oauth2/clientcredentials"
 
 	"github.com/instancekey/instancekey/client"
 	"github.com/instancekey/instancekey/transport"
@@ -61,6 +59,7 @@ func (t *tokens) get(ctx context.Context) (*oauth2.Token, error) {
 // drop forgets the access token, not the refresh token.
 func (t *tokens) drop() {
 	if t.current != nil {
+		t.client.Forget(t.current)
 		t.current = &oauth2.Token{RefreshToken: t.current.RefreshToken}
 	}
 }
@@ -102,17 +101,7 @@ func (t *tokens) grantNew(ctx context.Context) (*oauth2.Token, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	endpoint, err := t.client.Endpoint(ctx)
-	if err != nil {
-		return nil, err
-	}
-	// Client.Token would do, but for one thing: it keeps a token until it
-	// expires, and this program wants another one when the resource refuses it.
-	config := clientcredentials.Config{
-		ClientID: t.clientID, TokenURL: endpoint.TokenURL, AuthStyle: endpoint.AuthStyle, Scopes: t.scopes(),
-		EndpointParams: url.Values{"resource": {t.resource}},
-	}
-	return config.Token(t.withClient(ctx))
+	return t.client.Token(ctx, t.scopes()...)
 }
 
 // grantByUser is the device authorization grant (RFC 8628): somebody with a
@@ -126,7 +115,7 @@ func (t *tokens) grantByUser(ctx context.Context) (*oauth2.Token, error) {
 		return nil, errors.New("the server's metadata has no device_authorization_endpoint: use -grant client_credentials")
 	}
 	config := oauth2.Config{ClientID: t.clientID, Endpoint: endpoint, Scopes: t.scopes()}
-	ctx = t.withClient(ctx)
+	ctx = context.WithValue(ctx, oauth2.HTTPClient, t.client.HTTPClient())
 	asked, err := config.DeviceAuth(ctx, oauth2.SetAuthURLParam("resource", t.resource))
 	if err != nil {
 		return nil, err
@@ -144,10 +133,6 @@ func (t *tokens) grantByUser(ctx context.Context) (*oauth2.Token, error) {
 			return nil, err
 		}
 	}
-}
-
-func (t *tokens) withClient(ctx context.Context) context.Context {
-	return context.WithValue(ctx, oauth2.HTTPClient, t.client.HTTPClient())
 }
 
 func isTemporary(err error) bool {

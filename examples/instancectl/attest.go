@@ -13,12 +13,12 @@ import (
 
 func attest(ctx context.Context, p *program, args []string) error {
 	fs := p.newFlags("attest", "", "Gets a Client Attestation and shows what is in it, without its signature. The key is created if it\n"+
-		"does not exist, except with -attestation.")
+		"does not exist, except with -attestation.\n\n"+aboutSelf)
 	var f clientFlags
-	f.register(fs)
+	f.register(fs, "required without -name")
 	out := fs.String("out", "", "write the Client Attestation JWT itself to this `file` (mode 0600)")
 	asJSON := fs.Bool("json", false, "print one JSON object on one line")
-	if err := p.parse(fs, args, 0); err != nil {
+	if err := p.parse(fs, args, ""); err != nil {
 		return err
 	}
 	if err := f.check(); err != nil {
@@ -37,11 +37,11 @@ func attest(ctx context.Context, p *program, args []string) error {
 		return err
 	}
 	defer network.CloseIdleConnections()
-	attester, err := f.newAttester(network)
+	attester, err := f.newAttester(p, network)
 	if err != nil {
 		return err
 	}
-	store, err := openStore(ctx, p, &f.store)
+	store, err := openStore(ctx, p, &f.store, f.makesKey())
 	if err != nil {
 		return err
 	}

@@ -49,10 +49,10 @@ type doctorFlags struct {
 }
 
 func (f *doctorFlags) register(fs *flag.FlagSet) {
-	f.store.Register(fs)
+	f.store.RegisterDefaults(fs, "required", "default: no keys are examined")
 	fs.StringVar(&f.issuer, "issuer", "", "compare the clock with that of the authorization server at this `URL`; nothing but a HEAD request is sent")
 	registerCA(fs, &f.caFile)
-	fs.BoolVar(&f.json, "json", false, "print one JSON object for each check: check, status (ok, warn or fail), found and advice")
+	fs.BoolVar(&f.json, "json", false, "print one JSON object on one line for each check: check, status (ok, warn or fail), found and advice")
 }
 
 func (f *doctorFlags) check() error {
@@ -71,12 +71,12 @@ func (f *doctorFlags) check() error {
 }
 
 func examine(ctx context.Context, p *program, args []string) error {
-	fs := p.newFlags("doctor", "", "Examines a device's TPM, with -keys the keys, and the clock, and says what to do. Nothing is changed\n"+
-		"by that. A key file that another program has made gets the Name of the storage root key added, as\n"+
-		"whenever it is opened. Keys without a PIN sign once; no PIN is tried. The exit status is 0 if nothing failed.")
+	fs := p.newFlags("doctor", "", "Examines a device's TPM, with -keys the keys, and the clock, and says what to do. Changes nothing,\n"+
+		"with one exception: a key file that another program has made gets the Name of the storage root key\n"+
+		"added, as whenever it is opened. Keys without a PIN sign once; no PIN is tried. A warning is no failure.")
 	d := &doctor{p: p, now: time.Now, open: func(ctx context.Context, f *storeflag.Flags) (*storeflag.Store, error) { return f.Open(ctx) }}
 	d.flags.register(fs)
-	if err := p.parse(fs, args, 0); err != nil {
+	if err := p.parse(fs, args, ""); err != nil {
 		return err
 	}
 	if err := d.flags.check(); err != nil {

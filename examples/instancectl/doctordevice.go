@@ -53,19 +53,19 @@ func (d *doctor) opened(err error) bool {
 		d.fail("permission", "add the user to the group of the device, tss on most systems (usermod -a -G tss USER), and log in again", "%s", cause(err))
 		return false
 	case errors.Is(err, syscall.EBUSY):
-		d.ok("permission", "this user may use it")
-		d.fail("in use", "use /dev/tpmrm0, which programs share, and not /dev/tpm0; or stop the other program", "another program has it: %s", cause(err))
+		d.ok("permission", "this user may use the TPM")
+		d.fail("in use", "use /dev/tpmrm0, which programs share, and not /dev/tpm0; or stop the other program", "another program has the TPM: %s", cause(err))
 		return false
 	case errors.Is(err, storeflag.ErrInUse):
-		d.ok("permission", "this user may use it")
-		d.fail("in use", "stop the other program: one at a time can use a TPM on a socket", "another program has it: %s", cause(err))
+		d.ok("permission", "this user may use the TPM")
+		d.fail("in use", "stop the other program: one at a time can use a TPM on a socket", "another program has the TPM: %s", cause(err))
 		return false
 	case err != nil:
 		d.fail("device", adviceNoTPM, "%s", cause(err))
 		return false
 	}
-	d.ok("permission", "this user may use it")
-	d.ok("in use", "no other program keeps it")
+	d.ok("permission", "this user may use the TPM")
+	d.ok("in use", "no other program keeps the TPM to itself")
 	return true
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"strings"
@@ -39,7 +40,7 @@ func (d *doctor) examineKeys(ctx context.Context, works bool) {
 		d.fail(check, "let the user that the program runs as have the folder", "%v", err)
 		return
 	}
-	d.ok(check, "%s has %d keys", dir, len(names))
+	d.ok(check, "%s has %s", dir, count(len(names), "key"))
 	for _, name := range names {
 		d.key(ctx, store.Store.(*tpm.Store), name)
 	}
@@ -70,6 +71,14 @@ func (d *doctor) key(ctx context.Context, store *tpm.Store, name string) {
 		}
 		d.ok(check, "%s; signs", found)
 	}
+}
+
+// count returns a number and what there is so many of.
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // adviceOnKey returns what to do about a key, or otherwise.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -127,7 +128,8 @@ func (d *doctor) storageRootKey(key *tpm.StorageRootKey) {
 	case key.Err != nil:
 		d.fail(check, "see owner hierarchy and room; if these are well, switch the device off and on", "cannot be made: %v", key.Err)
 	default:
-		d.ok(check, "can be made, Name %x; %s", key.Name, others)
+		d.ok(check, "can be made, Name %x, for an attester's registry %s; %s",
+			key.Name, base64.StdEncoding.EncodeToString(key.Public), others)
 	}
 }
 
@@ -172,7 +174,7 @@ func (d *doctor) banks(banks []string) {
 }
 
 func (d *doctor) tpmClock(c *tpm.Clock) {
-	found := fmt.Sprintf("on for %v, %d starts and %d resumptions since it was cleared", c.Running.Round(time.Second), c.Resets, c.Restarts)
+	found := fmt.Sprintf("on for %v, %s and %s since it was cleared", c.Running.Round(time.Second), count(int(c.Resets), "start"), count(int(c.Restarts), "resumption"))
 	if !c.Safe {
 		found += "; the last time the power was cut without a shutdown"
 	}

@@ -27,14 +27,14 @@ func evidence(ctx context.Context, p *program, args []string) error {
 	var f keyFlags
 	f.store.RegisterPIN(fs)
 	pcrs := fs.String("pcrs", "0,1,2,3,4,5,6,7", "the `PCRs` that the attester asks for, such as 0,2,7; empty: none")
-	if err := p.parseKey(fs, &f, args, 0); err != nil {
+	if err := p.parseKey(fs, &f, args, ""); err != nil {
 		return err
 	}
 	quoted, err := storeflag.ParsePCRs(*pcrs)
 	if err != nil {
 		return usageError{err}
 	}
-	store, err := openStore(ctx, p, &f.store)
+	store, err := openStore(ctx, p, &f.store, false)
 	if err != nil {
 		return err
 	}

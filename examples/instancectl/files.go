@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"github.com/instancekey/instancekey/internal/privatefile"
@@ -54,6 +55,15 @@ func writeSecret(name, secret string) error {
 		return errors.Join(err, file.Close())
 	}
 	return privatefile.Replace(name, []byte(secret))
+}
+
+// warnReadable says so if others can read the file of a flag that is to be
+// secret. On Windows the mode does not tell.
+func (p *program) warnReadable(flag, name string) {
+	info, err := os.Stat(name)
+	if err == nil && runtime.GOOS != "windows" && info.Mode().IsRegular() && info.Mode().Perm()&0o044 != 0 {
+		p.log.Warn(flag + ": others can read the secret in this file: chmod go= " + name)
+	}
 }
 
 // checkWritable reports, before anything is sent, whether writeSecret would

@@ -36,15 +36,21 @@ type clientFlags struct {
 	resource        string // only the token command has the flag
 }
 
-func (f *clientFlags) register(fs *flag.FlagSet) {
-	f.store.Register(fs)
+// aboutSelf explains -self in a command's help.
+const aboutSelf = `-self needs a private EC JWK, {"kty":"EC","crv":"P-256","x":…,"y":…,"d":…}, which may have a "kid". The
+server has to trust its public half, the same without "d": jq 'del(.d)' FILE`
+
+// register adds the flags. issuer says when -issuer may be left out.
+func (f *clientFlags) register(fs *flag.FlagSet, issuer string) {
+	const one = " (exactly one of -attester, -attestation, -self is required)"
+	f.store.RegisterDefaults(fs, "required", storeflag.TemporaryKeys+"; required with -attestation")
 	f.store.RegisterKeys(fs)
 	fs.StringVar(&f.name, "name", "", "`name` of the key (default: derived from -issuer and -client-id)")
-	fs.StringVar(&f.issuer, "issuer", "", "the authorization server's issuer identifier, a `URL`")
-	fs.StringVar(&f.clientID, "client-id", "", "the OAuth client_id (`ID`)")
-	fs.StringVar(&f.attester, "attester", "", "ask the Client Attester at this `URL`")
-	fs.StringVar(&f.attestation, "attestation", "", "use the Client Attestation in this `file`, provisioned beforehand")
-	fs.StringVar(&f.self, "self", "", "attest yourself with the private JWK in this `file`")
+	fs.StringVar(&f.issuer, "issuer", "", "the authorization server's issuer identifier, a `URL` ("+issuer+")")
+	fs.StringVar(&f.clientID, "client-id", "", "the OAuth client_id, `ID` (required)")
+	fs.StringVar(&f.attester, "attester", "", "ask the Client Attester at this `URL`"+one)
+	fs.StringVar(&f.attestation, "attestation", "", "use the Client Attestation in this `file`, provisioned beforehand, for a key that exists"+one)
+	fs.StringVar(&f.self, "self", "", "let the instance attest itself with the private EC JWK in this `file`"+one)
 	registerCA(fs, &f.caFile)
 	fs.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long one token or attestation may take")
 	fs.StringVar(&f.method, "method", "auto", "client authentication `method`: auto, pop or dpop")
@@ -68,7 +74,7 @@ func (f *clientFlags) check() error {
 		}
 	}
 	if chosen != 1 {
-		return badUsage("give one of -attester, -attestation and -self")
+		return badUsage("give exactly one of -attester, -attestation, -self")
 	}
 	if f.attester != "" {
 		if _, err := endpoint.Parse(f.attester); err != nil {
@@ -124,8 +130,12 @@ func newNetwork(caFile string) (*http.Transport, error) {
 	return network, nil
 }
 
+// makesKey reports whether a key that does not exist is created: an attestation
+// that was provisioned is for one that does.
+func (f *clientFlags) makesKey() bool { return f.attestation == "" }
+
 // newAttester returns the attester that the flags choose.
-func (f *clientFlags) newAttester(network http.RoundTripper) (client.Attester, error) {
+func (f *clientFlags) newAttester(p *program, network http.RoundTripper) (client.Attester, error) {
 	switch {
 	case f.attester != "":
 		return client.HTTPAttester{URL: f.attester, Client: &http.Client{Transport: network}}, nil
@@ -136,6 +146,7 @@ func (f *clientFlags) newAttester(network http.RoundTripper) (client.Attester, e
 		}
 		return client.PushAttester{File: f.attestation}, nil
 	default:
+		p.warnReadable("-self", f.self)
 		self, err := readSelfAttester(f.self)
 		if profiles[f.profile] == transport.ProfileOpenID4VCI {
 			self.Claims = map[string]any{"iss": f.clientID}
@@ -191,10 +202,14 @@ func (f *clientFlags) newClient(ctx context.Context, store keystore.Store, attes
 	return client.New(ctx, cfg)
 }
 
-// openStore opens the key store and says so if its keys will not last.
-func openStore(ctx context.Context, p *program, f *storeflag.Flags) (*storeflag.Store, error) {
+// openStore opens the key store. A command that makes keys does without -keys,
+// with a warning; to others a temporary folder would look like an empty one.
+func openStore(ctx context.Context, p *program, f *storeflag.Flags, makes bool) (*storeflag.Store, error) {
 	if err := f.Check(); err != nil {
 		return nil, usageError{err}
+	}
+	if f.Keys == "" && !makes {
+		return nil, badUsage("-keys is missing: name the folder that the key files are in")
 	}
 	store, err := f.Open(ctx)
 	if err != nil {

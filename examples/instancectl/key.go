@@ -15,19 +15,25 @@ type keyFlags struct {
 	store storeflag.Flags
 	name  string
 	json  bool
+	makes bool // the command makes the key; the others need -keys to find it
+	inTPM bool // the command is for keys in a TPM
 }
 
 func (f *keyFlags) register(fs *flag.FlagSet) {
-	f.store.Register(fs)
-	fs.StringVar(&f.name, "name", "", "`name` of the key: 1 to 128 of A-Z a-z 0-9 . _ -")
-	fs.BoolVar(&f.json, "json", false, "print one JSON object a line")
+	keys := "required"
+	if f.makes {
+		keys = storeflag.TemporaryKeys
+	}
+	f.store.RegisterDefaults(fs, "required", keys)
+	fs.StringVar(&f.name, "name", "", "`name` of the key: 1 to 128 of A-Z a-z 0-9 . _ - (required)")
+	fs.BoolVar(&f.json, "json", false, "print what there is to show as one JSON object on one line")
 }
 
 // parseKey parses the arguments of a command about one key. It checks the name,
 // so that a bad one reaches no TPM.
-func (p *program) parseKey(fs *flag.FlagSet, f *keyFlags, args []string, operands int) error {
+func (p *program) parseKey(fs *flag.FlagSet, f *keyFlags, args []string, missing string) error {
 	f.register(fs)
-	if err := p.parse(fs, args, operands); err != nil {
+	if err := p.parse(fs, args, missing); err != nil {
 		return err
 	}
 	if f.name == "" {
@@ -36,23 +42,26 @@ func (p *program) parseKey(fs *flag.FlagSet, f *keyFlags, args []string, operand
 	if err := keystore.CheckName(f.name); err != nil {
 		return usageError{err}
 	}
+	if f.inTPM && f.store.Store == "soft" {
+		return errNeedsTPM
+	}
 	return nil
 }
 
 // openKeyStore parses the arguments of a command about one key, and opens the
 // store.
-func (p *program) openKeyStore(ctx context.Context, fs *flag.FlagSet, f *keyFlags, args []string, operands int) (*storeflag.Store, error) {
-	if err := p.parseKey(fs, f, args, operands); err != nil {
+func (p *program) openKeyStore(ctx context.Context, fs *flag.FlagSet, f *keyFlags, args []string, missing string) (*storeflag.Store, error) {
+	if err := p.parseKey(fs, f, args, missing); err != nil {
 		return nil, err
 	}
-	return openStore(ctx, p, &f.store)
+	return openStore(ctx, p, &f.store, f.makes)
 }
 
 func keyCreate(ctx context.Context, p *program, args []string) error {
 	fs := p.newFlags("key create", "", "Makes a key under a name that is free, and shows it.")
-	var f keyFlags
+	f := keyFlags{makes: true}
 	f.store.RegisterKeys(fs)
-	store, err := p.openKeyStore(ctx, fs, &f, args, 0)
+	store, err := p.openKeyStore(ctx, fs, &f, args, "")
 	if err != nil {
 		return err
 	}
@@ -67,7 +76,7 @@ func keyCreate(ctx context.Context, p *program, args []string) error {
 func keyShow(ctx context.Context, p *program, args []string) error {
 	fs := p.newFlags("key show", "", "Shows a key's public half, where it is and what protects it.")
 	var f keyFlags
-	store, err := p.openKeyStore(ctx, fs, &f, args, 0)
+	store, err := p.openKeyStore(ctx, fs, &f, args, "")
 	if err != nil {
 		return err
 	}
@@ -82,12 +91,12 @@ func keyShow(ctx context.Context, p *program, args []string) error {
 func keyList(ctx context.Context, p *program, args []string) error {
 	fs := p.newFlags("key list", "", "Lists the names of all keys, usable or not. To see what is the matter with one: key show.")
 	var flags storeflag.Flags
-	flags.Register(fs)
-	asJSON := fs.Bool("json", false, "print one JSON object a line")
-	if err := p.parse(fs, args, 0); err != nil {
+	flags.RegisterDefaults(fs, "required", "required")
+	asJSON := fs.Bool("json", false, "print one JSON object on one line for each key: name")
+	if err := p.parse(fs, args, ""); err != nil {
 		return err
 	}
-	store, err := openStore(ctx, p, &flags)
+	store, err := openStore(ctx, p, &flags, false)
 	if err != nil {
 		return err
 	}
@@ -113,7 +122,7 @@ func keyList(ctx context.Context, p *program, args []string) error {
 func keyDelete(ctx context.Context, p *program, args []string) error {
 	fs := p.newFlags("key delete", "", "Destroys a key. Attestations and refresh tokens for it become useless.\nA name that holds no key is not an error.")
 	var f keyFlags
-	store, err := p.openKeyStore(ctx, fs, &f, args, 0)
+	store, err := p.openKeyStore(ctx, fs, &f, args, "")
 	if err != nil {
 		return err
 	}

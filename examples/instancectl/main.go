@@ -8,7 +8,7 @@
 //	go run ./examples/instancectl token -store /dev/tpmrm0 -keys /var/lib/meter/keys -name meter \
 //		-issuer https://as.example.com -client-id meter-firmware -attester https://attester.example.com
 //
-// Each command is in a file of its own. Results go to standard output, logs to
+// instancectl COMMAND -h explains the flags. Each command is in a file of its own. Results go to standard output, logs to
 // standard error. No token, JWT or secret is printed; -out writes them to a file.
 // The exit status is 0 if all went well, 1 if not, and 2 if the command line is
 // wrong.
@@ -23,6 +23,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -39,7 +40,7 @@ var commands = []command{
 	{"key show", "show a key's public half, its place and its protection, as JSON", keyShow},
 	{"key list", "list the names of all keys", keyList},
 	{"key delete", "destroy a key", keyDelete},
-	{"key persist", "keep a key loaded in the TPM under a handle", keyPersist},
+	{"key persist", "store a key permanently in the TPM", keyPersist},
 	{"key unpersist", "remove a key from the TPM's persistent memory, not from its folder", keyUnpersist},
 	{"key import", "import a key that was wrapped for this TPM", keyImport},
 	{"evidence", "show what a Client Attester would get to see of a key and the device", evidence},
@@ -72,9 +73,15 @@ func main() {
 // run carries out one command line and returns the exit status.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	p := &program{stdout, stderr, slog.New(slog.NewTextHandler(stderr, nil))}
+	if len(args) > 1 && args[0] == "help" {
+		args = append(slices.Clone(args[1:]), "-h")
+	}
 	c, rest := find(args)
 	if c == nil {
 		p.usage()
+		if asksHelp(args) {
+			return 0
+		}
 		return 2
 	}
 	err := c.run(ctx, p, rest)
@@ -103,30 +110,46 @@ func find(args []string) (*command, []string) {
 	return nil, nil
 }
 
+// asksHelp reports whether args, which are no command, ask for the commands.
+func asksHelp(args []string) bool {
+	if len(args) > 1 && args[0] == "key" {
+		args = args[1:]
+	}
+	return len(args) == 1 && slices.Contains([]string{"help", "-h", "-help", "--help"}, args[0])
+}
+
+const exitStatuses = "exit status: 0 if all went well, 1 if not, 2 if the command line is wrong\n"
+
 func (p *program) usage() {
 	fmt.Fprint(p.stderr, "usage: instancectl COMMAND [flags]\n\n")
 	for _, c := range commands {
 		fmt.Fprintf(p.stderr, "  %-15s %s\n", c.name, c.summary)
 	}
-	fmt.Fprint(p.stderr, "\ninstancectl COMMAND -h explains the flags of a command.\n")
+	fmt.Fprint(p.stderr, "\ninstancectl COMMAND -h explains the flags of a command.\n"+exitStatuses)
 }
 
-// newFlags returns the flag set of a command. operands names what follows the
+// newFlags returns the flag set of a command. operand names what follows the
 // flags on the command line, about says what one has to know to use it.
-func (p *program) newFlags(name, operands, about string) *flag.FlagSet {
+func (p *program) newFlags(name, operand, about string) *flag.FlagSet {
 	fs := flag.NewFlagSet(name, flag.ContinueOnError)
 	fs.SetOutput(io.Discard) // run reports what is wrong, once and without all of the usage
 	fs.Usage = func() {
-		usage := strings.TrimSpace("instancectl " + name + " [flags] " + operands)
+		usage := strings.TrimSpace("instancectl " + name + " [flags] " + operand)
 		fmt.Fprintf(fs.Output(), "usage: %s\n\n%s\n\n", usage, about)
 		fs.PrintDefaults()
+		fmt.Fprint(fs.Output(), "\n"+exitStatuses)
 	}
 	return fs
 }
 
-// parse parses a command's arguments, of which so many must follow the flags.
-// -h prints the usage and is flag.ErrHelp.
-func (p *program) parse(fs *flag.FlagSet, args []string, operands int) error {
+// parse parses a command's arguments. missing says what is wrong if no operand
+// follows the flags; it is "" for a command without one. -h prints the usage and
+// is flag.ErrHelp.
+func (p *program) parse(fs *flag.FlagSet, args []string, missing string) error {
+	operands := 0
+	if missing != "" {
+		operands = 1
+	}
 	err := fs.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -135,10 +158,12 @@ func (p *program) parse(fs *flag.FlagSet, args []string, operands int) error {
 		return err
 	case err != nil:
 		return usageError{err}
+	case fs.NArg() > operands && strings.HasPrefix(fs.Arg(operands), "-"):
+		return badUsage("unexpected argument %.60q: flags come first", fs.Arg(operands))
 	case fs.NArg() > operands:
 		return badUsage("unexpected argument %.60q", fs.Arg(operands))
 	case fs.NArg() < operands:
-		return badUsage("an argument is missing after the flags")
+		return badUsage("%s", missing)
 	}
 	return nil
 }

@@ -24,7 +24,7 @@ type refreshFile struct {
 }
 
 // openRefresh reads the file, which must be there for the refresh_token grant.
-func (f *tokenFlags) openRefresh() (*refreshFile, error) {
+func (f *tokenFlags) openRefresh(p *program) (*refreshFile, error) {
 	if f.refresh == "" {
 		return nil, nil
 	}
@@ -35,6 +35,7 @@ func (f *tokenFlags) openRefresh() (*refreshFile, error) {
 	}
 	if err == nil && !bytes.HasPrefix(bytes.TrimSpace(content), []byte("{")) {
 		r.bare = true
+		p.warnReadable("-refresh", f.refresh) // a stored token that others can read is refused
 		r.old, err = readSecret(f.refresh)
 	}
 	if err != nil {

@@ -20,15 +20,15 @@ type tokenFlags struct {
 }
 
 func (f *tokenFlags) register(fs *flag.FlagSet) {
-	f.clientFlags.register(fs)
+	f.clientFlags.register(fs, "required")
 	fs.StringVar(&f.scope, "scope", "", "`scopes` to ask for, separated by spaces")
 	fs.StringVar(&f.grant, "grant", "client_credentials", "the `grant`: client_credentials or refresh_token")
-	fs.StringVar(&f.refresh, "refresh", "", "`file` with the refresh token for -grant refresh_token; whenever the server gives a new one it is written there")
+	fs.StringVar(&f.refresh, "refresh", "", "`file` with the refresh token, required with -grant refresh_token: one that a program wrote with client.StoredToken.Write, or that token wrote with -grant client_credentials and -refresh, or a bare token on one line; whenever the server gives a new one it is written there")
 	fs.StringVar(&f.out, "out", "", "write the last access token to this `file` (mode 0600)")
 	fs.StringVar(&f.resource, "resource", "", "ask for tokens for the protected resource at this `URL`, and call it with each")
 	fs.IntVar(&f.count, "n", 1, "get `N` tokens, each by a new grant")
 	fs.IntVar(&f.concurrency, "c", 1, "get `C` of them at a time")
-	fs.BoolVar(&f.json, "json", false, "print one JSON object for each token: token_type, expires_in (seconds) or error, and the number of requests sent")
+	fs.BoolVar(&f.json, "json", false, "print one JSON object on one line for each token: token_type and expires_in, seconds, if the server says when; or error, see above; and sends, the number of requests sent to the server and to -resource")
 }
 
 // check refuses a command line that cannot work.
@@ -67,10 +67,11 @@ func (f *tokenFlags) check() error {
 
 func token(ctx context.Context, p *program, args []string) error {
 	fs := p.newFlags("token", "", "Gets access tokens at an authorization server that authenticates clients by attestation. The key is\n"+
-		"created if it does not exist, except with -attestation. A token that fails does not stop the others.")
+		"created if it does not exist, except with -attestation. A token that fails does not stop the others.\n\n"+
+		aboutSelf+"\n\n"+aboutErrors())
 	var f tokenFlags
 	f.register(fs)
-	if err := p.parse(fs, args, 0); err != nil {
+	if err := p.parse(fs, args, ""); err != nil {
 		return err
 	}
 	if err := f.check(); err != nil {

@@ -39,18 +39,18 @@ type tokenRun struct {
 // newRun opens what a run needs. It sends nothing.
 func (f *tokenFlags) newRun(ctx context.Context, p *program) (r *tokenRun, err error) {
 	r = &tokenRun{p: p, flags: f}
-	if r.refresh, err = f.openRefresh(); err != nil {
+	if r.refresh, err = f.openRefresh(p); err != nil {
 		return r, err
 	}
 	if r.network, err = newNetwork(f.caFile); err != nil {
 		return r, err
 	}
-	attester, err := f.newAttester(r.network)
+	attester, err := f.newAttester(p, r.network)
 	if err != nil {
 		return r, err
 	}
 	r.counter = &sendCounter{base: r.network}
-	if r.store, err = openStore(ctx, p, &f.store); err != nil {
+	if r.store, err = openStore(ctx, p, &f.store, f.makesKey()); err != nil {
 		return r, err
 	}
 	r.client, err = f.newClient(ctx, r.store, attester, r.counter, p.log)

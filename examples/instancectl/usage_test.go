@@ -56,15 +56,27 @@ func TestBadUsage(t *testing.T) {
 		"evidence of what":      {[]string{"evidence", "-store", "simulator", "-keys", dir}, "-name is missing"},
 		"evidence of no PCR":    {[]string{"evidence", "-store", "simulator", "-keys", dir, "-name", "k", "-pcrs", "24"}, "-pcrs"},
 		"TBS here":              {[]string{"key", "list", "-store", "tbs", "-keys", dir}, "only Windows"},
-		"persist where":         {[]string{"key", "persist", "-store", "soft", "-name", "k"}, "argument is missing"},
-		"persist at nothing":    {[]string{"key", "persist", "-store", "soft", "-name", "k", "here"}, "HANDLE"},
+		"persist where":         {[]string{"key", "persist", "-store", "soft", "-name", "k"}, "HANDLE is missing, such as 0x81000100"},
+		"persist at nothing":    {[]string{"key", "persist", "-store", "simulator", "-keys", dir, "-name", "k", "here"}, `HANDLE "here"`},
+		"import what":           {[]string{"key", "import", "-store", "simulator", "-name", "k"}, "FILE is missing"},
+		"import of no file":     {[]string{"key", "import", "-store", "simulator", "-keys", dir, "-name", "k", missing}, "no such file"},
+		"flag after HANDLE":     {[]string{"key", "persist", "-store", "simulator", "0x81000100", "-name", "k"}, "flags come first"},
+		"show where":            {[]string{"key", "show", "-store", "soft", "-name", "k"}, "-keys is missing"},
+		"list where":            {[]string{"key", "list", "-store", "soft"}, "-keys is missing"},
+		"delete where":          {[]string{"key", "delete", "-store", "soft", "-name", "k"}, "-keys is missing"},
+		"persist from where":    {[]string{"key", "persist", "-store", "simulator", "-name", "k", "0x81000100"}, "-keys is missing"},
+		"unpersist from where":  {[]string{"key", "unpersist", "-store", "simulator", "-name", "k"}, "-keys is missing"},
+		"evidence from where":   {[]string{"evidence", "-store", "simulator", "-name", "k"}, "-keys is missing"},
+		"attestation for what":  {s.token("-store", "soft", "-attestation", garbage), "-keys is missing"},
+		"attest what there is":  {[]string{"attest", "-store", "soft", "-client-id", "c", "-name", "k", "-attestation", garbage}, "-keys is missing"},
+		"help on nothing":       {[]string{"help", "tokens"}, "usage: instancectl COMMAND"},
 		"extra argument":        {self("extra"), "unexpected argument"},
 		"unknown flag":          {self("-x"), "-x"},
 		"no store":              {s.token("-self", s.self), "-store is missing"},
 		"no client_id":          {self("-client-id", ""), "-client-id is missing"},
 		"no issuer":             {self("-issuer", ""), "-issuer is missing"},
-		"no attester":           {all(), "give one of"},
-		"two attesters":         {self("-attester", s.AttesterURL), "give one of"},
+		"no attester":           {all(), "exactly one of"},
+		"two attesters":         {self("-attester", s.AttesterURL), "exactly one of"},
 		"attester over http":    {all("-attester", "http://attester.example.com"), "-attester"},
 		"no such attestation":   {all("-attestation", missing), "-attestation"},
 		"no such self":          {all("-self", missing), "-self"},
@@ -108,6 +120,45 @@ func TestHelp(t *testing.T) {
 		r := ok(t, append(strings.Fields(c.name), "-h")...)
 		if r.stdout != "" || !strings.HasPrefix(r.stderr, "usage: instancectl "+c.name+" [flags]") || !strings.Contains(r.stderr, "-store") {
 			t.Errorf("%s -h printed %q", c.name, r.stderr)
+		}
+	}
+}
+
+func TestHelpAll(t *testing.T) {
+	for _, args := range []string{"-h", "-help", "--help", "help", "key -h", "key help", "help key"} {
+		r := ok(t, strings.Fields(args)...)
+		if !strings.HasPrefix(r.stderr, "usage: instancectl COMMAND") || !strings.Contains(r.stderr, "exit status: 0") {
+			t.Errorf("%s printed %q", args, r.stderr)
+		}
+	}
+	if r := ok(t, "help", "token"); !strings.HasPrefix(r.stderr, "usage: instancectl token") || !strings.Contains(r.stderr, "invalid_attestation") {
+		t.Errorf("help token printed %q", r.stderr)
+	}
+}
+
+// A secret that others can read is used, with a warning that names the flag.
+func TestReadableSecret(t *testing.T) {
+	s := startServers(t, nil)
+	refresh := writeFile(t, "refresh", "bare-token")
+	for flag, file := range map[string]string{"-self": s.self, "-refresh": refresh} {
+		for mode, want := range map[os.FileMode]int{0o600: 0, 0o640: 1, 0o604: 1} {
+			if err := os.Chmod(file, mode); err != nil {
+				t.Fatal(err)
+			}
+			r := instancectl(t, s.token("-store", "soft", "-self", s.self, "-grant", "refresh_token", "-refresh", refresh)...)
+			if got := strings.Count(r.stderr, flag+": others can read"); got != want {
+				t.Errorf("%s with mode %o: %d warnings, want %d: %s", flag, mode, got, want, r.stderr)
+			}
+		}
+	}
+}
+
+// Without -keys only a command that can make a key warns of losing it.
+func TestWarnsOfKeys(t *testing.T) {
+	for verb, want := range map[string]int{"create": 1, "delete": 0} {
+		r := instancectl(t, "key", verb, "-store", "soft", "-name", "k")
+		if got := strings.Count(r.stderr, "gone when this command ends"); got != want {
+			t.Errorf("key %s: %d warnings: %s", verb, got, r.stderr)
 		}
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"regexp"
+	"slices"
+	"strings"
 
 	"golang.org/x/oauth2"
 
@@ -44,6 +46,20 @@ var words = []struct {
 	{is(context.Canceled), "canceled"},
 	{isNetwork, "unreachable"},
 	{is(client.ErrMetadata), "metadata"},
+}
+
+// aboutErrors explains "error" in the help of token.
+func aboutErrors() string {
+	text := `The error of a token is the server's own code, such as invalid_client (RFC 6749, section 5.2), or http_503
+for an answer without one, or resource_401 for an answer of -resource, or what happened here:`
+	var here []string
+	for _, w := range words {
+		here = append(here, w.word)
+	}
+	for some := range slices.Chunk(append(slices.Compact(here), "failed"), 8) {
+		text += "\n  " + strings.Join(some, ", ") + ","
+	}
+	return strings.TrimSuffix(text, ",")
 }
 
 func is(sentinel error) func(error) bool {

@@ -1,6 +1,7 @@
 // An authorization server that this project did not write: npm's oidc-provider
 // with attestation-based client authentication switched on, on a free loopback
-// port. The interop tests start it; nothing here is fit for production.
+// port. The interop tests start it; nothing here is fit for production. To start
+// it by hand, run "npm ci" in this folder first.
 //
 // One line of JSON on standard input configures it:
 //
@@ -10,6 +11,12 @@
 // It answers with one line on standard output, {"issuer":"http://127.0.0.1:PORT"},
 // once it listens, and ends when its standard input is closed. Warnings and the
 // reason of every refusal go to standard error.
+//
+// Its clients have the scopes read, write, openid and offline_access:
+//
+//   abca-client       authenticates with attestation and PoP JWT
+//   abca-dpop-client  with attestation and DPoP proof, the combined mode
+//                     (default version only)
 //
 // GET /__counts answers with the requests received so far, {"POST /token":2,…};
 // itself it is not counted.

@@ -32,10 +32,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	store := storeflag.Flags{}
 	fs := flag.NewFlagSet("wraphttp", flag.ContinueOnError)
 	fs.SetOutput(stderr)
-	store.Register(fs)
+	store.RegisterDefaults(fs, "default: soft", storeflag.TemporaryKeys)
 	fs.StringVar(&cfg.Issuer, "issuer", "", "the authorization server's issuer identifier, a `URL` (default: a reference server in this process)")
 	fs.StringVar(&cfg.ClientID, "client-id", "wraphttp-client", "the OAuth client_id, `ID`")
-	attesterURL := fs.String("attester", "", "ask the Client Attester at this `URL`, with -issuer")
+	attesterURL := fs.String("attester", "", "ask the Client Attester at this `URL` (required with -issuer)")
 	switch err := fs.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
