@@ -56,6 +56,19 @@
 // device that is simply switched off needs a TPM that forgives quickly (see
 // tpm2_dictionarylockout), or keys without a PIN.
 //
+// # Evidence
+//
+// Keys are [keystore.AttestableKey]s: the TPM proves where the key lives
+// (TPM2_Certify) and what was booted (TPM2_Quote), by an attestation key in the
+// endorsement hierarchy that is made when it is needed and does nothing else.
+// An attester certifies that key once, by credential activation with the TPM's
+// endorsement key; the certificates are kept beside the key files. Evidence
+// costs 3 commands, 5 with a quote of up to eight PCRs. The measured-boot log is
+// part of it only if Config.EventLog is set, to [LinuxEventLog] for example.
+//
+// [Store.Status] and [Store.Describe] tell a technician about TPM and keys, and
+// change nothing.
+//
 // # Faults
 //
 // Errors match a sentinel of package keystore and their cause, a [tpm2.TPMRC] or
