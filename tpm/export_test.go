@@ -26,6 +26,7 @@ func ParseKeyFile(text []byte) (encoded []byte, err error) {
 }
 
 const (
-	Patience = patience
-	IdleTime = idleTime
+	Patience     = patience
+	IdleTime     = idleTime
+	CloseTimeout = closeTimeout
 )

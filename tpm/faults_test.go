@@ -1,11 +1,14 @@
 package tpm_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -235,7 +238,6 @@ func TestEachCommandFails(t *testing.T) {
 }
 
 func failEach(t *testing.T, sim *tpmtest.Sim, way tpmtest.Fault, kind tpm.KeyOptions) {
-	const handle = 0x81010001
 	// With Exclusive, since what was made by a command whose answer was lost can
 	// be found in no other way.
 	exclusive := func(c *tpm.Config) { c.Exclusive = way.Executed || way.Answer != nil }
@@ -244,70 +246,84 @@ func failEach(t *testing.T, sim *tpmtest.Sim, way tpmtest.Fault, kind tpm.KeyOpt
 			sim.Manufacture() // so that the next test does not find what this one left
 		}
 	}()
+	r := newRig(t, sim, withPIN("1234"), exclusive)
+	create(t, r.Store, "other", tpm.KeyOptions{})
+	create(t, r.Store, "key", kind)
+	r.Close()
+	path := filepath.Join(r.config.Dir, "key.pem")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var total, failed int
 	for operation := range 6 {
-		for skip := 0; ; skip++ {
-			r := newRig(t, sim, withPIN("1234"), exclusive)
-			create(t, r.Store, "other", tpm.KeyOptions{})
+		for skip, hit := 0, true; hit; skip++ {
+			s := r.reopen(t)
 			var key keystore.Key
-			if operation > 0 {
-				key = create(t, r.Store, "key", kind)
-				sign(t, open(t, r.Store, "other")) // "key" is not loaded now
+			if operation == 0 {
+				err = os.Remove(path)
+			} else if err = os.WriteFile(path, text, 0o600); err == nil {
+				key = open(t, s, "key")
 			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			open(t, s, "other") // "key" is not loaded now, but saved
 			do := func() (err error) {
 				switch operation {
 				case 0:
-					_, err = r.CreateKey(t.Context(), "key", kind)
+					_, err = s.CreateKey(t.Context(), "key", kind)
 				case 1:
-					_, err = r.Open(t.Context(), "key")
+					_, err = s.Open(t.Context(), "key")
 				case 2:
 					_, err = key.Sign(t.Context(), []byte("input"))
 				case 3:
-					err = r.Delete(t.Context(), "key")
+					err = s.Delete(t.Context(), "key")
 				case 4:
-					err = r.Persist(t.Context(), "key", handle)
+					err = s.Persist(t.Context(), "key", handle)
 				case 5:
-					err = errors.Join(r.Persist(t.Context(), "key", handle), r.Unpersist(t.Context(), "key"))
+					err = s.Unpersist(t.Context(), "key")
 				}
 				return err
+			}
+			if operation == 5 {
+				if err := s.Persist(t.Context(), "key", handle); err != nil {
+					t.Fatal(err)
+				}
 			}
 			fault := way
 			fault.Skip = skip
 			injection := r.faults.Add(fault)
 			err := do()
-			if injection.Fired() == 0 {
-				if err != nil {
-					t.Fatal(err)
-				}
-				r.faults.Clear()
-				if err := r.Delete(t.Context(), "key"); err != nil {
-					t.Error(err)
-				}
-				r.Close()
-				break
-			}
-			total++
-			if err != nil {
+			hit = injection.Fired() > 0
+			r.faults.Clear()
+			switch {
+			case !hit && err != nil:
+				t.Fatal(err)
+			case err != nil:
 				failed++
 				hasSentinel(t, err)
-				if operation == 0 {
-					if names, _ := r.List(t.Context()); len(names) != 1 {
-						t.Errorf("a failed Create left %q", names)
-					}
+				if names, _ := s.List(t.Context()); operation == 0 && len(names) != 1 {
+					t.Errorf("a failed Create left %q", names)
 				}
 				if err := do(); err != nil && !errors.Is(err, keystore.ErrExists) {
 					t.Errorf("operation %d, command %d: afterwards: %v", operation, skip, err)
 				}
 			}
+			if hit {
+				total++
+			}
 			if operation != 3 {
-				sign(t, open(t, r.Store, "key"))
+				sign(t, open(t, s, "key"))
 			}
-			if err := r.Delete(t.Context(), "key"); err != nil {
-				t.Error(err)
+			if operation >= 4 {
+				if err := s.Delete(t.Context(), "key"); err != nil {
+					t.Error(err)
+				}
 			}
-			r.Close()
+			s.Close()
 			noLeaks(t, sim)
-			if h := tpmtest.Handles(t, sim, tpm2.TPMHTPersistent); len(h) != 0 {
+			if h := persistent(t, sim); len(h) != 0 {
 				t.Fatalf("operation %d, command %d: persistent keys %x left", operation, skip, h)
 			}
 			if t.Failed() {
@@ -318,5 +334,97 @@ func failEach(t *testing.T, sim *tpmtest.Sim, way tpmtest.Fault, kind tpm.KeyOpt
 	t.Logf("%d failures injected, %d of them were seen by the caller", total, failed)
 	if total < 15 {
 		t.Errorf("only %d failures injected", total)
+	}
+}
+
+// TestLockoutAnywhere: the recovery time is told whichever command has met the
+// lockout, such as TPM2_Load under a parent that is not exempt.
+func TestLockoutAnywhere(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	r := newRig(t, sim)
+	create(t, r.Store, "key", tpm.KeyOptions{})
+	s := r.reopen(t)
+	defer s.Close()
+	r.faults.Add(tpmtest.Fault{Command: ccLoad, RC: tpm2.TPMRCLockout})
+	_, err := s.Open(t.Context(), "key")
+	wantError(t, err, keystore.ErrLockedOut, tpm2.TPMRCLockout)
+	if locked := new(tpm.LockoutError); !errors.As(err, &locked) || locked.Recovery <= 0 {
+		t.Errorf("%q does not say when the TPM recovers", err)
+	}
+}
+
+// TestStrangeAnswers: answers that are well-formed by themselves, and none to the
+// command.
+func TestStrangeAnswers(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	r := newRig(t, sim)
+	key := create(t, r.Store, "key", tpm.KeyOptions{})
+	tag := func(tag uint16) func([]byte) []byte {
+		return func(real []byte) []byte {
+			real = bytes.Clone(real)
+			binary.BigEndian.PutUint16(real, tag)
+			return real
+		}
+	}
+	for name, answer := range map[string]func(real []byte) []byte{
+		"tag without sessions": tag(0x8001),
+		"tag of TPM 1.2":       tag(0x00c4),
+		"error with sessions":  func([]byte) []byte { return []byte{0x80, 2, 0, 0, 0, 10, 0, 0, 1, 1} },
+		"larger than announced": func(real []byte) []byte {
+			return append(bytes.Clone(real), 0)
+		},
+		"huge": func(real []byte) []byte {
+			huge := append(bytes.Clone(real), make([]byte, 1<<20)...)
+			binary.BigEndian.PutUint32(huge[2:], uint32(len(huge)))
+			return huge
+		},
+		"nothing": func([]byte) []byte { return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r.faults.Add(tpmtest.Fault{Command: ccSign, Executed: true, Answer: answer, Times: 2})
+			_, err := key.Sign(t.Context(), []byte("input"))
+			wantError(t, err, keystore.ErrUnavailable)
+			if !strings.Contains(err.Error(), "garbled") {
+				t.Errorf("%q does not say that the answer was garbled", err)
+			}
+			sign(t, key)
+		})
+	}
+}
+
+// TestAnswersOfOthers gives every command the answer to every other: an error or
+// the right outcome, and no signature that is wrong.
+func TestAnswersOfOthers(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	for _, o := range []tpm.KeyOptions{{}, {PCRs: []int{7}, PIN: true}} {
+		r := newRig(t, sim, withPIN("1234"), func(c *tpm.Config) { c.Exclusive = true })
+		sign(t, create(t, r.Store, "key", o))
+		create(t, r.Store, "other", tpm.KeyOptions{})
+		exchanges := make(map[tpm2.TPMCC]tpmtest.Exchange)
+		for _, e := range r.calls.Exchanges() {
+			exchanges[e.Code] = e
+		}
+		r.Close()
+		hit := true
+		for skip := 0; hit; skip++ {
+			for _, e := range exchanges {
+				s := r.reopen(t)
+				in := r.faults.Add(tpmtest.Fault{Skip: skip, Executed: true, Answer: func([]byte) []byte { return e.Response }})
+				key, err := s.Open(t.Context(), "key")
+				var signature []byte
+				if err == nil {
+					signature, err = key.Sign(t.Context(), []byte("input"))
+				}
+				if err != nil {
+					hasSentinel(t, err)
+				} else if !verify(key, []byte("input"), signature) {
+					t.Errorf("%+v: with the answer to %v for command %d, the signature %x does not verify", o, tpmtest.Names([]tpm2.TPMCC{e.Code}), skip, signature)
+				}
+				hit = in.Fired() == 1
+				r.faults.Clear()
+				s.Close()
+			}
+		}
+		noLeaks(t, sim)
 	}
 }

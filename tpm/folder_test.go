@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -205,5 +207,52 @@ func TestDeviceFiles(t *testing.T) {
 		}
 		wantError(t, err, keystore.ErrUnavailable)
 		t.Log(err)
+	}
+}
+
+// TestOtherBlocks: what else is in a key file, such as a certificate, stays there.
+func TestOtherBlocks(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	r := newRig(t, sim)
+	create(t, r.Store, "key", tpm.KeyOptions{})
+	path := filepath.Join(r.config.Dir, "key.pem")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(text) // without the parent's Name, as of another program
+	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Headers: map[string]string{"Of": "the key"}, Bytes: []byte{1, 2, 3}})
+	if err := os.WriteFile(path, append(pem.EncodeToMemory(block), certificate...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	check := func(what string) {
+		t.Helper()
+		after, err := os.ReadFile(path)
+		if err != nil || !bytes.Contains(after, certificate) || !bytes.Contains(after, []byte("TPM2 PARENT NAME")) {
+			t.Errorf("after %s: %v\n%s", what, err, after)
+		}
+	}
+	sign(t, open(t, r.Store, "key"))
+	check("Open")
+	if err := r.Persist(t.Context(), "key", handle); err != nil {
+		t.Fatal(err)
+	}
+	check("Persist")
+	if err := r.Unpersist(t.Context(), "key"); err != nil {
+		t.Fatal(err)
+	}
+	check("Unpersist")
+}
+
+// TestConfigString: no authorization value is shown.
+func TestConfigString(t *testing.T) {
+	config := tpm.Config{Dir: "/keys", OwnerAuth: []byte("secret"), EndorsementAuth: []byte("secret"), Device: "/dev/tpm0"}
+	octets := fmt.Sprint([]byte("secret"))
+	var logged bytes.Buffer
+	slog.New(slog.NewJSONHandler(&logged, nil)).Info("opening", "config", config)
+	for _, text := range []string{fmt.Sprint(config), fmt.Sprintf("%+v", &config), fmt.Sprintf("%#v", config), logged.String()} {
+		if strings.Contains(text, "secret") || strings.Contains(text, octets[1:len(octets)-1]) || strings.Contains(text, "c2VjcmV0") || !strings.Contains(text, "/dev/tpm0") {
+			t.Errorf("%s", text)
+		}
 	}
 }

@@ -70,7 +70,7 @@ func (h *held) adopt(handle tpm2.TPMHandle) error {
 // flush removes a transient object or a session from the TPM, now or, when that
 // fails, before the next operation.
 func (c *call) flush(handle tpm2.TPMHandle) {
-	_, err := tpm2.FlushContext{FlushHandle: handle}.Execute(&call{c.tidying, c.device})
+	_, err := tpm2.FlushContext{FlushHandle: handle}.Execute(newCall(c.tidying, c.device))
 	if err == nil || errors.Is(err, tpm2.TPMRCHandle) {
 		delete(c.leftovers, handle)
 		return

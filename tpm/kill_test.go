@@ -60,6 +60,13 @@ func child(job []string) (err error) {
 	return err
 }
 
+func childCommand(job ...string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childVariable+"="+strings.Join(job, ","),
+		"GORACE=atexit_sleep_ms=0") // a second each, otherwise
+	return cmd
+}
+
 // TestKill kills a process with signal 9 before and after every command of every
 // operation, and at random moments. What is left is the old state or the new
 // one, and no persistent key that no file names.
@@ -73,8 +80,7 @@ func TestKill(t *testing.T) {
 		t.Run(operation, func(t *testing.T) {
 			for point := 0; ; point++ {
 				r, dir := prepareKill(t, rm, operation)
-				cmd := exec.Command(os.Args[0])
-				cmd.Env = append(os.Environ(), childVariable+"="+strings.Join([]string{socket, dir, operation}, ","))
+				cmd := childCommand(socket, dir, operation)
 				block := faults.Add(tpmtest.Fault{Block: true, Executed: point%2 == 1, Skip: point / 2})
 				exited := make(chan error, 1)
 				if err := cmd.Start(); err != nil {
@@ -101,8 +107,7 @@ func TestKill(t *testing.T) {
 		t.Run(operation+" at random", func(t *testing.T) {
 			for range 15 {
 				r, dir := prepareKill(t, rm, operation)
-				cmd := exec.Command(os.Args[0])
-				cmd.Env = append(os.Environ(), childVariable+"="+strings.Join([]string{socket, dir, operation}, ","))
+				cmd := childCommand(socket, dir, operation)
 				// A pause before the command gives the child's disk a lead.
 				block := faults.Add(tpmtest.Fault{Block: true, Skip: rand.IntN(6)})
 				if err := cmd.Start(); err != nil {

@@ -169,3 +169,45 @@ func TestExclusive(t *testing.T) {
 	r := newRig(t, sim, withPIN("1234"), func(c *tpm.Config) { c.Exclusive = true })
 	sign(t, create(t, r.Store, "key", tpm.KeyOptions{PIN: true}))
 }
+
+// TestPersistElsewhere: a handle that could not be had does not bind the key.
+func TestPersistElsewhere(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	r := newRig(t, sim)
+	create(t, r.Store, "key", tpm.KeyOptions{})
+	r.faults.Add(tpmtest.Fault{Command: ccEvictControl, RC: tpm2.TPMRCNVDefined})
+	err := r.Persist(t.Context(), "key", handle)
+	wantError(t, err, keystore.ErrExists, tpm2.TPMRCNVDefined) // another program was faster
+	if err := r.Persist(t.Context(), "key", handle+1); err != nil {
+		t.Fatal(err)
+	}
+	if h := persistent(t, sim); len(h) != 1 || h[0] != handle+1 {
+		t.Errorf("persistent keys %x, want one at %x", h, handle+1)
+	}
+	if err := r.Delete(t.Context(), "key"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestPersistDeleted: a key that is deleted while Persist waits does not come
+// back.
+func TestPersistDeleted(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	r := newRig(t, sim)
+	create(t, r.Store, "key", tpm.KeyOptions{})
+	block := r.faults.Add(tpmtest.Fault{Command: ccReadPublic, Block: true})
+	done := make(chan error)
+	go func() { done <- r.Persist(t.Context(), "key", handle) }()
+	<-block.Blocked()
+	if err := os.Remove(filepath.Join(r.config.Dir, "key.pem")); err != nil {
+		t.Fatal(err)
+	}
+	block.Release()
+	wantError(t, <-done, keystore.ErrNotFound)
+	if names, err := r.List(t.Context()); len(names) != 0 || err != nil {
+		t.Errorf("List: %q, %v", names, err)
+	}
+	if h := persistent(t, sim); len(h) != 0 {
+		t.Errorf("persistent keys %x that no file names", h)
+	}
+}

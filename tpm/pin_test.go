@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -206,6 +209,114 @@ func TestPCRs(t *testing.T) {
 		}
 		sim.Reset()
 		sign(t, bound)
+		r.Close()
+	}
+}
+
+// TestPINOneAtATime: whoever asks for a PIN, of whatever key, waits for those who
+// ask already, and can be cancelled.
+func TestPINOneAtATime(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	synctest.Test(t, func(t *testing.T) {
+		var asking, most atomic.Int64
+		r := newRig(t, sim, func(c *tpm.Config) {
+			c.PIN = func(context.Context, string) ([]byte, error) {
+				most.Store(max(most.Load(), asking.Add(1)))
+				defer asking.Add(-1)
+				time.Sleep(time.Second) // the user thinks
+				return []byte("1234"), nil
+			}
+		})
+		key := create(t, r.Store, "key", tpm.KeyOptions{PIN: true})
+		var wg sync.WaitGroup
+		for i := range 3 {
+			wg.Go(func() { create(t, r.Store, fmt.Sprint(i), tpm.KeyOptions{PIN: true}) })
+			wg.Go(func() { sign(t, key) })
+		}
+		time.Sleep(time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		_, err := r.CreateKey(ctx, "cancelled", tpm.KeyOptions{PIN: true})
+		wantError(t, err, context.DeadlineExceeded)
+		wg.Wait()
+		if n := most.Load(); n != 1 {
+			t.Errorf("%d were asking at a time, want 1", n)
+		}
+	})
+}
+
+// TestPINOutlivesCaller: a PIN is not overwritten while the TPM still gets it,
+// but afterwards.
+func TestPINOutlivesCaller(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	var given []byte
+	r := newRig(t, sim, func(c *tpm.Config) {
+		c.PIN = func(context.Context, string) ([]byte, error) {
+			given = []byte("1234")
+			return given, nil
+		}
+	})
+	block := r.faults.Add(tpmtest.Fault{Command: ccStartSession, Block: true})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-block.Blocked()
+		cancel()
+	}()
+	_, err := r.CreateKey(ctx, "key", tpm.KeyOptions{PIN: true})
+	wantError(t, err, context.Canceled)
+	if string(given) != "1234" {
+		t.Errorf("the PIN is %q while TPM2_Create needs it", given)
+	}
+	block.Release()
+	r.Close()
+	if !bytes.Equal(given, make([]byte, 4)) {
+		t.Error("the PIN was not overwritten")
+	}
+}
+
+// TestPINCancelled: a caller who has gone has not given a wrong PIN.
+func TestPINCancelled(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	r := newRig(t, sim, withPIN("1234"))
+	create(t, r.Store, "key", tpm.KeyOptions{PIN: true})
+	r.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	config := r.config
+	config.PIN = func(ctx context.Context, _ string) ([]byte, error) {
+		cancel()
+		return nil, ctx.Err()
+	}
+	s, err := tpm.Open(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	_, err = open(t, s, "key").Sign(ctx, []byte("input"))
+	wantError(t, err, context.Canceled)
+	if errors.Is(err, keystore.ErrAuth) {
+		t.Errorf("%q matches keystore.ErrAuth", err)
+	}
+}
+
+// TestOtherPCRs: that some other PCR is extended between the policy and the
+// signature, as Linux's IMA does all the time, goes unnoticed.
+func TestOtherPCRs(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	for _, o := range kinds[2:] {
+		r := newRig(t, sim, withPIN("1234"))
+		key := create(t, r.Store, "key", o)
+		sign(t, key)
+		block := r.faults.Add(tpmtest.Fault{Command: ccSign, Block: true})
+		go func() {
+			<-block.Blocked()
+			tpmtest.ExtendPCR(t, sim, 10, "a file")
+			block.Release()
+		}()
+		r.calls.Reset()
+		sign(t, key)
+		if n := r.calls.Count(ccSign); n != 2 {
+			t.Errorf("%+v: TPM2_Sign was sent %d times, want 2: the first has met another PCR counter", o, n)
+		}
 		r.Close()
 	}
 }

@@ -34,7 +34,6 @@ type device struct {
 	closing chan struct{}
 	work    chan func() // to the worker; only who has the slot sends
 	once    sync.Once
-	busy    atomic.Uint32 // the busy code that a command is being repeated for
 
 	// What follows belongs to who has the slot.
 
@@ -84,9 +83,10 @@ func run[T any](ctx context.Context, d *device, f func(*call) (T, error), secret
 		clearAll(secrets)
 		return none, err
 	}
+	c := newCall(ctx, d)
 	if ctx.Done() == nil { // nobody can stop waiting
 		defer func() { clearAll(secrets); <-d.slot }()
-		return repeat(&call{ctx, d}, f)
+		return repeat(c, f)
 	}
 	type result struct {
 		value T
@@ -94,7 +94,7 @@ func run[T any](ctx context.Context, d *device, f func(*call) (T, error), secret
 	}
 	done := make(chan result, 1)
 	d.work <- func() {
-		value, err := repeat(&call{ctx, d}, f)
+		value, err := repeat(c, f)
 		clearAll(secrets)
 		<-d.slot
 		done <- result{value, err}
@@ -103,7 +103,7 @@ func run[T any](ctx context.Context, d *device, f func(*call) (T, error), secret
 	case r := <-done:
 		return r.value, r.err
 	case <-ctx.Done():
-		if code := tpm2.TPMRC(d.busy.Load()); code != 0 {
+		if code := tpm2.TPMRC(c.busy.Load()); code != 0 {
 			return none, fmt.Errorf("the TPM is busy (%w): %w", code, ctx.Err())
 		}
 		return none, fmt.Errorf("waiting for the TPM: %w", ctx.Err())
@@ -139,7 +139,7 @@ func (d *device) close() (err error) {
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		defer cancel()
 		d.tidying = ctx
-		(&call{ctx, d}).tidyUp()
+		newCall(ctx, d).tidyUp()
 		if d.closer != nil {
 			err = d.closer.Close()
 		}
@@ -197,7 +197,10 @@ func (c *call) checked(err error) error {
 type call struct {
 	ctx context.Context
 	*device
+	busy atomic.Uint32 // the busy code that a command was repeated for at last; 0: it was answered
 }
+
+func newCall(ctx context.Context, d *device) *call { return &call{ctx: ctx, device: d} }
 
 // connect opens the connection if there is none, or if it is broken.
 func (c *call) connect() error {

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
 
 	"github.com/instancekey/instancekey/internal/tpmtest"
 	"github.com/instancekey/instancekey/keystore"
@@ -216,4 +219,117 @@ func TestHandedIn(t *testing.T) {
 	if err := conn.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestOpenCancelled: Open ends with its context also where the TPM or Dial hangs,
+// and what it has opened is closed in the end.
+func TestOpenCancelled(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	for name, fault := range map[string]tpmtest.Fault{
+		"first command": {Command: ccGetCapability, Block: true},
+		"Dial":          {Dial: true, Block: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				faults := tpmtest.Inject(t, sim)
+				calls := tpmtest.Record(faults)
+				block := faults.Add(fault)
+				ctx, cancel := context.WithCancel(t.Context())
+				go func() {
+					<-block.Blocked()
+					cancel()
+				}()
+				// Dial need not care for its context.
+				dial := func(context.Context) (transport.TPMCloser, error) { return calls.Dial(context.Background()) }
+				_, err := tpm.Open(ctx, tpm.Config{Dial: dial, Dir: t.TempDir(), Exclusive: true})
+				wantError(t, err, context.Canceled)
+				block.Release()
+				synctest.Wait()
+				if dialled, open := calls.Dials(); dialled != 1 || open != 0 {
+					t.Errorf("dialled %d times, want once; %d connections are open", dialled, open)
+				}
+			})
+		})
+	}
+}
+
+// TestOpenDialsOnce: what cannot be opened is not tried again to clean it up.
+func TestOpenDialsOnce(t *testing.T) {
+	for _, exclusive := range []bool{false, true} {
+		calls := tpmtest.Record(unreachable{})
+		_, err := tpm.Open(t.Context(), tpm.Config{Dial: calls.Dial, Dir: t.TempDir(), Exclusive: exclusive})
+		wantError(t, err, keystore.ErrUnavailable, syscall.ENOENT)
+		if n, _ := calls.Dials(); n != 1 {
+			t.Errorf("exclusive %t: dialled %d times, want once", exclusive, n)
+		}
+	}
+}
+
+// unreachable is a device that cannot be opened.
+type unreachable struct{}
+
+func (unreachable) Dial(context.Context) (transport.TPMCloser, error) { return nil, syscall.ENOENT }
+
+// TestCloseUnplugged: Close tries once to clean up behind a lost connection.
+func TestCloseUnplugged(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	for _, exclusive := range []bool{false, true} {
+		faults := tpmtest.Inject(t, sim)
+		calls := tpmtest.Record(faults)
+		s, err := tpm.Open(t.Context(), tpm.Config{Dial: calls.Dial, Dir: t.TempDir(), Exclusive: exclusive})
+		if err != nil {
+			t.Fatal(err)
+		}
+		create(t, s, "key", tpm.KeyOptions{})
+		faults.Add(tpmtest.Fault{Err: syscall.ENODEV, Lost: true})
+		faults.Add(tpmtest.Fault{Dial: true, Err: syscall.ENOENT, Times: -1})
+		calls.Reset()
+		if err := s.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+		if n, open := calls.Dials(); n != 1 || open != 0 {
+			t.Errorf("exclusive %t: dialled %d times, want once; %d connections are open", exclusive, n, open)
+		}
+		sim.Reset() // the key was left
+	}
+}
+
+// TestCloseBusy: a TPM that stays busy does not keep Close for ever.
+func TestCloseBusy(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	synctest.Test(t, func(t *testing.T) {
+		faults := tpmtest.Inject(t, sim)
+		config := tpm.Config{Dial: faults.Dial, Dir: t.TempDir()}
+		withPIN("1234")(&config)
+		s, err := tpm.Open(t.Context(), config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sign(t, create(t, s, "key", tpm.KeyOptions{PIN: true}))
+		faults.Add(tpmtest.Fault{RC: tpm2.TPMRCRetry, Times: -1})
+		start := time.Now()
+		if err := s.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+		if took := time.Since(start); took > tpm.CloseTimeout {
+			t.Errorf("Close took %v, want at most %v", took, tpm.CloseTimeout)
+		}
+	})
+	sim.Reset() // the key and its session were left
+}
+
+// TestDialWithDeadline: the deadline of a dialer is not that of the caller.
+func TestDialWithDeadline(t *testing.T) {
+	for _, cause := range []error{context.DeadlineExceeded, context.Canceled} {
+		dial := func(context.Context) (transport.TPMCloser, error) { return nil, cause }
+		_, err := tpm.Open(t.Context(), tpm.Config{Dial: dial, Dir: t.TempDir()})
+		wantError(t, err, keystore.ErrUnavailable, cause)
+	}
+}
+
+// TestDialNothing: a Dial that returns neither a connection nor an error.
+func TestDialNothing(t *testing.T) {
+	dial := func(context.Context) (transport.TPMCloser, error) { return nil, nil }
+	_, err := tpm.Open(t.Context(), tpm.Config{Dial: dial, Dir: t.TempDir()})
+	wantError(t, err, keystore.ErrUnavailable)
 }

@@ -21,7 +21,6 @@ const (
 // Send sends one command and returns the TPM's answer. It repeats the command
 // while the TPM is busy, and after TPM2_Startup where that had not been done.
 func (c *call) Send(command []byte) ([]byte, error) {
-	defer c.busy.Store(0)
 	started := false
 	var waited time.Duration
 	for wait := firstWait; ; wait = min(2*wait, longestWait) {
@@ -38,6 +37,7 @@ func (c *call) Send(command []byte) ([]byte, error) {
 				return nil, err
 			}
 		case !slices.Contains(busyCodes, code) || waited >= patience:
+			c.busy.Store(0)
 			return answer, nil
 		default:
 			c.busy.Store(uint32(code))

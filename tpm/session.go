@@ -129,7 +129,7 @@ func (s *session) use(d *device) {
 		}
 		defer func() { <-d.slot }()
 		if d.session == s && s.uses == uses {
-			(&call{context.Background(), d}).flushSession()
+			newCall(d.tidying, d).flushSession()
 		}
 	})
 }
