@@ -85,3 +85,19 @@ func TestDisk(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestFIFO: what waits for a writer is not read.
+func TestFIFO(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	r := newRig(t, sim)
+	if err := syscall.Mkfifo(filepath.Join(r.config.Dir, "key.pem"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := r.Open(t.Context(), "key")
+	wantError(t, err, keystore.ErrCorrupt)
+	_, err = r.Create(t.Context(), "key")
+	wantError(t, err, keystore.ErrExists)
+	if err := r.Delete(t.Context(), "key"); err != nil {
+		t.Errorf("Delete: %v", err)
+	}
+}

@@ -102,21 +102,24 @@ func TestKeyFiles(t *testing.T) {
 	files := ourFiles(t, sim)
 	_, files["importable"] = wrap(t, sim, elliptic.P256())
 	for name, text := range files {
-		if !checkKeyFile(t, text) {
-			t.Errorf("%s does not parse", name)
-		}
-		block, rest := pem.Decode(text)
-		for i := range block.Bytes {
-			for _, bit := range []byte{1, 0x80} {
-				block.Bytes[i] ^= bit
-				checkKeyFile(t, append(pem.EncodeToMemory(block), rest...))
-				block.Bytes[i] ^= bit
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if !checkKeyFile(t, text) {
+				t.Error("does not parse")
 			}
-			checkKeyFile(t, pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes[:i]}))
-		}
-		for i := range text {
-			checkKeyFile(t, text[:i])
-		}
+			block, rest := pem.Decode(text)
+			for i := range block.Bytes {
+				for _, bit := range []byte{1, 0x80} {
+					block.Bytes[i] ^= bit
+					checkKeyFile(t, append(pem.EncodeToMemory(block), rest...))
+					block.Bytes[i] ^= bit
+				}
+				checkKeyFile(t, pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes[:i]}))
+			}
+			for i := range text {
+				checkKeyFile(t, text[:i])
+			}
+		})
 	}
 }
 

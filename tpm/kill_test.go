@@ -3,6 +3,7 @@ package tpm_test
 import (
 	"context"
 	"crypto/elliptic"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -10,13 +11,17 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-tpm/tpm2/transport"
 
 	"github.com/instancekey/instancekey/internal/tpmtest"
+	"github.com/instancekey/instancekey/keystore"
 	"github.com/instancekey/instancekey/tpm"
 )
+
+const childPIN = "1234"
 
 // childVariable makes this test binary do one operation and end.
 const childVariable = "TPM_TEST_CHILD"
@@ -35,10 +40,14 @@ func TestMain(m *testing.M) {
 func child(job []string) (err error) {
 	socket, dir, operation := job[0], job[1], job[2]
 	ctx := context.Background()
-	s, err := tpm.Open(ctx, tpm.Config{Dir: filepath.Join(dir, "keys"), Dial: func(context.Context) (transport.TPMCloser, error) {
+	config := tpm.Config{Dir: filepath.Join(dir, "keys"), Dial: func(context.Context) (transport.TPMCloser, error) {
 		conn, err := net.Dial("unix", socket)
 		return tpm.NewConn(conn), err
-	}})
+	}}
+	if operation == "sign" {
+		withPIN(childPIN)(&config)
+	}
+	s, err := tpm.Open(ctx, config)
 	if err != nil {
 		return err
 	}
@@ -52,6 +61,17 @@ func child(job []string) (err error) {
 		if text, err = os.ReadFile(filepath.Join(dir, "wrapped.pem")); err == nil {
 			_, err = s.Import(ctx, "key", text)
 		}
+	case "sign":
+		var key keystore.Key
+		if key, err = s.Open(ctx, "key"); err != nil {
+			break
+		}
+		for range 10 {
+			if _, err = key.Sign(ctx, []byte("input")); err != nil {
+				break
+			}
+		}
+		return errors.Join(err, s.Close())
 	case "persist":
 		err = s.Persist(ctx, "key", handle)
 	case "unpersist":
@@ -65,6 +85,31 @@ func childCommand(job ...string) *exec.Cmd {
 	cmd.Env = append(os.Environ(), childVariable+"="+strings.Join(job, ","),
 		"GORACE=atexit_sleep_ms=0") // a second each, otherwise
 	return cmd
+}
+
+// TestProcesses: several processes sign with one key behind a resource manager,
+// each with the PIN's session.
+func TestProcesses(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	rm := tpmtest.NewResourceManager(t, sim)
+	socket := tpmtest.ServeUnix(t, rm)
+	for _, o := range kinds {
+		r := newRig(t, rm, withPIN(childPIN))
+		key := create(t, r.Store, "key", o)
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				if out, err := childCommand(socket, filepath.Dir(r.config.Dir), "sign").CombinedOutput(); err != nil {
+					t.Errorf("%+v: %v: %s", o, err, out)
+				}
+			})
+		}
+		for range 10 {
+			sign(t, key)
+		}
+		wg.Wait()
+		r.Close()
+	}
 }
 
 // TestKill kills a process with signal 9 before and after every command of every

@@ -20,7 +20,8 @@ import (
 //
 // The error matches keystore.ErrExists too if the key is persistent at another
 // handle already; at the same one, Persist does nothing. Keys that were opened
-// before use the handle once they are opened again.
+// before use the handle once they are opened again. After an error the key can
+// be used as before, and Persist be called again with whatever handle.
 func (s *Store) Persist(ctx context.Context, name string, handle uint32) error {
 	if err := s.check(ctx, name); err != nil {
 		return err
