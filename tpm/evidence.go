@@ -102,7 +102,7 @@ func (k *key) prove(ctx context.Context, req keystore.EvidenceRequest, pin []byt
 			p.quote, err = c.quote(ak, req.Binding, req.PCRs)
 		}
 		return p, err
-	})
+	}, pin)
 }
 
 // authorizeCertify returns the session for TPM2_Certify of k. done ends it where
