@@ -18,8 +18,9 @@ import (
 
 // BenchmarkSign compares Key.Sign with a bare tpm2.Sign on the same TPM, one
 // after the other, so that both see the same machine. "ratio" is the median of
-// ours over the median of the bare one. A context that can be cancelled costs a
-// change of goroutine.
+// ours over the median of the bare one: at most 1.05, and 1.10 with a PIN. A
+// context that can be cancelled, as nearly all can, costs a change of goroutine
+// there and back; the simulator answers in half a millisecond, so that it shows.
 func BenchmarkSign(b *testing.B) {
 	sim := tpmtest.Simulator(b)
 	bare := bareSigner(b, sim)
@@ -79,7 +80,7 @@ func median(d []time.Duration) time.Duration {
 }
 
 // bareSigner loads a key and returns a function that signs with go-tpm alone.
-func bareSigner(b *testing.B, sim *tpmtest.Sim) func() {
+func bareSigner(b testing.TB, sim *tpmtest.Sim) func() {
 	srk, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(keyfile.ECCSRK_H2_Template)}.Execute(sim)
 	if err != nil {
 		b.Fatal(err)

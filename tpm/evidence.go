@@ -134,7 +134,6 @@ func (c *call) authorizeCertify(k *keyFile, needsPIN bool, pin []byte) (auth tpm
 		if err := c.openSession(k, pin); err != nil {
 			return nil, nil, err
 		}
-		c.session.use(c.device)
 	}
 	auth, err = c.startSession(tpm2.HMACSession, k, pin)
 	if err != nil {

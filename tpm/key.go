@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto"
-	"crypto/ecdsa"
 	"errors"
 	"fmt"
-	"math/big"
 	"sync/atomic"
 
 	"github.com/google/go-tpm/tpm2"
@@ -140,48 +138,16 @@ func (c *call) sign(k *keyFile, digest []byte, needsPIN bool, pin []byte) ([]byt
 	if err != nil {
 		return nil, err
 	}
-	rsp, err := tpm2.Sign{
-		KeyHandle:  tpm2.AuthHandle{Handle: c.key.handle, Name: k.name, Auth: auth},
-		Digest:     tpm2.TPM2BDigest{Buffer: digest},
-		InScheme:   k.scheme,
-		Validation: tpm2.TPMTTKHashCheck{Tag: tpm2.TPMSTHashCheck},
-	}.Execute(c)
+	signature, err := c.signDigest(k, auth, digest)
 	if err != nil {
 		c.flushSession()
 		return nil, err
 	}
-	signature, err := k.joinSignature(&rsp.Signature)
-	if err == nil && !c.key.verified {
+	if !c.key.verified {
 		err = k.verify(digest, signature)
 		c.key.verified = err == nil
 	}
 	return signature, err
-}
-
-// joinSignature returns r‖s. A TPM may leave out leading zeros.
-func (k *keyFile) joinSignature(signature *tpm2.TPMTSignature) ([]byte, error) {
-	rs, err := signature.Signature.ECDSA()
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errGarbled, err)
-	}
-	joined := make([]byte, 2*k.size)
-	for i, part := range [][]byte{rs.SignatureR.Buffer, rs.SignatureS.Buffer} {
-		part = bytes.TrimLeft(part, "\x00")
-		if len(part) > k.size {
-			return nil, fmt.Errorf("%w: a signature of %d bytes", errGarbled, len(part))
-		}
-		copy(joined[(i+1)*k.size-len(part):], part)
-	}
-	return joined, nil
-}
-
-// verify finds out before the server does that the handle is another key's.
-func (k *keyFile) verify(digest, signature []byte) error {
-	r, s := new(big.Int).SetBytes(signature[:k.size]), new(big.Int).SetBytes(signature[k.size:])
-	if !ecdsa.Verify(k.ecdsa, digest, r, s) {
-		return fmt.Errorf("%w: the signature is not the key's", errGarbled)
-	}
-	return nil
 }
 
 // String names the key and shows nothing of it.

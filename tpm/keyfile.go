@@ -64,7 +64,7 @@ type keyFile struct {
 	// What public says.
 
 	algorithm
-	scheme     tpm2.TPMTSigScheme // to be said with each signature; zero: the key has it
+	scheme     []byte // TPMT_SIG_SCHEME, to be said with each signature: null where the key has it
 	name       tpm2.TPM2BName
 	nameAlg    tpm2.TPMIAlgHash
 	usesPolicy bool // the policy is the only authorization
@@ -240,12 +240,14 @@ func (k *keyFile) readPublic() (authPolicy []byte, err error) {
 	if k.algorithm, err = findAlgorithm(parameters); err != nil {
 		return nil, err
 	}
+	scheme := tpm2.TPMTSigScheme{Scheme: tpm2.TPMAlgNull}
 	if parameters.Scheme.Scheme == tpm2.TPMAlgNull {
-		k.scheme = tpm2.TPMTSigScheme{
+		scheme = tpm2.TPMTSigScheme{
 			Scheme:  tpm2.TPMAlgECDSA,
 			Details: tpm2.NewTPMUSigScheme(tpm2.TPMAlgECDSA, &tpm2.TPMSSchemeHash{HashAlg: k.hashAlg}),
 		}
 	}
+	k.scheme = tpm2.Marshal(scheme)
 	if attributes := public.ObjectAttributes; !attributes.SignEncrypt || attributes.Restricted {
 		return nil, errors.New("is no signing key, or a restricted one, which signs no JWTs")
 	}

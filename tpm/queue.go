@@ -187,7 +187,10 @@ func (c *call) checked(err error) error {
 	if err == nil || understood(err) {
 		return err
 	}
-	c.broken = &connError{fmt.Errorf("%w: %w", errGarbled, err)}
+	if !errors.Is(err, errGarbled) {
+		err = fmt.Errorf("%w: %w", errGarbled, err)
+	}
+	c.broken = &connError{err}
 	return c.broken
 }
 

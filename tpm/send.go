@@ -66,8 +66,11 @@ func (c *call) exchange(command []byte) ([]byte, tpm2.TPMRC, error) {
 		c.broken = &connError{err}
 		return nil, 0, c.broken
 	}
-	return answer, tpm2.TPMRC(binary.BigEndian.Uint32(answer[6:])), nil
+	return answer, responseCode(answer), nil
 }
+
+// responseCode reads the code in an answer's header.
+func responseCode(answer []byte) tpm2.TPMRC { return tpm2.TPMRC(binary.BigEndian.Uint32(answer[6:])) }
 
 // fits reports whether an answer's header is one. Its tag says whether sessions
 // follow: as in the command, but never after an error.
@@ -75,16 +78,13 @@ func fits(answer, command []byte) bool {
 	if len(answer) < headerSize || len(answer) > maxMessage || binary.BigEndian.Uint32(answer[2:]) != uint32(len(answer)) {
 		return false
 	}
-	tag, failed := binary.BigEndian.Uint16(answer), binary.BigEndian.Uint32(answer[6:]) != 0
+	tag, failed := binary.BigEndian.Uint16(answer), responseCode(answer) != tpm2.TPMRCSuccess
 	return tag == binary.BigEndian.Uint16(command) && !failed || tag == uint16(tpm2.TPMSTNoSessions) && failed
 }
 
 func (c *call) startup() error {
-	command := binary.BigEndian.AppendUint16(nil, uint16(tpm2.TPMSTNoSessions))
-	command = binary.BigEndian.AppendUint32(command, headerSize+2)
-	command = binary.BigEndian.AppendUint32(command, uint32(tpm2.TPMCCStartup))
-	command = binary.BigEndian.AppendUint16(command, uint16(tpm2.TPMSUClear))
-	_, code, err := c.exchange(command)
+	kind := binary.BigEndian.AppendUint16(nil, uint16(tpm2.TPMSUClear))
+	_, code, err := c.exchange(newCommand(tpm2.TPMSTNoSessions, tpm2.TPMCCStartup, kind))
 	if err != nil {
 		return err
 	}
@@ -93,6 +93,14 @@ func (c *call) startup() error {
 		return fmt.Errorf("TPM2_Startup: %w", code)
 	}
 	return nil
+}
+
+// newCommand puts a header before the body of a command.
+func newCommand(tag tpm2.TPMST, code tpm2.TPMCC, body []byte) []byte {
+	command := binary.BigEndian.AppendUint16(nil, uint16(tag))
+	command = binary.BigEndian.AppendUint32(command, uint32(headerSize+len(body)))
+	command = binary.BigEndian.AppendUint32(command, uint32(code))
+	return append(command, body...)
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -32,7 +32,7 @@ type session struct {
 	handle  tpm2.TPMHandle
 	keyName []byte
 	pin     []byte // each command's HMAC and encryption need it
-	uses    int
+	used    time.Time
 	idle    *time.Timer
 }
 
@@ -65,7 +65,7 @@ func (c *call) authorize(k *keyFile, needsPIN bool, pin []byte) (tpm2.Session, e
 		}
 	}
 	s := c.session
-	s.use(c.device)
+	s.used = time.Now()
 	if err := c.satisfy(k.policy, s.handle); err != nil {
 		c.flushSession()
 		return nil, err
@@ -85,7 +85,8 @@ func (c *call) openSession(k *keyFile, pin []byte) error {
 		clear(pin)
 		return err
 	}
-	c.session = &session{Session: auth, handle: auth.Handle(), keyName: k.name.Buffer, pin: pin, idle: time.NewTimer(idleTime)}
+	c.session = &session{Session: auth, handle: auth.Handle(), keyName: k.name.Buffer, pin: pin, used: time.Now()}
+	c.session.watch(c.device)
 	return nil
 }
 
@@ -118,19 +119,23 @@ func (c *call) startSession(start sessionKind, k *keyFile, pin []byte) (tpm2.Ses
 	return auth, nil
 }
 
-// use puts off the end of an idle session.
-func (s *session) use(d *device) {
-	s.uses++
-	uses := s.uses
-	s.idle.Stop()
+// watch flushes the session when it has been idle for idleTime. The timer is not
+// put off by each use, which would cost every signature: it looks when the last
+// one was, and waits for what is left.
+func (s *session) watch(d *device) {
 	s.idle = time.AfterFunc(idleTime, func() {
 		if d.acquire(context.Background()) != nil {
 			return // closed, and flushed thereby
 		}
 		defer func() { <-d.slot }()
-		if d.session == s && s.uses == uses {
-			newCall(d.tidying, d).flushSession()
+		if d.session != s {
+			return
 		}
+		if left := idleTime - time.Since(s.used); left > 0 {
+			s.idle.Reset(left)
+			return
+		}
+		newCall(d.tidying, d).flushSession()
 	})
 }
 
