@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -91,12 +90,8 @@ func (k *key) prove(ctx context.Context, req keystore.EvidenceRequest, pin []byt
 		defer c.release(ak)
 		p, err := c.certify(k.file, auth, ak, req.Binding)
 		if err != nil {
-			if !needsPIN && !k.file.emptyAuth && !k.file.usesPolicy && errors.Is(err, tpm2.TPMRCBadAuth) {
-				k.needsPIN.Store(true)
-				return nil, errNeedPIN
-			}
 			c.flushSession()
-			return nil, c.withRecovery(err)
+			return nil, k.learnPIN(c.withRecovery(err), needsPIN)
 		}
 		if len(req.PCRs) > 0 {
 			p.quote, err = c.quote(ak, req.Binding, req.PCRs)
@@ -120,7 +115,7 @@ func (c *call) authorizeCertify(k *keyFile, needsPIN bool, pin []byte) (auth tpm
 		auth, err = c.authorize(k, needsPIN, pin)
 		return auth, nothing, err
 	}
-	if k.emptyAuth {
+	if k.emptyAuth && !needsPIN {
 		return tpm2.PasswordAuth(nil), nothing, nil
 	}
 	if pin == nil && c.hasSession(k) {

@@ -128,6 +128,7 @@ func TestForeignFiles(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			sim.Manufacture() // no wrong tries are counted
 			r, o := besides(t, sim, withPIN("1234"))
 			// An RSA key, as Windows and many installers put it there.
 			o.tool("tpm2_createprimary", "-Q", "-C", "o", "-G", "rsa2048", "-c", o.file("srk"))
@@ -142,13 +143,32 @@ func TestForeignFiles(t *testing.T) {
 			if err := os.WriteFile(path, text, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			key := open(t, r.Store, "key")
-			if tt.wrongFlag {
-				_, err := key.Sign(t.Context(), []byte("input"))
-				wantError(t, err, keystore.ErrAuth, tpm2.TPMRCAuthFail)
+			wrong := 0
+			for what, use := range map[string]func(keystore.Key) error{
+				"Sign": func(key keystore.Key) error {
+					_, err := key.Sign(t.Context(), []byte("input"))
+					return err
+				},
+				"Evidence": func(key keystore.Key) error {
+					_, err := attestable(t, key).Evidence(t.Context(), keystore.EvidenceRequest{Binding: binding})
+					return err
+				},
+			} {
+				key := open(t, r.reopenAfter(t), "key") // which knows only what the file says
+				if tt.wrongFlag {
+					wantError(t, use(key), keystore.ErrAuth, tpm2.TPMRCAuthFail)
+					wrong++
+				}
+				for range 2 {
+					if err := use(key); err != nil {
+						t.Errorf("%s: %v", what, err)
+					}
+					sign(t, key)
+				}
 			}
-			for range 2 {
-				sign(t, key)
+			status, err := r.Status(t.Context())
+			if err != nil || status.Lockout.Failures != wrong {
+				t.Errorf("%d wrong tries were counted, want %d: %v", status.Lockout.Failures, wrong, err)
 			}
 			pinned, err := os.ReadFile(path)
 			if err != nil || !bytes.HasPrefix(pinned, bytes.TrimSpace(text)) || !bytes.Contains(pinned, []byte("TPM2 PARENT NAME")) {

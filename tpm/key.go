@@ -55,18 +55,27 @@ func (k *key) sign(ctx context.Context, digest, pin []byte) ([]byte, error) {
 	return run(ctx, k.store.device, func(c *call) ([]byte, error) {
 		needsPIN := k.needsPIN.Load()
 		signature, err := c.sign(k.file, digest, needsPIN, pin)
-		switch {
-		case needsPIN:
-		case errors.Is(err, tpm2.TPMRCBadAuth) && k.store.config.PIN != nil:
-			k.needsPIN.Store(true)
-			return nil, errNeedPIN
-		case errors.Is(err, tpm2.TPMRCAuthFail) && !k.file.noDA:
-			// The wrong try without a PIN was counted. Whether there is one with
-			// a PIN is up to the caller; one without would be wrong again.
-			k.needsPIN.Store(true)
-		}
-		return signature, err
+		return signature, k.learnPIN(err, needsPIN)
 	}, pin)
+}
+
+// learnPIN takes note when an error says that the key has a PIN although its file
+// says that it has none, and returns errNeedPIN if there is a point in asking for
+// it now. neededPIN is whether the PIN was used.
+func (k *key) learnPIN(err error, neededPIN bool) error {
+	if neededPIN || k.file.usesPolicy && !hasAuthValue(k.file.policy) {
+		return err
+	}
+	switch {
+	case errors.Is(err, tpm2.TPMRCBadAuth) && k.store.config.PIN != nil:
+		k.needsPIN.Store(true)
+		return errNeedPIN
+	case errors.Is(err, tpm2.TPMRCAuthFail) && !k.file.noDA:
+		// The wrong try without a PIN was counted. Whether there is one with
+		// a PIN is up to the caller; one without would be wrong again.
+		k.needsPIN.Store(true)
+	}
+	return err
 }
 
 // withPIN calls f without a PIN, and with it if f then returns errNeedPIN. It
