@@ -41,7 +41,7 @@ func (f folder) load(name string) (*keyFile, error) {
 }
 
 // update writes a key's file anew, unless it is not any more what was read: a key
-// that was deleted meanwhile must not come back.
+// that was deleted meanwhile must not come back. The folder is locked.
 func (f folder) update(name string, read, written *keyFile) error {
 	now, err := f.load(name)
 	if err != nil {

@@ -104,9 +104,19 @@ func (s *Store) Open(ctx context.Context, name string) (keystore.Key, error) {
 	}
 	if loaded != k {
 		// In a folder that cannot be written the key can be used all the same.
-		_ = s.folder.update(name, k, loaded)
+		_ = s.note(ctx, name, k, loaded)
 	}
 	return newKey(s, name, loaded), nil
+}
+
+// note writes down what Open has learnt of a key.
+func (s *Store) note(ctx context.Context, name string, read, learnt *keyFile) error {
+	unlock, err := s.folder.Lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return s.folder.update(name, read, learnt)
 }
 
 // Delete removes a key's file, takes the key out of the TPM, and removes it from
@@ -117,6 +127,11 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 	if err := s.check(ctx, name); err != nil {
 		return err
 	}
+	unlock, err := s.folder.Lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	// A file that is no key file must be removable, too.
 	if k := s.folder.remains(name); k != nil {
 		if err := s.withdraw(ctx, k); err != nil {

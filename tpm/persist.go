@@ -29,6 +29,11 @@ func (s *Store) Persist(ctx context.Context, name string, handle uint32) error {
 	if handle < 0x81000000 || handle > 0x817fffff {
 		return fmt.Errorf("tpm: 0x%08x is no handle for a key of the owner: use 0x81000000 to 0x817fffff", handle)
 	}
+	unlock, err := s.folder.Lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	k, err := s.folder.load(name)
 	if err != nil {
 		return err
@@ -56,6 +61,11 @@ func (s *Store) Unpersist(ctx context.Context, name string) error {
 	if err := s.check(ctx, name); err != nil {
 		return err
 	}
+	unlock, err := s.folder.Lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	k, err := s.folder.load(name)
 	if err != nil || k.handle == 0 {
 		return err

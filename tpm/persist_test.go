@@ -1,10 +1,13 @@
 package tpm_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/go-tpm/tpm2"
 
@@ -209,5 +212,43 @@ func TestPersistDeleted(t *testing.T) {
 	}
 	if h := persistent(t, sim); len(h) != 0 {
 		t.Errorf("persistent keys %x that no file names", h)
+	}
+}
+
+// TestPersistBesideDelete: another Store, as of another process, that deletes a
+// key while it becomes persistent waits until it is, and removes it from there.
+func TestPersistBesideDelete(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	rm := tpmtest.NewResourceManager(t, sim)
+	r := newRig(t, rm)
+	create(t, r.Store, "key", tpm.KeyOptions{})
+	config := r.config
+	config.Dial = rm.Dial // past the fault
+	other, err := tpm.Open(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+
+	block := r.faults.Add(tpmtest.Fault{Command: tpm2.TPMCCEvictControl, Block: true})
+	persisted, deleted := make(chan error, 1), make(chan error, 1)
+	go func() { persisted <- r.Persist(t.Context(), "key", handle) }()
+	<-block.Blocked() // the file has the handle, the TPM not the key
+	cancelled, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if err := other.Delete(cancelled, "key"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Delete while Persist runs: %v, want context.DeadlineExceeded", err)
+	}
+	go func() { deleted <- other.Delete(t.Context(), "key") }()
+	block.Release()
+	if err := errors.Join(<-persisted, <-deleted); err != nil {
+		t.Error(err)
+	}
+	if names, err := other.List(t.Context()); len(names) != 0 || err != nil {
+		t.Errorf("keys %q, %v", names, err)
+	}
+	if h := persistent(t, sim); len(h) != 0 {
+		t.Errorf("persistent keys %x are left", h)
+		sim.Manufacture()
 	}
 }

@@ -1,0 +1,7 @@
+//go:build !(linux || darwin || freebsd || netbsd || openbsd || dragonfly)
+
+package keyfolder
+
+import "os"
+
+func isLocked(*os.File) bool { return false }
