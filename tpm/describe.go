@@ -56,7 +56,7 @@ func (s *Store) Describe(ctx context.Context, name string) (Description, error) 
 		File:       s.folder.File(name),
 		Algorithm:  k.jws,
 		Public:     k.ecdsa,
-		PIN:        newKey(s, name, k).needsPIN.Load(),
+		PIN:        k.needsPIN(),
 		NoDA:       k.noDA,
 		PCRs:       boundPCRs(k.policy),
 		Imported:   !public.ObjectAttributes.FixedTPM,

@@ -39,7 +39,7 @@
 //	key with both                3               18; persistent 9
 //	first one of another key     3
 //	opening a key                3
-//	making a key                 4 (6 with a PIN, one more for each PCR)
+//	making a key                 4 (6 with a PIN, one more for each eight PCRs)
 //
 // One key is loaded at a time. When a Store's keys take turns, a key's saved
 // context is loaded, which needs no parent.

@@ -82,7 +82,7 @@ func TestHostileNV(t *testing.T) {
 	wantError(t, err, keystore.ErrUnavailable)
 	r.faults.Clear()
 	r.faults.Add(tpmtest.Fault{Command: ccGetCapability, Times: -1, Executed: true, Answer: func(real []byte) []byte {
-		clear(real[len(real)-4:]) // TPM_PT_NV_BUFFER_MAX is 0
+		clear(real[10+1+4+4+4:][:4]) // TPM_PT_NV_BUFFER_MAX, the first in the list, is 0
 		return real
 	}})
 	_, err = key.Enrolment(t.Context())

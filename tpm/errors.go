@@ -32,11 +32,13 @@ func (e *dialError) Unwrap() error { return e.error }
 // many wrong PINs, for this key or another, and refuses all keys that have one.
 type LockoutError struct {
 	// Recovery is how long the TPM has to stay switched on until it forgives
-	// one wrong PIN and answers again. 0: the TPM does not say.
+	// one wrong PIN and answers again (Lockout.Interval of [Store.Status]). 0:
+	// the TPM does not say.
 	Recovery time.Duration
 	code     error
 }
 
+// Error gives the TPM's response code and the time.
 func (e *LockoutError) Error() string {
 	if e.Recovery == 0 {
 		return e.code.Error()
@@ -204,17 +206,8 @@ func (c *call) withRecovery(err error) error {
 		return err
 	}
 	locked := &LockoutError{code: err}
-	rsp, capErr := tpm2.GetCapability{
-		Capability:    tpm2.TPMCapTPMProperties,
-		Property:      uint32(tpm2.TPMPTLockoutInterval),
-		PropertyCount: 1,
-	}.Execute(c)
-	if capErr != nil {
-		return locked
-	}
-	properties, capErr := rsp.CapabilityData.Data.TPMProperties()
-	if capErr == nil && len(properties.TPMProperty) == 1 && properties.TPMProperty[0].Property == tpm2.TPMPTLockoutInterval {
-		locked.Recovery = time.Duration(properties.TPMProperty[0].Value) * time.Second
+	if seconds, err := c.property(tpm2.TPMPTLockoutInterval); err == nil {
+		locked.Recovery = time.Duration(seconds) * time.Second
 	}
 	return locked
 }

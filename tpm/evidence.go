@@ -20,9 +20,6 @@ const (
 	// maxQuotes is how often PCRs are read and quoted until both agree: they
 	// change while a device boots.
 	maxQuotes = 5
-
-	// pcrsAtOnce is how many values one TPM2_PCR_Read returns (TPML_DIGEST).
-	pcrsAtOnce = 8
 )
 
 var _ keystore.AttestableKey = (*key)(nil)
@@ -173,7 +170,7 @@ func (c *call) quote(ak *parent, binding []byte, pcrs []int) (*keystore.Quote, e
 			SignHandle:     ak.AuthHandle,
 			QualifyingData: tpm2.TPM2BData{Buffer: binding},
 			InScheme:       tpm2.TPMTSigScheme{Scheme: tpm2.TPMAlgNull},
-			PCRSelect:      selectPCRs(toUint(pcrs)...),
+			PCRSelect:      selectPCRs(pcrs),
 		}.Execute(c)
 		if err != nil {
 			return nil, fmt.Errorf("TPM2_Quote: %w", err)
@@ -208,32 +205,6 @@ func quotedDigest(quoted tpm2.TPM2BAttest) ([]byte, error) {
 		return nil, fmt.Errorf("%w: TPM2_Quote: %w", errGarbled, err)
 	}
 	return info.PCRDigest.Buffer, nil
-}
-
-// readPCRs returns the values of PCRs of the SHA-256 bank.
-func (c *call) readPCRs(pcrs []int) ([][]byte, error) {
-	var values [][]byte
-	for chunk := range slices.Chunk(pcrs, pcrsAtOnce) {
-		rsp, err := tpm2.PCRRead{PCRSelectionIn: selectPCRs(toUint(chunk)...)}.Execute(c)
-		if err != nil {
-			return nil, fmt.Errorf("read PCRs %d: %w", chunk, err)
-		}
-		if len(rsp.PCRValues.Digests) != len(chunk) {
-			return nil, fmt.Errorf("%w: the TPM does not have all of the SHA-256 PCRs %d: activate its SHA-256 bank in the firmware setup", keystore.ErrUnavailable, chunk)
-		}
-		for _, digest := range rsp.PCRValues.Digests {
-			values = append(values, digest.Buffer)
-		}
-	}
-	return values, nil
-}
-
-func toUint(pcrs []int) []uint {
-	result := make([]uint, len(pcrs))
-	for i, pcr := range pcrs {
-		result[i] = uint(pcr)
-	}
-	return result
 }
 
 // marshalSignature returns a TPMT_SIGNATURE of the attestation key.

@@ -150,19 +150,11 @@ func (c *call) forget(file *keyFile) {
 // whoever made them.
 func (c *call) flushAll() error {
 	for _, first := range []tpm2.TPMHT{tpm2.TPMHTTransient, tpm2.TPMHTHMACSession} {
-		rsp, err := tpm2.GetCapability{
-			Capability:    tpm2.TPMCapHandles,
-			Property:      uint32(first) << 24,
-			PropertyCount: 64, // more than any TPM has loaded
-		}.Execute(c)
+		handles, err := c.handles(tpm2.TPMHandle(first) << 24)
 		if err != nil {
 			return err
 		}
-		handles, err := rsp.CapabilityData.Data.Handles()
-		if err != nil {
-			return fmt.Errorf("%w: list of handles: %w", errGarbled, err)
-		}
-		for _, handle := range handles.Handle {
+		for _, handle := range handles {
 			c.flush(handle)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/go-tpm/tpm2"
@@ -14,10 +15,6 @@ const (
 	// persistentSRK is where a device's operating system puts its storage root
 	// key (TCG TPM v2.0 Provisioning Guidance).
 	persistentSRK = tpm2.TPMHandle(0x81000001)
-
-	// maxListed is how much of a list is asked for at once, more than is needed
-	// of each: the TPM gives as much of it as it has room for.
-	maxListed = 64
 
 	// maxMilliseconds is the longest time.Duration.
 	maxMilliseconds = uint64(1<<63-1) / uint64(time.Millisecond)
@@ -74,8 +71,9 @@ func (c *call) inspectState(status *Status) error {
 		Failures:    int(p[tpm2.TPMPTLockoutCounter]),
 		MaxFailures: int(p[tpm2.TPMPTMaxAuthFail]),
 		Interval:    time.Duration(p[tpm2.TPMPTLockoutInterval]) * time.Second,
-		Recovery:    time.Duration(p[tpm2.TPMPTLockoutRecovery]) * time.Second,
 		AuthSet:     permanent&lockoutAuthSet != 0,
+
+		AuthRecovery: time.Duration(p[tpm2.TPMPTLockoutRecovery]) * time.Second,
 	}
 	status.FreeObjects = int(p[tpm2.TPMPTHRTransientAvail])
 	status.FreeSessions = int(p[tpm2.TPMPTHRLoadedAvail])
@@ -126,20 +124,12 @@ func (c *call) inspectClock(status *Status) error {
 // inspectCertificates reads the certificates of the endorsement keys that are
 // known here.
 func (c *call) inspectCertificates(status *Status) error {
-	rsp, err := c.capability(tpm2.TPMCapHandles, uint32(ekTemplates[0].certificate))
+	there, err := c.handles(ekTemplates[0].certificate)
 	if err != nil {
 		return err
 	}
-	handles, err := rsp.Handles()
-	if err != nil {
-		return fmt.Errorf("%w: list of NV indexes: %w", errGarbled, err)
-	}
-	there := make(map[tpm2.TPMHandle]bool)
-	for _, handle := range handles.Handle {
-		there[handle] = true
-	}
 	for _, t := range ekTemplates {
-		if !there[t.certificate] {
+		if !slices.Contains(there, t.certificate) {
 			continue
 		}
 		content, err := c.readNV(t.certificate)
@@ -195,37 +185,6 @@ func kindOf(public *tpm2.TPMTPublic) string {
 		}
 	}
 	return fmt.Sprintf("type 0x%04x", uint16(public.Type))
-}
-
-// properties returns a group of the TPM's properties, in which those needed must
-// be. The first of these is where the group begins.
-func (c *call) properties(needed ...tpm2.TPMPT) (map[tpm2.TPMPT]uint32, error) {
-	rsp, err := c.capability(tpm2.TPMCapTPMProperties, uint32(needed[0]))
-	if err != nil {
-		return nil, err
-	}
-	list, err := rsp.TPMProperties()
-	if err != nil {
-		return nil, fmt.Errorf("%w: list of properties: %w", errGarbled, err)
-	}
-	properties := make(map[tpm2.TPMPT]uint32)
-	for _, p := range list.TPMProperty {
-		properties[p.Property] = p.Value
-	}
-	for _, p := range needed {
-		if _, ok := properties[p]; !ok {
-			return nil, fmt.Errorf("%w: no property 0x%x", errGarbled, uint32(p))
-		}
-	}
-	return properties, nil
-}
-
-func (c *call) capability(kind tpm2.TPMCap, first uint32) (*tpm2.TPMUCapabilities, error) {
-	rsp, err := tpm2.GetCapability{Capability: kind, Property: first, PropertyCount: maxListed}.Execute(c)
-	if err != nil {
-		return nil, err
-	}
-	return &rsp.CapabilityData.Data, nil
 }
 
 // letters returns the text that properties hold, four bytes each. What cannot

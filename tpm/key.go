@@ -25,14 +25,18 @@ var _ keystore.Key = (*key)(nil)
 
 func newKey(s *Store, name string, k *keyFile) *key {
 	result := &key{store: s, name: name, file: k}
-	// tpm2-tools 5.4 says the opposite of what is true about the PIN. Trying
-	// without one is free where wrong PINs are not counted.
-	needsPIN := !k.emptyAuth && !k.noDA
-	if k.usesPolicy {
-		needsPIN = !k.emptyAuth && hasAuthValue(k.policy)
-	}
-	result.needsPIN.Store(needsPIN)
+	result.needsPIN.Store(k.needsPIN())
 	return result
+}
+
+// needsPIN is what the file says about the PIN, as far as that is to be believed:
+// tpm2-tools 5.4 says the opposite of what is true. Trying without one is free
+// where wrong PINs are not counted.
+func (k *keyFile) needsPIN() bool {
+	if k.usesPolicy {
+		return !k.emptyAuth && hasAuthValue(k.policy)
+	}
+	return !k.emptyAuth && !k.noDA
 }
 
 func (k *key) Algorithm() string        { return k.file.jws }

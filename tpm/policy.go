@@ -124,40 +124,11 @@ func (c *call) satisfy(steps []policyStep, session tpm2.TPMHandle) error {
 // bindPCRs returns the policy that the selected PCRs of the SHA-256 bank have
 // the values that they have now.
 func (c *call) bindPCRs(pcrs []int) (policyStep, error) {
-	var wanted []uint
-	for _, pcr := range pcrs {
-		wanted = append(wanted, uint(pcr))
+	pcrs = slices.Sorted(slices.Values(pcrs))
+	values, err := c.readPCRs(pcrs)
+	if err != nil {
+		return nil, err
 	}
-	digest := sha256.New()
-	for _, pcr := range slices.Sorted(slices.Values(wanted)) {
-		rsp, err := tpm2.PCRRead{PCRSelectionIn: selectPCRs(pcr)}.Execute(c)
-		if err != nil {
-			return nil, fmt.Errorf("read PCR %d: %w", pcr, err)
-		}
-		if len(rsp.PCRValues.Digests) != 1 || len(rsp.PCRValues.Digests[0].Buffer) != sha256.Size {
-			return nil, fmt.Errorf("%w: the TPM has no SHA-256 PCR %d: activate its SHA-256 bank in the firmware setup", keystore.ErrUnavailable, pcr)
-		}
-		digest.Write(rsp.PCRValues.Digests[0].Buffer)
-	}
-	return tpm2.PolicyPCR{PcrDigest: tpm2.TPM2BDigest{Buffer: digest.Sum(nil)}, Pcrs: selectPCRs(wanted...)}, nil
-}
-
-func selectPCRs(pcrs ...uint) tpm2.TPMLPCRSelection {
-	return tpm2.TPMLPCRSelection{PCRSelections: []tpm2.TPMSPCRSelection{{
-		Hash:      tpm2.TPMAlgSHA256,
-		PCRSelect: tpm2.PCClientCompatible.PCRs(pcrs...),
-	}}}
-}
-
-// checkPCRs refuses what is no PCR.
-func checkPCRs(pcrs []int) error {
-	for i, pcr := range pcrs {
-		if pcr < 0 || pcr > 23 {
-			return fmt.Errorf("tpm: there is no PCR %d: use 0 to 23", pcr)
-		}
-		if slices.Contains(pcrs[:i], pcr) {
-			return fmt.Errorf("tpm: PCR %d is given twice", pcr)
-		}
-	}
-	return nil
+	digest := sha256.Sum256(slices.Concat(values...))
+	return tpm2.PolicyPCR{PcrDigest: tpm2.TPM2BDigest{Buffer: digest[:]}, Pcrs: selectPCRs(pcrs)}, nil
 }

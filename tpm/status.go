@@ -41,10 +41,10 @@ type Lockout struct {
 	// Interval is how long the TPM has to stay switched on until it forgives one
 	// failure, which also ends a lockout. 0: it protects nothing.
 	Interval time.Duration
-	// Recovery is how long tpm2_dictionarylockout refuses to work after it got a
-	// wrong password. 0: until the next start.
-	Recovery time.Duration
 	AuthSet  bool // tpm2_dictionarylockout needs a password (lockoutAuth)
+	// AuthRecovery is how long tpm2_dictionarylockout refuses to work after it
+	// got a wrong password. 0: until the next start.
+	AuthRecovery time.Duration
 }
 
 // Hierarchy is the state of one of a TPM's hierarchies of keys.
@@ -57,10 +57,10 @@ type Hierarchy struct {
 type StorageRootKey struct {
 	// Name is the Name (TPM 2.0 Part 1) of the ECC key that new keys are
 	// wrapped with. It changes when the TPM is cleared; keys from before are
-	// lost then. nil if Err is not.
+	// lost then. nil if Err is set.
 	Name []byte
 	// Public is the TPMT_PUBLIC of that key: what an attester needs to wrap a
-	// key for this TPM. nil if Err is not.
+	// key for this TPM. nil if Err is set.
 	Public []byte
 	// Err is why that key cannot be made. It matches a sentinel.
 	Err error

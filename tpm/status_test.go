@@ -71,7 +71,7 @@ func TestStatus(t *testing.T) {
 			t.Errorf("hierarchies: %+v, %+v", got.Owner, got.Endorsement)
 		}
 		l := got.Lockout
-		if l.Active || l.Failures != 0 || l.MaxFailures != 3 || l.Interval != 1000*time.Second || l.Recovery != 1000*time.Second || l.AuthSet {
+		if l.Active || l.Failures != 0 || l.MaxFailures != 3 || l.Interval != 1000*time.Second || l.AuthRecovery != 1000*time.Second || l.AuthSet {
 			t.Errorf("lockout: %+v", l)
 		}
 		if srk := got.StorageRootKey; len(srk.Name) != 34 || srk.Err != nil || srk.Persistent != "" {

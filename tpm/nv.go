@@ -1,0 +1,72 @@
+package tpm
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/google/go-tpm/tpm2"
+)
+
+// maxNV is the size of an NV index that is read. Certificates of endorsement
+// keys have 1 to 2 kB.
+const maxNV = 8 << 10
+
+// readNV returns the contents of an NV index, or nil if it is not there, was
+// never written or cannot be read with an empty password or the owner's.
+func (c *call) readNV(index tpm2.TPMHandle) ([]byte, error) {
+	rsp, err := tpm2.NVReadPublic{NVIndex: index}.Execute(c)
+	if errors.Is(err, tpm2.TPMRCHandle) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	public, err := rsp.NVPublic.Contents()
+	if err != nil {
+		return nil, fmt.Errorf("%w: its public area: %w", errGarbled, err)
+	}
+	name, err := tpm2.NVName(public)
+	if err != nil {
+		return nil, fmt.Errorf("%w: its public area: %w", errGarbled, err)
+	}
+	readable := public.Attributes.AuthRead || public.Attributes.OwnerRead
+	if !readable || !public.Attributes.Written || public.Attributes.ReadLocked || public.DataSize > maxNV {
+		return nil, nil
+	}
+	most, err := c.property(tpm2.TPMPTNVBufferMax)
+	if err != nil {
+		return nil, err
+	}
+	named := tpm2.NamedHandle{Handle: index, Name: *name}
+	var content []byte
+	for len(content) < int(public.DataSize) {
+		size := min(int(most), maxMessage/2, int(public.DataSize)-len(content))
+		part, err := c.readNVPart(named, public.Attributes.AuthRead, size, len(content))
+		if err != nil {
+			return nil, err
+		}
+		content = append(content, part...)
+	}
+	return content, nil
+}
+
+// readNVPart sends TPM2_NV_Read, authorized by the index or by the owner.
+func (c *call) readNVPart(index tpm2.NamedHandle, byIndex bool, size, offset int) ([]byte, error) {
+	authorizer := tpm2.AuthHandle{Handle: index.Handle, Name: index.Name, Auth: tpm2.PasswordAuth(nil)}
+	if !byIndex {
+		auth, done, err := c.hierarchyAuthorization(c.ownerAuth)
+		if err != nil {
+			return nil, err
+		}
+		defer done()
+		authorizer = tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: auth}
+	}
+	rsp, err := tpm2.NVRead{AuthHandle: authorizer, NVIndex: index, Size: uint16(size), Offset: uint16(offset)}.Execute(c)
+	if err != nil {
+		return nil, err
+	}
+	if size == 0 || len(rsp.Data.Buffer) != size {
+		return nil, fmt.Errorf("%w: %d of %d bytes were read", errGarbled, len(rsp.Data.Buffer), size)
+	}
+	return rsp.Data.Buffer, nil
+}
