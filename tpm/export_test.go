@@ -26,7 +26,8 @@ func ParseKeyFile(text []byte) (encoded []byte, err error) {
 }
 
 const (
-	Patience     = patience
-	IdleTime     = idleTime
-	CloseTimeout = closeTimeout
+	Patience       = patience
+	IdleTime       = idleTime
+	CloseTimeout   = closeTimeout
+	LongestCommand = longestCommand
 )

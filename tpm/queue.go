@@ -16,8 +16,14 @@ import (
 	"github.com/instancekey/instancekey/keystore"
 )
 
-// closeTimeout bounds what close does to a TPM that does not answer well.
-const closeTimeout = 10 * time.Second
+const (
+	// closeTimeout bounds what close does to a TPM that does not answer well.
+	closeTimeout = 10 * time.Second
+
+	// longestCommand is more than any TPM takes for a command: some take a minute
+	// to make an RSA key.
+	longestCommand = 3 * time.Minute
+)
 
 // device is one TPM and the queue before it. All keys of a Store share it.
 //
@@ -130,21 +136,33 @@ func (d *device) acquire(ctx context.Context) error {
 	}
 }
 
-// close takes the slot for ever and leaves nothing in the TPM.
+// close takes the slot for ever and leaves nothing in the TPM. It does not wait
+// for a TPM that has ceased to answer; what is left to do is done if it ever does.
 func (d *device) close() (err error) {
 	d.once.Do(func() {
 		close(d.closing)
-		d.slot <- struct{}{}
-		close(d.work)
-		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-		defer cancel()
-		d.tidying = ctx
-		newCall(ctx, d).tidyUp()
-		if d.closer != nil {
-			err = d.closer.Close()
+		closed := make(chan error, 1)
+		go func() { closed <- d.shutDown() }()
+		select {
+		case err = <-closed:
+		case <-time.After(longestCommand):
+			err = fmt.Errorf("%w: the TPM has not answered a command for %v: restart the device", keystore.ErrUnavailable, longestCommand)
 		}
 	})
 	return err
+}
+
+func (d *device) shutDown() error {
+	d.slot <- struct{}{}
+	close(d.work)
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	d.tidying = ctx
+	newCall(ctx, d).tidyUp()
+	if d.closer == nil {
+		return nil
+	}
+	return d.closer.Close()
 }
 
 // tidyUp leaves nothing in the TPM, on a new connection where the old one is lost.

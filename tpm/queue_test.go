@@ -318,6 +318,37 @@ func TestCloseBusy(t *testing.T) {
 	sim.Reset() // the key and its session were left
 }
 
+// TestCloseHung: a TPM that does not answer at all does not keep Close for ever,
+// and is tidied up if it comes back.
+func TestCloseHung(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	for _, command := range []tpm2.TPMCC{ccSign, ccFlush} { // before Close, and its own
+		synctest.Test(t, func(t *testing.T) {
+			faults := tpmtest.Inject(t, sim)
+			calls := tpmtest.Record(faults)
+			s, err := tpm.Open(t.Context(), tpm.Config{Dial: calls.Dial, Dir: t.TempDir()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			key := create(t, s, "key", tpm.KeyOptions{})
+			block := faults.Add(tpmtest.Fault{Command: command, Block: true})
+			go func() { _, _ = key.Sign(t.Context(), []byte("input")) }()
+			synctest.Wait()
+			start := time.Now()
+			wantError(t, s.Close(), keystore.ErrUnavailable)
+			if took := time.Since(start); took != tpm.LongestCommand {
+				t.Errorf("%v: Close took %v, want %v", tpmtest.Names([]tpm2.TPMCC{command}), took, tpm.LongestCommand)
+			}
+			block.Release()
+			synctest.Wait()
+			if _, open := calls.Dials(); open != 0 {
+				t.Errorf("%d connections are open", open)
+			}
+		})
+		noLeaks(t, sim)
+	}
+}
+
 // TestDialWithDeadline: the deadline of a dialer is not that of the caller.
 func TestDialWithDeadline(t *testing.T) {
 	for _, cause := range []error{context.DeadlineExceeded, context.Canceled} {

@@ -135,7 +135,9 @@ func (cfg Config) check() error {
 // Close waits for the command that is running, takes the Store's objects and
 // sessions out of the TPM and closes a connection that the Store has opened.
 // Whatever is called later, or was still waiting for its turn, gives
-// keystore.ErrClosed. Closing again does nothing.
+// keystore.ErrClosed. Closing again does nothing. The error matches
+// keystore.ErrUnavailable if the TPM has not answered within 3 minutes, which is
+// longer than it takes for any command; the rest is done if it ever does.
 func (s *Store) Close() error {
 	if err := s.device.close(); err != nil {
 		return fmt.Errorf("tpm: close: %w", err)
