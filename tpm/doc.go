@@ -24,6 +24,9 @@
 // owner hierarchy (template H-2). It is made anew whenever a key is loaded and
 // flushed at once; nothing in the TPM is changed, except by Persist.
 //
+// Several processes may use one folder at the same time. Persist, Unpersist and
+// Delete keep each other waiting there, by a lock that ends with its holder.
+//
 // # What a signature costs
 //
 // One command, TPM2_Sign, while the key stays loaded. A TPM needs some 200 ms
@@ -164,4 +167,5 @@
 // Through the TPM Base Services, which manage resources like Linux's /dev/tpmrm0.
 // That path compiles and is as short as can be; it was not tried on a device.
 // Files' modes are not checked there: the folder's access control list decides.
+// The folder is not locked.
 package tpm

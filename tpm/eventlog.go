@@ -54,7 +54,7 @@ func readEventLog(path string) ([]byte, error) {
 
 func checkEventLog(log []byte) error {
 	if len(log) > maxEventLog {
-		return fmt.Errorf("has more than %d bytes", maxEventLog)
+		return fmt.Errorf("%d bytes and more, where %d are the limit", len(log), maxEventLog)
 	}
 	return nil
 }

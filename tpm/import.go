@@ -13,7 +13,7 @@ import (
 // Import takes a key that was made elsewhere and wrapped for this TPM's storage
 // root key: a TSS2 PEM "importable key", as a Client Attester provisions it.
 // From then on the key is a file like any other and never leaves this TPM in
-// the clear, but who made it has had it; such a key cannot be fixedTPM or
+// the clear, but whoever made it has also held it; such a key cannot be fixedTPM or
 // fixedParent, by which an attester tells it apart.
 //
 // The error matches keystore.ErrExists if the name is taken, keystore.ErrCorrupt

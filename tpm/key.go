@@ -94,7 +94,7 @@ func withPIN[T any](ctx context.Context, k *key, f func(pin []byte) (T, error)) 
 		return none, err
 	}
 	defer done()
-	// Who had the turn before may have opened the session.
+	// Whoever had the turn before may have opened the session.
 	result, err = f(nil)
 	if !errors.Is(err, errNeedPIN) {
 		return result, err
@@ -119,7 +119,7 @@ func (s *Store) turnToAsk(ctx context.Context) (done func(), err error) {
 	}
 }
 
-// askPIN asks for a key's PIN. Only who has the turn may call it.
+// askPIN asks for a key's PIN. Only whoever has the turn may call it.
 func (s *Store) askPIN(ctx context.Context, name string) ([]byte, error) {
 	if s.config.PIN == nil {
 		return nil, fmt.Errorf("%w: the key has a PIN, and Config.PIN is not set", keystore.ErrAuth)

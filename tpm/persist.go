@@ -55,7 +55,7 @@ func (s *Store) Persist(ctx context.Context, name string, handle uint32) error {
 }
 
 // Unpersist removes a key from the persistent handle where Persist has put it;
-// the key goes on to be used from its file. What is at the handle is removed only
+// the key can still be used from its file. What is at the handle is removed only
 // if it is this key. A key that is not persistent is not an error.
 func (s *Store) Unpersist(ctx context.Context, name string) error {
 	if err := s.check(ctx, name); err != nil {

@@ -38,10 +38,10 @@ type device struct {
 
 	slot    chan struct{} // has one element while the slot is taken
 	closing chan struct{}
-	work    chan func() // to the worker; only who has the slot sends
+	work    chan func() // to the worker; only the holder of the slot sends
 	once    sync.Once
 
-	// What follows belongs to who has the slot.
+	// What follows belongs to the holder of the slot.
 
 	tpm     transport.TPM // nil: not connected
 	closer  io.Closer     // nil: not connected, or not ours to close
@@ -212,7 +212,7 @@ func (c *call) checked(err error) error {
 	return c.broken
 }
 
-// call is the right to send commands: the slot, with the context of who has it.
+// call is the right to send commands: the slot, with the context of its holder.
 // It is the transport that go-tpm's commands are executed on. It holds a context
 // because go-tpm's Send takes none.
 type call struct {

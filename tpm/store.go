@@ -41,11 +41,14 @@ type Config struct {
 	PIN func(ctx context.Context, name string) ([]byte, error)
 
 	// OwnerAuth and EndorsementAuth are the authorization values of the owner
-	// and the endorsement hierarchy, without zero bytes. Empty, as they are on
-	// most devices, is the zero value.
+	// and the endorsement hierarchy, without zero bytes. The zero value is
+	// empty, as on most devices.
 	OwnerAuth, EndorsementAuth []byte
 
-	// EventLog returns the log of what was measured into the PCRs. nil is none.
+	// EventLog returns the log of what was measured into the PCRs, of at most 1
+	// MiB: LinuxEventLog does on Linux. It is asked for only when evidence is
+	// collected that quotes PCRs, which its error makes fail with
+	// keystore.ErrUnavailable. nil: evidence has no log.
 	EventLog func(context.Context) ([]byte, error)
 
 	// Exclusive says that no other program uses the TPM and no resource manager
@@ -80,7 +83,7 @@ type Store struct {
 	config Config
 	folder folder
 	device *device
-	// pin is held by who asks for a PIN, so that one user is not asked for the
+	// pin is held by whoever asks for a PIN, so that one user is not asked for the
 	// same PIN by many goroutines. Who waits for it can be cancelled.
 	pin chan struct{}
 }
