@@ -1,14 +1,10 @@
 package tpm_test
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -89,21 +85,6 @@ func wantError(t *testing.T, err error, want ...error) {
 var sentinels = []error{
 	keystore.ErrNotFound, keystore.ErrExists, keystore.ErrKeyLost, keystore.ErrCorrupt, keystore.ErrLockedOut,
 	keystore.ErrAuth, keystore.ErrPolicy, keystore.ErrUnavailable, keystore.ErrClosed,
-}
-
-// TestOpenFaults: what can be wrong when the device is opened.
-func TestOpenFaults(t *testing.T) {
-	for _, cause := range []error{
-		syscall.EACCES, syscall.EPERM, syscall.EBUSY, syscall.ENOENT, syscall.ENODEV, syscall.ENXIO, io.ErrUnexpectedEOF,
-	} {
-		t.Run(cause.Error(), func(t *testing.T) {
-			faults := tpmtest.Inject(t, nil)
-			faults.Add(tpmtest.Fault{Dial: true, Times: -1, Err: &os.PathError{Op: "open", Path: "/dev/tpm0", Err: cause}})
-			_, err := tpm.Open(t.Context(), tpm.Config{Dial: faults.Dial, Dir: t.TempDir()})
-			wantError(t, err, keystore.ErrUnavailable, cause)
-			t.Log(err)
-		})
-	}
 }
 
 // TestDocumentedFaults: the table in the package's documentation says of each
@@ -220,141 +201,6 @@ func TestLockout(t *testing.T) {
 	}
 }
 
-// TestEachCommandFails lets every command of every operation fail in every way,
-// one at a time. The operation then either works or gives an error with a
-// sentinel; afterwards it works; and nothing is left in the TPM.
-func TestEachCommandFails(t *testing.T) {
-	sim := tpmtest.Simulator(t)
-	lost := errors.New("lost")
-	ways := map[string]tpmtest.Fault{
-		"TPM_RC_FAILURE":       {RC: tpm2.TPMRCFailure},
-		"TPM_RC_REFERENCE_H0":  {RC: tpm2.TPMRCReferenceH0},
-		"TPM_RC_OBJECT_MEMORY": {RC: tpm2.TPMRCObjectMemory},
-		"TPM_RC_RETRY":         {RC: tpm2.TPMRCRetry},
-		"TPM_RC_INITIALIZE":    {RC: tpm2.TPMRCInitialize},
-		"EFAULT":               {Err: syscall.EFAULT},
-		"lost":                 {Err: lost, Lost: true},
-		"short":                {Answer: func([]byte) []byte { return []byte{0x80} }},
-		"lost answer":          {Err: lost, Lost: true, Executed: true},
-		"torn answer":          {Executed: true, Answer: func(real []byte) []byte { return real[:len(real)-1] }},
-		"success without more": {Executed: true, Answer: func([]byte) []byte {
-			return []byte{0x80, 0x01, 0, 0, 0, 10, 0, 0, 0, 0}
-		}},
-	}
-	kinds := []tpm.KeyOptions{{}, {PCRs: []int{7}, PIN: true}}
-	for name, way := range ways {
-		for _, kind := range kinds {
-			t.Run(fmt.Sprintf("%s %+v", name, kind), func(t *testing.T) {
-				failEach(t, sim, way, kind)
-			})
-		}
-	}
-}
-
-func failEach(t *testing.T, sim *tpmtest.Sim, way tpmtest.Fault, kind tpm.KeyOptions) {
-	// With Exclusive, since what was made by a command whose answer was lost can
-	// be found in no other way.
-	exclusive := func(c *tpm.Config) { c.Exclusive = way.Executed || way.Answer != nil }
-	defer func() {
-		if t.Failed() {
-			sim.Manufacture() // so that the next test does not find what this one left
-		}
-	}()
-	r := newRig(t, sim, withPIN("1234"), exclusive)
-	create(t, r.Store, "other", tpm.KeyOptions{})
-	create(t, r.Store, "key", kind)
-	r.Close()
-	path := filepath.Join(r.config.Dir, "key.pem")
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var total, failed int
-	for operation := range 6 {
-		for skip, hit := 0, true; hit; skip++ {
-			if err := os.WriteFile(path, text, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			s := r.reopen(t)
-			var key keystore.Key
-			switch operation { // what is loaded before
-			case 0:
-				err = os.Remove(path)
-				open(t, s, "other")
-			case 2:
-				key = open(t, s, "key")
-				open(t, s, "other") // "key" is not loaded any more, but saved
-			case 3:
-				open(t, s, "key")
-			case 5:
-				err = s.Persist(t.Context(), "key", handle)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			do := func() (err error) {
-				switch operation {
-				case 0:
-					_, err = s.CreateKey(t.Context(), "key", kind)
-				case 1:
-					_, err = s.Open(t.Context(), "key")
-				case 2:
-					_, err = key.Sign(t.Context(), []byte("input"))
-				case 3:
-					err = s.Delete(t.Context(), "key")
-				case 4:
-					err = s.Persist(t.Context(), "key", handle)
-				case 5:
-					err = s.Unpersist(t.Context(), "key")
-				}
-				return err
-			}
-			fault := way
-			fault.Skip = skip
-			injection := r.faults.Add(fault)
-			err := do()
-			hit = injection.Fired() > 0
-			r.faults.Clear()
-			switch {
-			case !hit && err != nil:
-				t.Fatal(err)
-			case err != nil:
-				failed++
-				hasSentinel(t, err)
-				if names, _ := s.List(t.Context()); operation == 0 && len(names) != 1 {
-					t.Errorf("a failed Create left %q", names)
-				}
-				if err := do(); err != nil && !errors.Is(err, keystore.ErrExists) {
-					t.Errorf("operation %d, command %d: afterwards: %v", operation, skip, err)
-				}
-			}
-			if hit {
-				total++
-			}
-			if operation != 3 {
-				sign(t, open(t, s, "key"))
-			}
-			if operation >= 4 {
-				if err := s.Delete(t.Context(), "key"); err != nil {
-					t.Error(err)
-				}
-			}
-			s.Close()
-			noLeaks(t, sim)
-			if h := persistent(t, sim); len(h) != 0 {
-				t.Fatalf("operation %d, command %d: persistent keys %x left", operation, skip, h)
-			}
-			if t.Failed() {
-				t.Fatalf("operation %d, command %d: %v", operation, skip, err)
-			}
-		}
-	}
-	t.Logf("%d failures injected, %d of them were seen by the caller", total, failed)
-	if total < 15 {
-		t.Errorf("only %d failures injected", total)
-	}
-}
-
 // TestLockoutAnywhere: the recovery time is told whichever command has met the
 // lockout, such as TPM2_Load under a parent that is not exempt.
 func TestLockoutAnywhere(t *testing.T) {
@@ -368,81 +214,5 @@ func TestLockoutAnywhere(t *testing.T) {
 	wantError(t, err, keystore.ErrLockedOut, tpm2.TPMRCLockout)
 	if locked := new(tpm.LockoutError); !errors.As(err, &locked) || locked.Recovery <= 0 {
 		t.Errorf("%q does not say when the TPM recovers", err)
-	}
-}
-
-// TestStrangeAnswers: answers that are well-formed by themselves, and none to the
-// command.
-func TestStrangeAnswers(t *testing.T) {
-	sim := tpmtest.Simulator(t)
-	r := newRig(t, sim)
-	key := create(t, r.Store, "key", tpm.KeyOptions{})
-	tag := func(tag uint16) func([]byte) []byte {
-		return func(real []byte) []byte {
-			real = bytes.Clone(real)
-			binary.BigEndian.PutUint16(real, tag)
-			return real
-		}
-	}
-	for name, answer := range map[string]func(real []byte) []byte{
-		"tag without sessions": tag(0x8001),
-		"tag of TPM 1.2":       tag(0x00c4),
-		"error with sessions":  func([]byte) []byte { return []byte{0x80, 2, 0, 0, 0, 10, 0, 0, 1, 1} },
-		"larger than announced": func(real []byte) []byte {
-			return append(bytes.Clone(real), 0)
-		},
-		"huge": func(real []byte) []byte {
-			huge := append(bytes.Clone(real), make([]byte, 1<<20)...)
-			binary.BigEndian.PutUint32(huge[2:], uint32(len(huge)))
-			return huge
-		},
-		"nothing": func([]byte) []byte { return nil },
-	} {
-		t.Run(name, func(t *testing.T) {
-			r.faults.Add(tpmtest.Fault{Command: ccSign, Executed: true, Answer: answer, Times: 2})
-			_, err := key.Sign(t.Context(), []byte("input"))
-			wantError(t, err, keystore.ErrUnavailable)
-			if !strings.Contains(err.Error(), "garbled") {
-				t.Errorf("%q does not say that the answer was garbled", err)
-			}
-			sign(t, key)
-		})
-	}
-}
-
-// TestAnswersOfOthers gives every command the answer to every other: an error or
-// the right outcome, and no signature that is wrong.
-func TestAnswersOfOthers(t *testing.T) {
-	sim := tpmtest.Simulator(t)
-	for _, o := range []tpm.KeyOptions{{}, {PCRs: []int{7}, PIN: true}} {
-		r := newRig(t, sim, withPIN("1234"), func(c *tpm.Config) { c.Exclusive = true })
-		sign(t, create(t, r.Store, "key", o))
-		create(t, r.Store, "other", tpm.KeyOptions{})
-		exchanges := make(map[tpm2.TPMCC]tpmtest.Exchange)
-		for _, e := range r.calls.Exchanges() {
-			exchanges[e.Code] = e
-		}
-		r.Close()
-		hit := true
-		for skip := 0; hit; skip++ {
-			for _, e := range exchanges {
-				s := r.reopen(t)
-				in := r.faults.Add(tpmtest.Fault{Skip: skip, Executed: true, Answer: func([]byte) []byte { return e.Response }})
-				key, err := s.Open(t.Context(), "key")
-				var signature []byte
-				if err == nil {
-					signature, err = key.Sign(t.Context(), []byte("input"))
-				}
-				if err != nil {
-					hasSentinel(t, err)
-				} else if !verify(key, []byte("input"), signature) {
-					t.Errorf("%+v: with the answer to %v for command %d, the signature %x does not verify", o, tpmtest.Names([]tpm2.TPMCC{e.Code}), skip, signature)
-				}
-				hit = in.Fired() == 1
-				r.faults.Clear()
-				s.Close()
-			}
-		}
-		noLeaks(t, sim)
 	}
 }

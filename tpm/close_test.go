@@ -1,0 +1,155 @@
+package tpm_test
+
+import (
+	"errors"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-tpm/tpm2"
+
+	"github.com/instancekey/instancekey/internal/tpmtest"
+	"github.com/instancekey/instancekey/keystore"
+	"github.com/instancekey/instancekey/tpm"
+)
+
+// TestClose: Close waits for the running signature; who waits in the queue and
+// who comes later get ErrClosed.
+func TestClose(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, sim)
+		key := create(t, r.Store, "key", tpm.KeyOptions{})
+		block := r.faults.Add(tpmtest.Fault{Command: ccSign, Block: true})
+		running, waiting, closed := make(chan error, 1), make(chan error, 1), make(chan error, 2)
+		signTo := func(to chan error) {
+			_, err := key.Sign(t.Context(), []byte("input"))
+			to <- err
+		}
+		go signTo(running)
+		<-block.Blocked()
+		go signTo(waiting)
+		synctest.Wait()
+		go func() { closed <- r.Close() }()
+		synctest.Wait()
+		select {
+		case <-closed:
+			t.Error("Close has not waited for the running signature")
+		case <-running:
+			t.Error("the signature has ended before its command")
+		case err := <-waiting:
+			wantError(t, err, keystore.ErrClosed)
+		}
+		block.Release()
+		if err := <-running; err != nil {
+			t.Errorf("the running signature: %v", err)
+		}
+		if err := errors.Join(<-closed, r.Close()); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+		signTo(waiting)
+		wantError(t, <-waiting, keystore.ErrClosed)
+		if n := r.calls.Count(ccSign); n != 1 {
+			t.Errorf("%d TPM2_Sign were sent, want 1", n)
+		}
+	})
+}
+
+// TestHandedIn: a connection that was handed in is used, and never closed.
+func TestHandedIn(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	recorder := tpmtest.Record(sim)
+	conn, err := recorder.Dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t, sim, func(c *tpm.Config) { c.Dial, c.TPM = nil, conn })
+	sign(t, create(t, r.Store, "key", tpm.KeyOptions{}))
+	r.Close()
+	if _, open := recorder.Dials(); open != 1 {
+		t.Errorf("%d connections are open, want the one that was handed in", open)
+	}
+	if err := conn.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestCloseUnplugged: Close tries once to clean up behind a lost connection.
+func TestCloseUnplugged(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	for _, exclusive := range []bool{false, true} {
+		faults := tpmtest.Inject(t, sim)
+		calls := tpmtest.Record(faults)
+		s, err := tpm.Open(t.Context(), tpm.Config{Dial: calls.Dial, Dir: t.TempDir(), Exclusive: exclusive})
+		if err != nil {
+			t.Fatal(err)
+		}
+		create(t, s, "key", tpm.KeyOptions{})
+		faults.Add(tpmtest.Fault{Err: syscall.ENODEV, Lost: true})
+		faults.Add(tpmtest.Fault{Dial: true, Err: syscall.ENOENT, Times: -1})
+		calls.Reset()
+		if err := s.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+		if n, open := calls.Dials(); n != 1 || open != 0 {
+			t.Errorf("exclusive %t: dialled %d times, want once; %d connections are open", exclusive, n, open)
+		}
+		sim.Reset() // the key was left
+	}
+}
+
+// TestCloseBusy: a TPM that stays busy does not keep Close for ever.
+func TestCloseBusy(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	synctest.Test(t, func(t *testing.T) {
+		faults := tpmtest.Inject(t, sim)
+		config := tpm.Config{Dial: faults.Dial, Dir: t.TempDir()}
+		withPIN("1234")(&config)
+		s, err := tpm.Open(t.Context(), config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sign(t, create(t, s, "key", tpm.KeyOptions{PIN: true}))
+		faults.Add(tpmtest.Fault{RC: tpm2.TPMRCRetry, Times: -1})
+		start := time.Now()
+		if err := s.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+		if took := time.Since(start); took > tpm.CloseTimeout {
+			t.Errorf("Close took %v, want at most %v", took, tpm.CloseTimeout)
+		}
+	})
+	sim.Reset() // the key and its session were left
+}
+
+// TestCloseHung: a TPM that does not answer at all does not keep Close for ever,
+// and is tidied up if it comes back.
+func TestCloseHung(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	for _, command := range []tpm2.TPMCC{ccSign, ccFlush} { // before Close, and its own
+		synctest.Test(t, func(t *testing.T) {
+			faults := tpmtest.Inject(t, sim)
+			calls := tpmtest.Record(faults)
+			s, err := tpm.Open(t.Context(), tpm.Config{Dial: calls.Dial, Dir: t.TempDir()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			key := create(t, s, "key", tpm.KeyOptions{})
+			block := faults.Add(tpmtest.Fault{Command: command, Block: true})
+			go func() { _, _ = key.Sign(t.Context(), []byte("input")) }()
+			synctest.Wait()
+			start := time.Now()
+			wantError(t, s.Close(), keystore.ErrUnavailable)
+			if took := time.Since(start); took != tpm.LongestCommand {
+				t.Errorf("%v: Close took %v, want %v", tpmtest.Names([]tpm2.TPMCC{command}), took, tpm.LongestCommand)
+			}
+			block.Release()
+			synctest.Wait()
+			if _, open := calls.Dials(); open != 0 {
+				t.Errorf("%d connections are open", open)
+			}
+		})
+		noLeaks(t, sim)
+	}
+}
