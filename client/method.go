@@ -55,11 +55,12 @@ var popMethods = map[transport.Method]string{
 // method settles how the client authenticates, before anything is sent:
 // configured if that is set, else what the metadata offers, PoP JWT first. What
 // the metadata is silent about is not held against the server; what it rules
-// out is an error.
+// out is an error, and so are other mechanisms than the draft's two where none
+// of these is offered.
 func (m *Metadata) method(configured transport.Method) (transport.Method, error) {
 	authentication, signal := m.offered()
 	switch {
-	case len(authentication)+len(signal)+len(m.TokenEndpointAuthMethods) == 0:
+	case len(authentication)+len(signal)+len(m.TokenEndpointAuthMethods) == 0 && !m.demandsOther():
 		return cmp.Or(configured, transport.MethodPoP), nil
 	case configured != "" && (slices.Contains(authentication, configured) || slices.Contains(signal, configured)):
 		return configured, nil
@@ -85,6 +86,13 @@ func (m *Metadata) offered() (authentication, signal []transport.Method) {
 		}
 	}
 	return authentication, signal
+}
+
+// demandsOther reports whether the metadata demands a proof of possession and
+// lists mechanisms that this package does not have alone.
+func (m *Metadata) demandsOther() bool {
+	_, signal := m.offered()
+	return len(m.PoPMethods) > 0 && len(signal) == 0 && !slices.Contains(m.PoPMethods, "none")
 }
 
 // clone returns a copy that shares nothing with m.

@@ -248,6 +248,9 @@ func (c *Client) newResourceTransport(m *resourceMetadata) (*transport.Transport
 	as := Metadata{PoPMethods: m.PoPMethods, AttestationPoPSigningAlgs: m.AttestationPoPSigningAlgs, DPoPSigningAlgs: m.DPoPSigningAlgs}
 	_, offered := as.offered()
 	unattested := len(m.PoPMethods) > 0 && len(offered) == 0
+	if unattested {
+		as.PoPMethods = nil // no attestation is sent, so nothing has to fit
+	}
 	method, err := as.method(c.method)
 	if err != nil {
 		return nil, err
