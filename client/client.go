@@ -24,6 +24,10 @@
 //	ctx = context.WithValue(ctx, oauth2.HTTPClient, c.HTTPClient())
 //	token, err := config.Exchange(ctx, code)
 //
+// Pushed authorization requests, CIBA, token exchange, introspection and
+// revocation are plain form POSTs through the same HTTP client, to the endpoints
+// in [Client.Metadata]; token exchange and CIBA's polls go to the token endpoint.
+//
 // Token sources of x/oauth2 keep the context they are made with and hold a lock
 // while they fetch, so one stalled request holds up all who share the source.
 // Where that matters use [Client.Token]: each caller's context ends its own

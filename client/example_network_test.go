@@ -25,12 +25,22 @@ func init() {
 			"issuer":                                "https://as.example.com",
 			"authorization_endpoint":                "https://as.example.com/authorize",
 			"token_endpoint":                        "https://as.example.com/token",
+			"pushed_authorization_request_endpoint": "https://as.example.com/par",
 			"challenge_endpoint":                    "https://as.example.com/challenge",
 			"token_endpoint_auth_methods_supported": []string{"attest_jwt_client_auth"},
 		})
 	})
 	network.HandleFunc("POST as.example.com/challenge", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, map[string]any{"attestation_challenge": "c29tZXRoaW5nIG5ldw"})
+	})
+	network.HandleFunc("POST as.example.com/par", func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get(transport.HeaderAttestation) == "" || r.Header.Get(transport.HeaderAttestationPoP) == "" || r.PostFormValue("code_challenge") == "" {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusCreated)
+		answer(w, map[string]any{"request_uri": "urn:example:1", "expires_in": 60})
 	})
 	network.HandleFunc("POST as.example.com/token", func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get(transport.HeaderAttestation) == "" || r.Header.Get(transport.HeaderAttestationPoP) == "" {

@@ -65,7 +65,11 @@ func TestOIDCProvider(t *testing.T) {
 				ClientID string `json:"client_id"`
 				Scope    string
 			}
-			post(t, c.HTTPClient(), p.Issuer+"/token/introspection", http.StatusOK,
+			server, err := c.Metadata(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			post(t, c.HTTPClient(), server.IntrospectionEndpoint, http.StatusOK,
 				url.Values{"token": {tok.AccessToken}}, &info)
 			if !info.Active || info.ClientID != "abca-client" || info.Scope != "write" {
 				t.Errorf("the server says of the token: %+v", info)
@@ -91,13 +95,17 @@ func TestOIDCProviderCodeGrant(t *testing.T) {
 	if config.Endpoint, err = c.Endpoint(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	server, err := c.Metadata(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	verifier := oauth2.GenerateVerifier()
 
 	pushed := query(t, config.AuthCodeURL("state", oauth2.S256ChallengeOption(verifier)))
 	var answer struct {
 		RequestURI string `json:"request_uri"`
 	}
-	post(t, c.HTTPClient(), p.Issuer+"/request", http.StatusCreated, pushed, &answer)
+	post(t, c.HTTPClient(), server.PushedAuthorizationRequestEndpoint, http.StatusCreated, pushed, &answer)
 	code := consent(t, config.Endpoint.AuthURL+"?"+url.Values{
 		"client_id":   {config.ClientID},
 		"request_uri": {answer.RequestURI},
