@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -49,15 +50,11 @@ func (c *Client) Bind(token *oauth2.Token) (StoredToken, error) {
 	if !strings.EqualFold(token.TokenType, "DPoP") {
 		return s, nil
 	}
-	key := c.tokenKey(c.knownMethod())
-	if key == nil {
-		key = c.key
-	}
-	thumbprint, err := keystore.Thumbprint(key.Public())
+	thumbprint, err := c.tokenThumbprint(c.knownMethod())
 	if err != nil {
 		return StoredToken{}, err
 	}
-	s.DPoPThumbprint = thumbprint
+	s.DPoPThumbprint = cmp.Or(thumbprint, c.thumbprint)
 	return s, nil
 }
 
