@@ -23,21 +23,21 @@ type Attester struct {
 	// Lifetime is how long attestations are good; New sets an hour.
 	Lifetime time.Duration
 
-	tb       testing.TB
-	clientID string
-	now      func() time.Time
-	key      *ecdsa.PrivateKey
+	tb           testing.TB
+	typ, subject string
+	now          func() time.Time
+	key          *ecdsa.PrivateKey
 
 	mu     sync.Mutex
 	serial int
 }
 
-func newAttester(tb testing.TB, clientID string, now func() time.Time) *Attester {
+func newAttester(tb testing.TB, typ, subject string, now func() time.Time) *Attester {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return &Attester{Lifetime: time.Hour, tb: tb, clientID: clientID, now: now, key: key}
+	return &Attester{Lifetime: time.Hour, tb: tb, typ: typ, subject: subject, now: now, key: key}
 }
 
 // Attest returns a new attestation for a key, unlike all before it. Each edit
@@ -50,7 +50,7 @@ func (a *Attester) Attest(pub crypto.PublicKey, edits ...func(claims map[string]
 
 	now := a.now()
 	claims := map[string]any{
-		"sub":    a.clientID,
+		"sub":    a.subject,
 		"iat":    now.Unix(),
 		"exp":    now.Add(a.Lifetime).Unix(),
 		"cnf":    map[string]any{"jwk": jose.JSONWebKey{Key: pub}},
@@ -61,7 +61,7 @@ func (a *Attester) Attest(pub crypto.PublicKey, edits ...func(claims map[string]
 	}
 	signer, err := jose.NewSigner(
 		jose.SigningKey{Algorithm: jose.ES256, Key: a.key},
-		new(jose.SignerOptions).WithType(typeAttestation))
+		new(jose.SignerOptions).WithType(jose.ContentType(a.typ)))
 	if err != nil {
 		a.tb.Errorf("transporttest: attester: %v", err)
 		return ""

@@ -71,11 +71,11 @@ func (s *Server) judge(p Policy, r *Request) verdict {
 }
 
 func (s *Server) checkAttestation(raw string, r *Request) (cnf *jose.JSONWebKey, err error) {
-	p, err := verify(raw, typeAttestation, &s.Attester.key.PublicKey)
+	p, err := verify(raw, s.Attester.typ, &s.Attester.key.PublicKey)
 	if err != nil {
 		return nil, err
 	}
-	if p.Claims["sub"] != s.ClientID {
+	if p.Claims["sub"] != s.Attester.subject {
 		return nil, fmt.Errorf("sub is %v", p.Claims["sub"])
 	}
 	if exp, ok := p.Claims["exp"].(float64); !ok || !s.now().Before(time.Unix(int64(exp), 0)) {

@@ -25,6 +25,7 @@
 package transporttest
 
 import (
+	"cmp"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -54,6 +55,9 @@ type Config struct {
 	Policy Policy
 	// ClientID is the only client; "" means "client".
 	ClientID string
+	// AttestationType and Subject are the "typ" and "sub" of attestations, as a
+	// profile may have them; "" means the draft's type, and ClientID.
+	AttestationType, Subject string
 	// Clock is the server's and the attester's; nil means time.Now.
 	Clock func() time.Time
 	// Seed decides paths, challenges, nonces and tokens; 0 is a seed as well.
@@ -105,7 +109,7 @@ func New(tb testing.TB, cfg Config) *Server {
 	if s.now == nil {
 		s.now = time.Now
 	}
-	s.Attester = newAttester(tb, s.ClientID, s.now)
+	s.Attester = newAttester(tb, cmp.Or(cfg.AttestationType, typeAttestation), cmp.Or(cfg.Subject, s.ClientID), s.now)
 
 	tenant := "/" + values.next()
 	s.paths[Metadata] = "/.well-known/oauth-authorization-server" + tenant

@@ -241,3 +241,32 @@ func TestSeed(t *testing.T) {
 		t.Error("paths do not follow the seed")
 	}
 }
+
+// TestProfile: the server wants the type and the subject that a profile has, and
+// its attester gives them.
+func TestProfile(t *testing.T) {
+	profile := Config{AttestationType: "wit+jwt", Subject: "spiffe://example.org/meter"}
+	for name, test := range map[string]struct {
+		by     Config // whose attestation it is
+		edit   func(map[string]any)
+		reason string
+	}{
+		"as the profile has it": {profile, func(map[string]any) {}, ""},
+		"the draft's type":      {Config{Subject: profile.Subject}, func(map[string]any) {}, "typ is oauth-client-attestation+jwt"},
+		"client_id as subject":  {profile, func(m map[string]any) { m["sub"] = "client" }, "sub is client"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newClient(t, profile)
+			attester := c.server.Attester
+			if test.by.AttestationType != profile.AttestationType {
+				attester = New(t, test.by).Attester
+			}
+			attestation := attester.Attest(&c.key.PublicKey, test.edit)
+			c.do(parts{attestation: []string{attestation}, pop: []string{c.pop(c.challenge())}, body: "client_id=client"})
+			request := c.server.Requests(Token)[0]
+			if (request.Code == "") != (test.reason == "") || !strings.Contains(request.Reason, test.reason) {
+				t.Errorf("%d %q (%s), want %q", request.Status, request.Code, request.Reason, test.reason)
+			}
+		})
+	}
+}
