@@ -30,8 +30,12 @@ type Attester interface {
 
 // AttestRequest says what the attestation is for.
 type AttestRequest struct {
-	// ClientID is the OAuth client_id: the attestation's "sub".
+	// ClientID is the OAuth client_id: the attestation's "sub", unless a profile
+	// has another.
 	ClientID string
+	// Type is the attestation's "typ". Empty means the draft's,
+	// oauth-client-attestation+jwt.
+	Type string
 	// Key is the Client Instance Key: its public half is the attestation's
 	// "cnf", and it can sign what the Client Attester wants signed.
 	Key keystore.Key
@@ -49,6 +53,8 @@ type AttestRequest struct {
 	// Clock gives the time as the Client knows it, which may have been
 	// corrected by what servers say. Nil means time.Now.
 	Clock func() time.Time
+
+	subject func(sub string) error // Deviations.CheckSubject
 }
 
 // String leaves Rejected out.

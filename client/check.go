@@ -66,8 +66,8 @@ func checkAttestation(raw string, req AttestRequest, now time.Time) (*attestatio
 	if !slices.Contains(allowed, jose.SignatureAlgorithm(header.Algorithm)) {
 		return nil, fmt.Errorf("%w: signed with %s, the server accepts %v", ErrInvalidAttestation, header.Algorithm, req.SigningAlgs)
 	}
-	if typ, _ := header.ExtraHeaders[jose.HeaderType].(string); typ != typeAttestation {
-		return nil, fmt.Errorf("%w: its typ is %.60q, not %q", ErrInvalidAttestation, typ, typeAttestation)
+	if typ, _ := header.ExtraHeaders[jose.HeaderType].(string); typ != req.typ() {
+		return nil, fmt.Errorf("%w: its typ is %.60q, not %q", ErrInvalidAttestation, typ, req.typ())
 	}
 
 	var claims struct {
@@ -80,8 +80,8 @@ func checkAttestation(raw string, req AttestRequest, now time.Time) (*attestatio
 	if err := token.UnsafeClaimsWithoutVerification(&claims); err != nil {
 		return nil, fmt.Errorf("%w: its claims cannot be read", ErrInvalidAttestation)
 	}
-	if claims.Subject != req.ClientID {
-		return nil, fmt.Errorf("%w: it is for client %.60q, this is %q", ErrInvalidAttestation, claims.Subject, req.ClientID)
+	if err := req.checkSubject(claims.Subject); err != nil {
+		return nil, err
 	}
 	if err := checkConfirmation(claims.Confirmation.JWK, req.Key); err != nil {
 		return nil, err

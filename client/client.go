@@ -80,6 +80,7 @@ type Client struct {
 	dpop           DPoP
 	method         transport.Method
 	profile        transport.Profile
+	anyKey         bool // refresh tokens of other keys are taken
 	bindBody       bool
 	claims         func(*http.Request) (map[string]any, error)
 	queue          *transport.Queue // of key
@@ -123,6 +124,7 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 		method:   cfg.Method,
 		dpop:     cfg.DPoP,
 		profile:  cfg.Profile,
+		anyKey:   cfg.Deviations.RefreshTokensOfAnyKey,
 		trace:    cfg.Trace,
 		log:      cfg.Logger,
 		tokens:   make(map[string]*oauth2.Token),
@@ -149,7 +151,10 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 	}
 	c.attestations = &attestations{
 		attester: cfg.Attester,
-		request:  AttestRequest{ClientID: cfg.ClientID, Key: c.key, Issuer: cfg.Issuer, Clock: c.clock.now},
+		request: AttestRequest{
+			ClientID: cfg.ClientID, Key: c.key, Issuer: cfg.Issuer, Clock: c.clock.now,
+			Type: cfg.Deviations.AttestationType, subject: cfg.Deviations.CheckSubject,
+		},
 		detach:   c.detach,
 		askTime:  c.askTime,
 		cache:    cfg.Cache,

@@ -58,6 +58,10 @@ type Config struct {
 	// the current one, transport.ProfileDraft12.
 	Profile transport.Profile
 
+	// Deviations are those of a profile of the draft, such as SPIFFE's. The zero
+	// value is none.
+	Deviations Deviations
+
 	// DPoP says whether tokens are bound to a key. The zero value means no,
 	// unless Method is DPoP combined mode. A bound token is of use only at
 	// Resources: requests to other places get no DPoP proof.
@@ -134,6 +138,9 @@ func (cfg *Config) check() (issuer *url.URL, err error) {
 		if err := attester.check(); err != nil {
 			return nil, err
 		}
+	}
+	if err := cfg.Deviations.check(); err != nil {
+		return nil, err
 	}
 	locations := make(map[string]bool)
 	for _, identifier := range cfg.Resources {

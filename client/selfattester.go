@@ -25,6 +25,9 @@ type SelfAttester struct {
 	Key keystore.Key
 	// KeyID is the "kid" header. Empty means the key's RFC 7638 thumbprint.
 	KeyID string
+	// Subject is the "sub", where a profile of the draft has another than the
+	// client_id; see Deviations. Empty means the client_id.
+	Subject string
 	// Lifetime of an attestation. Zero means 5 minutes.
 	Lifetime time.Duration
 	// Claims are added to the attestation, for servers that want to see more.
@@ -59,12 +62,12 @@ func (s SelfAttester) Attest(ctx context.Context, req AttestRequest) (string, er
 	for name, value := range s.Claims {
 		claims[name] = value
 	}
-	claims["sub"] = req.ClientID
+	claims["sub"] = cmp.Or(s.Subject, req.ClientID)
 	claims["iat"] = issued.Unix()
 	claims["exp"] = issued.Add(lifetime).Unix()
 	claims["cnf"] = map[string]any{"jwk": cnf}
 
-	options := new(jose.SignerOptions).WithType(typeAttestation).WithHeader("kid", kid)
+	options := new(jose.SignerOptions).WithType(jose.ContentType(req.typ())).WithHeader("kid", kid)
 	signer, err := jose.NewSigner(keystore.SigningKey(ctx, s.Key), options)
 	if err != nil {
 		return "", fmt.Errorf("client: self-attestation: %w", err)

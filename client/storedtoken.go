@@ -75,7 +75,7 @@ func (c *Client) Adopt(s StoredToken) (*oauth2.Token, error) {
 	switch {
 	case s.Token == nil:
 		return nil, errors.New("client: stored token is empty")
-	case s.Issuer != c.issuer || s.ClientID != c.clientID || s.Thumbprint != c.thumbprint:
+	case s.Issuer != c.issuer || s.ClientID != c.clientID || s.Thumbprint != c.thumbprint && !c.anyKey:
 		return nil, fmt.Errorf("%w: it is of client %.60q at issuer %.200q with key %.60q, this is client %q at issuer %q with key %s",
 			ErrOtherKey, s.ClientID, s.Issuer, s.Thumbprint, c.clientID, c.issuer, c.thumbprint)
 	}
