@@ -1,13 +1,17 @@
 package tpm_test
 
 import (
+	"context"
 	"errors"
+	"net"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
 
 	"github.com/instancekey/instancekey/internal/tpmtest"
 	"github.com/instancekey/instancekey/keystore"
@@ -89,9 +93,7 @@ func TestCloseUnplugged(t *testing.T) {
 		faults.Add(tpmtest.Fault{Err: syscall.ENODEV, Lost: true})
 		faults.Add(tpmtest.Fault{Dial: true, Err: syscall.ENOENT, Times: -1})
 		calls.Reset()
-		if err := s.Close(); err != nil {
-			t.Errorf("Close: %v", err)
-		}
+		wantError(t, s.Close(), keystore.ErrUnavailable) // says that the key is left
 		if n, open := calls.Dials(); n != 1 || open != 0 {
 			t.Errorf("exclusive %t: dialled %d times, want once; %d connections are open", exclusive, n, open)
 		}
@@ -113,9 +115,7 @@ func TestCloseBusy(t *testing.T) {
 		sign(t, create(t, s, "key", tpm.KeyOptions{PIN: true}))
 		faults.Add(tpmtest.Fault{RC: tpm2.TPMRCRetry, Times: -1})
 		start := time.Now()
-		if err := s.Close(); err != nil {
-			t.Errorf("Close: %v", err)
-		}
+		wantError(t, s.Close(), keystore.ErrUnavailable) // says what is left
 		if took := time.Since(start); took > tpm.CloseTimeout {
 			t.Errorf("Close took %v, want at most %v", took, tpm.CloseTimeout)
 		}
@@ -123,8 +123,7 @@ func TestCloseBusy(t *testing.T) {
 	sim.Reset() // the key and its session were left
 }
 
-// TestCloseHung: a TPM that does not answer at all does not keep Close for ever,
-// and is tidied up if it comes back.
+// TestCloseHung: a TPM that does not answer at all does not keep Close for ever.
 func TestCloseHung(t *testing.T) {
 	sim := tpmtest.Simulator(t)
 	for _, command := range []tpm2.TPMCC{ccSign, ccFlush} { // before Close, and its own
@@ -141,8 +140,8 @@ func TestCloseHung(t *testing.T) {
 			synctest.Wait()
 			start := time.Now()
 			wantError(t, s.Close(), keystore.ErrUnavailable)
-			if took := time.Since(start); took != tpm.LongestCommand {
-				t.Errorf("%v: Close took %v, want %v", tpmtest.Names([]tpm2.TPMCC{command}), took, tpm.LongestCommand)
+			if took, want := time.Since(start), tpm.LongestCommand+tpm.CloseTimeout; took != want {
+				t.Errorf("%v: Close took %v, want %v", tpmtest.Names([]tpm2.TPMCC{command}), took, want)
 			}
 			block.Release()
 			synctest.Wait()
@@ -150,6 +149,114 @@ func TestCloseHung(t *testing.T) {
 				t.Errorf("%d connections are open", open)
 			}
 		})
-		noLeaks(t, sim)
+		sim.Reset() // the key may be left
+	}
+}
+
+// stalling is a connection that answers nothing more once the TPM is stalled, until
+// it is closed.
+type stalling struct {
+	transport.TPMCloser
+	stalled *atomic.Bool
+	closed  chan struct{}
+}
+
+func (c stalling) Send(command []byte) ([]byte, error) {
+	if c.stalled.Load() {
+		<-c.closed
+		return nil, net.ErrClosed
+	}
+	return c.TPMCloser.Send(command)
+}
+
+func (c stalling) Close() error {
+	close(c.closed)
+	return c.TPMCloser.Close()
+}
+
+// TestStalled: a connection on which nothing is answered any more is given up, and
+// the Store goes on with a new one, or closes.
+func TestStalled(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	rm := tpmtest.NewResourceManager(t, sim)
+	for _, closing := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			var stalled atomic.Bool
+			dials := 0
+			dial := func(ctx context.Context) (transport.TPMCloser, error) {
+				dials++
+				conn, err := rm.Dial(ctx)
+				return stalling{conn, &stalled, make(chan struct{})}, err
+			}
+			s, err := tpm.Open(t.Context(), tpm.Config{Dial: dial, Dir: t.TempDir()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			key := create(t, s, "key", tpm.KeyOptions{})
+			stalled.Store(true)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			_, err = key.Sign(ctx, []byte("input"))
+			wantError(t, err, context.DeadlineExceeded)
+			if closing {
+				if err := s.Close(); err != nil {
+					t.Errorf("Close: %v", err)
+				}
+				if dials != 1 {
+					t.Errorf("dialled %d times, want once", dials)
+				}
+				return
+			}
+			stalled.Store(false) // but for the command that is waited for
+			sign(t, key)
+			if dials != 2 {
+				t.Errorf("dialled %d times, want twice", dials)
+			}
+			s.Close()
+		})
+	}
+}
+
+// TestCloseEndsWaits: neither a Dial nor a user who is asked for a PIN keeps Close,
+// and whoever waits for them gets ErrClosed.
+func TestCloseEndsWaits(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	for _, what := range []string{"Dial", "PIN"} {
+		synctest.Test(t, func(t *testing.T) {
+			faults := tpmtest.Inject(t, sim)
+			var redial atomic.Bool
+			config := tpm.Config{Dir: t.TempDir(), Dial: func(ctx context.Context) (transport.TPMCloser, error) {
+				if redial.Load() {
+					<-ctx.Done()
+					return nil, ctx.Err()
+				}
+				return faults.Dial(ctx)
+			}}
+			if what == "PIN" {
+				config.PIN = func(ctx context.Context, _ string) ([]byte, error) {
+					<-ctx.Done()
+					return nil, ctx.Err()
+				}
+			}
+			s, err := tpm.Open(t.Context(), config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if what == "Dial" {
+				faults.Add(tpmtest.Fault{Err: syscall.ENODEV, Lost: true})
+				redial.Store(true)
+			}
+			created := make(chan error, 1)
+			go func() {
+				_, err := s.Create(context.Background(), "key")
+				created <- err
+			}()
+			synctest.Wait()
+			start := time.Now()
+			if err := s.Close(); err != nil || time.Since(start) != 0 {
+				t.Errorf("%s: Close took %v: %v", what, time.Since(start), err)
+			}
+			wantError(t, <-created, keystore.ErrClosed)
+		})
 	}
 }

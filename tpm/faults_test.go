@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/google/go-tpm/tpm2"
 
@@ -162,6 +163,26 @@ func TestBusyForEver(t *testing.T) {
 		defer cancel()
 		_, err := key.Sign(ctx, []byte("input"))
 		wantError(t, err, context.DeadlineExceeded, tpm2.TPMRCRetry)
+	})
+}
+
+// TestBusyBound: a TPM that stays busy is waited for 30 seconds by an operation of
+// several commands, too, and a second more for what has to be taken back.
+func TestBusyBound(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, sim, withPIN("1234"))
+		key := create(t, r.Store, "key", tpm.KeyOptions{PIN: true})
+		sign(t, key)
+		r.faults.Add(tpmtest.Fault{Times: -1, RC: tpm2.TPMRCRetry})
+		start := time.Now()
+		_, err := key.Sign(t.Context(), []byte("input"))
+		wantError(t, err, keystore.ErrUnavailable, tpm2.TPMRCRetry)
+		if took := time.Since(start); took < tpm.Patience || took > tpm.Patience+3*time.Second {
+			t.Errorf("took %v, want %v and little more", took, tpm.Patience)
+		}
+		r.faults.Clear()
+		sign(t, key)
 	})
 }
 

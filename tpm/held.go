@@ -28,6 +28,7 @@ type held struct {
 	// leftovers are handles that could not be flushed, with the number of
 	// times it was tried.
 	leftovers map[tpm2.TPMHandle]int
+	lost      int // how many were given up
 	// managed: a resource manager is between, and closing the connection
 	// flushes what was loaded through it.
 	managed bool
@@ -70,7 +71,7 @@ func (h *held) adopt(handle tpm2.TPMHandle) error {
 // flush removes a transient object or a session from the TPM, now or, when that
 // fails, before the next operation.
 func (c *call) flush(handle tpm2.TPMHandle) {
-	_, err := tpm2.FlushContext{FlushHandle: handle}.Execute(newCall(c.tidying, c.device))
+	_, err := tpm2.FlushContext{FlushHandle: handle}.Execute(newTidyingCall(c.device))
 	if err == nil || errors.Is(err, tpm2.TPMRCHandle) {
 		delete(c.leftovers, handle)
 		return
@@ -85,6 +86,7 @@ func (c *call) leave(handle tpm2.TPMHandle) {
 	c.leftovers[handle]++
 	if c.leftovers[handle] == maxFlushes {
 		delete(c.leftovers, handle)
+		c.lost++
 	}
 }
 
@@ -146,10 +148,11 @@ func (c *call) forget(file *keyFile) {
 	}
 }
 
-// flushAll flushes every transient object and loaded session in the TPM,
-// whoever made them.
+// flushAll flushes every transient object and session in the TPM, whoever made
+// them.
 func (c *call) flushAll() error {
-	for _, first := range []tpm2.TPMHT{tpm2.TPMHTTransient, tpm2.TPMHTHMACSession} {
+	const savedSession = tpm2.TPMHTPolicySession // has the same value, and here the meaning TPM_HT_SAVED_SESSION
+	for _, first := range []tpm2.TPMHT{tpm2.TPMHTTransient, tpm2.TPMHTHMACSession, savedSession} {
 		handles, err := c.handles(tpm2.TPMHandle(first) << 24)
 		if err != nil {
 			return err

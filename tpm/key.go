@@ -112,7 +112,7 @@ func (s *Store) turnToAsk(ctx context.Context) (done func(), err error) {
 	select {
 	case s.pin <- struct{}{}:
 		return func() { <-s.pin }, nil
-	case <-s.device.closing:
+	case <-s.device.life.Done():
 		return nil, keystore.ErrClosed
 	case <-ctx.Done():
 		return nil, fmt.Errorf("waiting for another PIN: %w", ctx.Err())
@@ -124,7 +124,10 @@ func (s *Store) askPIN(ctx context.Context, name string) ([]byte, error) {
 	if s.config.PIN == nil {
 		return nil, fmt.Errorf("%w: the key has a PIN, and Config.PIN is not set", keystore.ErrAuth)
 	}
-	pin, err := s.config.PIN(ctx, name)
+	asking, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.device.life, cancel)() // a user may take long
+	pin, err := s.config.PIN(asking, name)
 	if err == nil {
 		err = checkPIN(pin)
 	}
@@ -133,6 +136,8 @@ func (s *Store) askPIN(ctx context.Context, name string) ([]byte, error) {
 		return pin, nil
 	case ctx.Err() != nil:
 		err = fmt.Errorf("waiting for the PIN: %w", ctx.Err())
+	case s.device.life.Err() != nil:
+		err = keystore.ErrClosed
 	default:
 		err = fmt.Errorf("%w: %w", keystore.ErrAuth, err)
 	}

@@ -1,7 +1,6 @@
 package tpm
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,14 +15,9 @@ import (
 	"github.com/instancekey/instancekey/keystore"
 )
 
-const (
-	// closeTimeout bounds what close does to a TPM that does not answer well.
-	closeTimeout = 10 * time.Second
-
-	// longestCommand is more than any TPM takes for a command: some take a minute
-	// to make an RSA key.
-	longestCommand = 3 * time.Minute
-)
+// longestCommand is more than any TPM takes for a command: 15 seconds, to make an
+// RSA key, were reported.
+const longestCommand = time.Minute
 
 // device is one TPM and the queue before it. All keys of a Store share it.
 //
@@ -36,17 +30,20 @@ type device struct {
 	exclusive bool
 	ownerAuth []byte
 
-	slot    chan struct{} // has one element while the slot is taken
-	closing chan struct{}
+	slot    chan struct{}   // has one element while the slot is taken
+	life    context.Context // ends with close
+	endLife context.CancelFunc
 	work    chan func() // to the worker; only the holder of the slot sends
 	once    sync.Once
+	opened  atomic.Pointer[connection] // what interrupt closes
 
 	// What follows belongs to the holder of the slot.
 
-	tpm     transport.TPM // nil: not connected
-	closer  io.Closer     // nil: not connected, or not ours to close
-	broken  error         // the first error of the connection, which is not used after it
-	cleanup bool          // something of before may still be in the TPM
+	tpm     transport.TPM   // nil: not connected
+	closer  io.Closer       // nil: not connected, or not ours to close
+	broken  error           // the first error of the connection, which is not used after it
+	cleanup bool            // something of before may still be in the TPM
+	dialing context.Context // Dial ends with it: life, until close itself has to dial
 	// tidying is the context of commands that take back what was done, which
 	// must not be skipped because the caller has gone.
 	tidying context.Context
@@ -54,16 +51,19 @@ type device struct {
 }
 
 func newDevice(cfg Config) *device {
+	life, endLife := context.WithCancel(context.Background())
 	d := &device{
 		dial:      cfg.Dial,
 		exclusive: cfg.Exclusive,
 		ownerAuth: cfg.OwnerAuth,
 		slot:      make(chan struct{}, 1),
-		closing:   make(chan struct{}),
+		life:      life,
+		endLife:   endLife,
 		work:      make(chan func()),
 		tpm:       cfg.TPM,
 		cleanup:   cfg.Exclusive && cfg.TPM != nil,
 		tidying:   context.Background(),
+		dialing:   life,
 	}
 	if cfg.Dial == nil && cfg.TPM == nil {
 		d.dial = func(ctx context.Context) (transport.TPMCloser, error) { return openDevice(ctx, cfg.Device) }
@@ -109,6 +109,11 @@ func run[T any](ctx context.Context, d *device, f func(*call) (T, error), secret
 	case r := <-done:
 		return r.value, r.err
 	case <-ctx.Done():
+		time.AfterFunc(longestCommand, func() {
+			if len(done) == 0 {
+				d.interrupt() // others wait behind it
+			}
+		})
 		if code := tpm2.TPMRC(c.busy.Load()); code != 0 {
 			return none, fmt.Errorf("the TPM is busy (%w): %w", code, ctx.Err())
 		}
@@ -129,55 +134,10 @@ func (d *device) acquire(ctx context.Context) error {
 	select {
 	case d.slot <- struct{}{}:
 		return nil
-	case <-d.closing:
+	case <-d.life.Done():
 		return keystore.ErrClosed
 	case <-ctx.Done():
 		return fmt.Errorf("waiting for other commands: %w", ctx.Err())
-	}
-}
-
-// close takes the slot for ever and leaves nothing in the TPM. It does not wait
-// for a TPM that has ceased to answer; what is left to do is done if it ever does.
-func (d *device) close() (err error) {
-	d.once.Do(func() {
-		close(d.closing)
-		closed := make(chan error, 1)
-		go func() { closed <- d.shutDown() }()
-		select {
-		case err = <-closed:
-		case <-time.After(longestCommand):
-			err = fmt.Errorf("%w: the TPM has not answered a command for %v: restart the device", keystore.ErrUnavailable, longestCommand)
-		}
-	})
-	return err
-}
-
-func (d *device) shutDown() error {
-	d.slot <- struct{}{}
-	close(d.work)
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-	defer cancel()
-	d.tidying = ctx
-	newCall(ctx, d).tidyUp()
-	if d.closer == nil {
-		return nil
-	}
-	return d.closer.Close()
-}
-
-// tidyUp leaves nothing in the TPM, on a new connection where the old one is lost.
-func (c *call) tidyUp() {
-	c.flushHeld()
-	for range maxFlushes {
-		unknown := c.cleanup || c.broken != nil && c.exclusive
-		flushedByClosing := c.managed && c.closer != nil
-		if flushedByClosing || len(c.leftovers) == 0 && !unknown {
-			return
-		}
-		if c.connect() != nil {
-			return
-		}
-		c.flushLeftovers()
 	}
 }
 
@@ -218,56 +178,22 @@ func (c *call) checked(err error) error {
 type call struct {
 	ctx context.Context
 	*device
-	busy atomic.Uint32 // the busy code that a command was repeated for at last; 0: it was answered
+	busy   atomic.Uint32 // the busy code that a command was repeated for at last; 0: it was answered
+	waited time.Duration // for a TPM that was busy, in all commands
 }
 
 func newCall(ctx context.Context, d *device) *call { return &call{ctx: ctx, device: d} }
 
-// connect opens the connection if there is none, or if it is broken.
-func (c *call) connect() error {
-	if c.broken != nil {
-		c.hangUp()
-	}
-	if c.tpm == nil {
-		conn, err := c.dial(c.ctx)
-		if err == nil && conn == nil {
-			err = errors.New("Config.Dial returned no connection")
-		}
-		if err != nil {
-			return cmp.Or(c.ctx.Err(), error(&dialError{err}))
-		}
-		c.tpm, c.closer = conn, conn
-		c.cleanup = c.exclusive
-	}
-	if c.cleanup {
-		if err := c.checked(c.flushAll()); err != nil {
-			return fmt.Errorf("flush what was left in the TPM: %w", err)
-		}
-		c.cleanup = false
-	}
-	return nil
-}
-
-func (c *call) hangUp() {
-	c.broken = nil
-	// The TPM may have done what we got no answer to, and made an object that we
-	// do not know. Only where no other program is, all can be flushed.
-	c.cleanup = c.exclusive
-	if c.closer == nil {
-		c.flushHeld()
-		return
-	}
-	c.closer.Close() // it is of no use: an error changes nothing
-	c.tpm, c.closer = nil, nil
-	c.abandonHeld()
+// newTidyingCall is for commands that take back what was done. Others wait
+// behind it, and what fails is tried again later.
+func newTidyingCall(d *device) *call {
+	return &call{ctx: d.tidying, device: d, waited: patience - tidyingPatience}
 }
 
 // ready reports whether there is a point in beginning.
 func (d *device) ready(ctx context.Context) error {
-	select {
-	case <-d.closing:
+	if d.life.Err() != nil {
 		return keystore.ErrClosed
-	default:
-		return ctx.Err()
 	}
+	return ctx.Err()
 }

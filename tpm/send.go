@@ -11,18 +11,20 @@ import (
 )
 
 // A TPM that is busy is asked again after firstWait, then after twice as long
-// and so on up to longestWait, for patience in total.
+// and so on up to longestWait, for patience in all commands of an operation.
 const (
 	firstWait   = 2 * time.Millisecond
 	longestWait = time.Second
 	patience    = 30 * time.Second
+
+	// tidyingPatience is that with commands that take back what was done.
+	tidyingPatience = time.Second
 )
 
 // Send sends one command and returns the TPM's answer. It repeats the command
 // while the TPM is busy, and after TPM2_Startup where that had not been done.
 func (c *call) Send(command []byte) ([]byte, error) {
 	started := false
-	var waited time.Duration
 	for wait := firstWait; ; wait = min(2*wait, longestWait) {
 		if err := c.ctx.Err(); err != nil {
 			return nil, err
@@ -36,12 +38,12 @@ func (c *call) Send(command []byte) ([]byte, error) {
 			if err := c.startup(); err != nil {
 				return nil, err
 			}
-		case !slices.Contains(busyCodes, code) || waited >= patience:
+		case !slices.Contains(busyCodes, code) || c.waited >= patience:
 			c.busy.Store(0)
 			return answer, nil
 		default:
 			c.busy.Store(uint32(code))
-			waited += wait
+			c.waited += wait
 			if err := sleep(c.ctx, wait); err != nil {
 				return nil, fmt.Errorf("the TPM is busy (%w): %w", code, err)
 			}

@@ -135,7 +135,7 @@ func (s *session) watch(d *device) {
 			s.idle.Reset(left)
 			return
 		}
-		newCall(d.tidying, d).flushSession()
+		newTidyingCall(d).flushSession()
 	})
 }
 
