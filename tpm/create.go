@@ -2,9 +2,12 @@ package tpm
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 
 	"github.com/google/go-tpm/tpm2"
+
+	"github.com/instancekey/instancekey/keystore"
 )
 
 // newTemplate returns the public area of a key to be made, without its policy.
@@ -74,14 +77,26 @@ func (c *call) create(template tpm2.TPMTPublic, pcrs []int, pin []byte) (*keyFil
 	if err != nil {
 		return nil, fmt.Errorf("TPM2_Create: %w", err)
 	}
-	if !follows(rsp.OutPublic, template) {
+	if !follows(rsp.OutPublic, template) || !madeUnder(rsp, p) {
 		return nil, fmt.Errorf("%w: TPM2_Create made another key than it was asked for", errGarbled)
 	}
 	k, err := newKeyFile(p, tpm2.TPMRHOwner, rsp.OutPublic, rsp.OutPrivate, pin == nil, marshalPolicy(steps))
 	if err != nil {
 		return nil, err
 	}
-	return k, c.loadUnder(p, k)
+	if err := c.loadUnder(p, k); errors.Is(err, keystore.ErrCorrupt) {
+		return nil, fmt.Errorf("%w: TPM2_Create gave a key that cannot be loaded: %v", errGarbled, err) // and never was in a file
+	} else if err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+// madeUnder reports whether the TPM says that the key's parent has the Name that
+// p has. The file will have it, too.
+func madeUnder(rsp *tpm2.CreateResponse, p *parent) bool {
+	data, err := rsp.CreationData.Contents()
+	return err == nil && bytes.Equal(data.ParentName.Buffer, p.Name.Buffer)
 }
 
 // follows reports whether a key is what the template says in all but its point.

@@ -18,6 +18,9 @@ var errGarbled = errors.New("garbled answer")
 // errNeedPIN asks the caller to come again with the key's PIN.
 var errNeedPIN = errors.New("the key's PIN is needed")
 
+// errMoved: the key is not at its persistent handle any more.
+var errMoved = errors.New("another key is at the persistent handle now")
+
 // connError is an error of the connection and not of the TPM.
 type connError struct{ error }
 
@@ -179,7 +182,7 @@ func understood(err error) bool {
 // is begun anew: on a new connection, with the key loaded again, or with the
 // slots free that we had taken ourselves.
 func repeatable(err error) bool {
-	if errors.As(err, new(*connError)) {
+	if errors.As(err, new(*connError)) || errors.Is(err, errMoved) {
 		return true
 	}
 	var code tpm2.TPMFmt1Error

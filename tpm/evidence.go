@@ -88,7 +88,7 @@ func (k *key) prove(ctx context.Context, req keystore.EvidenceRequest, pin []byt
 		p, err := c.certify(k.file, auth, ak, req.Binding)
 		if err != nil {
 			c.flushSession()
-			return nil, k.learnPIN(c.withRecovery(err), needsPIN)
+			return nil, k.learnPIN(c.withRecovery(c.whileThere(k.file, err)), needsPIN)
 		}
 		if len(req.PCRs) > 0 {
 			p.quote, err = c.quote(ak, req.Binding, req.PCRs)
@@ -155,7 +155,22 @@ func (c *call) certify(k *keyFile, auth tpm2.Session, ak *parent, binding []byte
 	if err != nil {
 		return nil, err
 	}
+	if name, err := certifiedName(rsp.CertifyInfo); err != nil || !bytes.Equal(name, k.name.Buffer) {
+		return nil, fmt.Errorf("%w: TPM2_Certify: not about the key", errGarbled)
+	}
 	return &proof{certifyInfo: rsp.CertifyInfo.Bytes(), signature: signature}, nil
+}
+
+func certifiedName(info tpm2.TPM2BAttest) ([]byte, error) {
+	attest, err := info.Contents()
+	if err != nil {
+		return nil, err
+	}
+	certified, err := attest.Attested.Certify()
+	if err != nil {
+		return nil, err
+	}
+	return certified.Name.Buffer, nil
 }
 
 // quote has ak say what is in the PCRs, until that is what was read from them.

@@ -113,7 +113,7 @@ func TestBadFiles(t *testing.T) {
 		{"no PEM", write([]byte("hello"), 0o600), keystore.ErrCorrupt},
 		{"another PEM", write([]byte("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"), 0o600), keystore.ErrCorrupt},
 		{"huge", write(bytes.Repeat(good, 100), 0o600), keystore.ErrCorrupt},
-		{"private part changed", write(changed(func(der []byte) { der[len(der)-5] ^= 1 }), 0o600), keystore.ErrKeyLost},
+		{"private part changed", write(changed(func(der []byte) { der[len(der)-5] ^= 1 }), 0o600), keystore.ErrCorrupt},
 		{"public part changed", write(changed(func(der []byte) { der[bytes.Index(der, []byte{0, 32})+5] ^= 1 }), 0o600), keystore.ErrCorrupt},
 		{"another parent's name", write(bytes.Replace(good, good[bytes.Index(good, []byte("NAME-----\n"))+20:][:8], []byte("AAAAAAAA"), 1), 0o600), keystore.ErrKeyLost},
 		{"world-readable", write(good, 0o644), keystore.ErrUnavailable},

@@ -2,7 +2,9 @@ package tpm_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
+	"errors"
 	"strings"
 	"testing"
 
@@ -87,4 +89,98 @@ func TestAnswersOfOthers(t *testing.T) {
 		}
 		noLeaks(t, sim)
 	}
+}
+
+// TestDamagedAnswer: an answer of the TPM that is damaged on its way makes nobody
+// lose a key, and leaves no key that cannot be used, no persistent one that nobody
+// knows of, and no wrong signature.
+func TestDamagedAnswer(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	const step = 9 // octets; each of them takes too long
+	var damaged, failed int
+	for _, whole := range []bool{false, true} {
+		for skip, more := 0, true; more; skip++ {
+			more = false
+			for at, longer := 10, true; longer; at += step {
+				longer = false
+				fault := tpmtest.Fault{Skip: skip, Executed: true, Answer: func(real []byte) []byte {
+					if at >= len(real) {
+						return real
+					}
+					longer = true
+					damaged++
+					real = bytes.Clone(real)
+					real[at] ^= 1
+					return real
+				}}
+				fired, err := damage(t, sim, fault, whole)
+				more = more || fired
+				if err != nil {
+					failed++
+				}
+				if t.Failed() {
+					t.Fatalf("command %d, octet %d: %v", skip, at, err)
+				}
+			}
+		}
+	}
+	t.Logf("%d answers were damaged, %d times the caller saw it", damaged, failed)
+	if damaged < 200 {
+		t.Errorf("only %d answers were damaged", damaged)
+	}
+}
+
+// damage runs through a key's life with a fault, and looks at what is left.
+func damage(t *testing.T, sim *tpmtest.Sim, fault tpmtest.Fault, whole bool) (fired bool, err error) {
+	r := newRig(t, sim, func(c *tpm.Config) { c.Exclusive = true })
+	defer r.Close()
+	in := r.faults.Add(fault)
+	if err = lifeOf(r, "key", whole); err != nil {
+		hasSentinel(t, err)
+	}
+	r.faults.Clear()
+	s := r.reopen(t)
+	defer s.Close()
+	names, listErr := s.List(t.Context())
+	if listErr != nil {
+		t.Error(listErr)
+	}
+	if len(names) > 0 {
+		sign(t, open(t, s, "key"))
+	}
+	if err := s.Delete(t.Context(), "key"); err != nil {
+		t.Error(err)
+	}
+	if h := persistent(t, sim); len(h) != 0 {
+		t.Errorf("persistent keys %x are left", h)
+		sim.Manufacture()
+	}
+	return in.Fired() > 0, err
+}
+
+// lifeOf makes a key and signs. If that is not all, it makes the key persistent,
+// opens it, signs and deletes it.
+func lifeOf(r *rig, name string, whole bool) error {
+	ctx := context.Background()
+	key, err := r.CreateKey(ctx, name, tpm.KeyOptions{})
+	if err != nil {
+		return err
+	}
+	if _, err := key.Sign(ctx, []byte("input")); err != nil || !whole {
+		return err
+	}
+	if err := r.Persist(ctx, name, handle); err != nil {
+		return err
+	}
+	if key, err = r.Open(ctx, name); err != nil {
+		return err
+	}
+	signature, err := key.Sign(ctx, []byte("input"))
+	if err == nil && !verify(key, []byte("input"), signature) {
+		return errors.New("a wrong signature")
+	}
+	if err != nil {
+		return err
+	}
+	return r.Delete(ctx, name)
 }

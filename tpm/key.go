@@ -149,6 +149,9 @@ func (c *call) sign(k *keyFile, digest []byte, needsPIN bool, pin []byte) ([]byt
 	if needsPIN && pin == nil && !c.hasSession(k) {
 		return nil, errNeedPIN // before anything is loaded
 	}
+	if c.key.isFor(k) && c.key.persistent() && needsPIN && !c.hasSession(k) {
+		c.key = nil // look again what is at the handle, before its PIN is tried on another key
+	}
 	if _, err := c.load(k); err != nil {
 		return nil, err
 	}
@@ -159,13 +162,16 @@ func (c *call) sign(k *keyFile, digest []byte, needsPIN bool, pin []byte) ([]byt
 	signature, err := c.signDigest(k, auth, digest)
 	if err != nil {
 		c.flushSession()
-		return nil, err
+		return nil, c.whileThere(k, err)
 	}
-	if !c.key.verified {
-		err = k.verify(digest, signature)
-		c.key.verified = err == nil
+	// What is at a persistent handle may be another key at any time.
+	if !c.key.verified || c.key.persistent() {
+		if err := k.verify(digest, signature); err != nil {
+			return nil, c.whileThere(k, err)
+		}
+		c.key.verified = true
 	}
-	return signature, err
+	return signature, nil
 }
 
 // String names the key and shows nothing of it.

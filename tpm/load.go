@@ -1,6 +1,7 @@
 package tpm
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 
@@ -32,6 +33,9 @@ func (c *call) load(k *keyFile) (parentName []byte, err error) {
 // loadUnder sends TPM2_Load.
 func (c *call) loadUnder(p *parent, k *keyFile) error {
 	rsp, err := tpm2.Load{ParentHandle: p.AuthHandle, InPrivate: k.private, InPublic: k.public}.Execute(c)
+	if errors.Is(err, tpm2.TPMRCIntegrity) && bytes.Equal(p.Name.Buffer, k.parentName) {
+		return fmt.Errorf("%w: TPM2_Load: %w: the parent is the one that the key was made under, so the key file is damaged", keystore.ErrCorrupt, err)
+	}
 	if err != nil {
 		return damaged("TPM2_Load", err)
 	}

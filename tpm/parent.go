@@ -36,6 +36,12 @@ func (c *call) loadParent(handle tpm2.TPMHandle, pinned []byte) (*parent, error)
 		find = c.createPrimary
 	}
 	p, err := find(handle)
+	if err == nil && pinned != nil && !bytes.Equal(p.Name.Buffer, pinned) {
+		// One answer that was damaged on its way must not make anybody delete a
+		// key.
+		c.release(p)
+		p, err = find(handle)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -79,6 +85,9 @@ func (c *call) makePrimary(hierarchy tpm2.TPMHandle, password []byte, template t
 		return nil, err
 	}
 	p, err := newParent(rsp.ObjectHandle, rsp.OutPublic)
+	if err == nil && !follows(rsp.OutPublic, template) {
+		err = fmt.Errorf("%w: TPM2_CreatePrimary made another key than it was asked for", errGarbled)
+	}
 	if err != nil {
 		c.flush(rsp.ObjectHandle)
 		return nil, err

@@ -19,9 +19,10 @@ import (
 // evicted for it, and the error matches keystore.ErrExists.
 //
 // The error matches keystore.ErrExists too if the key is persistent at another
-// handle already; at the same one, Persist does nothing. Keys that were opened
-// before use the handle once they are opened again. After an error the key can
-// be used as before, and Persist be called again with whatever handle.
+// handle already, or if something else than Persist has put it there; where
+// Persist has put it, it does nothing. Keys that were opened before use the handle
+// once they are opened again. After an error the key can be used as before, and
+// Persist be called again with whatever handle.
 func (s *Store) Persist(ctx context.Context, name string, handle uint32) error {
 	if err := s.check(ctx, name); err != nil {
 		return err
@@ -51,6 +52,11 @@ func (s *Store) Persist(ctx context.Context, name string, handle uint32) error {
 		return err
 	}
 	_, err = run(ctx, s.device, func(c *call) (struct{}, error) { return struct{}{}, c.persist(noted) })
+	if errors.As(err, new(tpm2.TPMRC)) {
+		// The TPM has refused it, so that nothing is there. After any other error
+		// that is not known, and the file keeps the handle.
+		_ = s.folder.update(name, noted, k)
+	}
 	return explain(doing, err)
 }
 
@@ -86,10 +92,12 @@ func (c *call) isAt(k *keyFile) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("read what is at 0x%08x: %w", uint32(k.handle), err)
 	}
-	if len(rsp.OutPublic.Bytes()) == 0 {
+	if public, err := rsp.OutPublic.Contents(); err != nil {
 		return false, fmt.Errorf("%w: no public area of 0x%08x", errGarbled, uint32(k.handle))
+	} else if name, err := tpm2.ObjectName(public); err != nil || !bytes.Equal(name.Buffer, rsp.Name.Buffer) {
+		return false, fmt.Errorf("%w: the public area of 0x%08x is not that of its Name", errGarbled, uint32(k.handle))
 	}
-	if !bytes.Equal(rsp.OutPublic.Bytes(), k.public.Bytes()) {
+	if !bytes.Equal(rsp.Name.Buffer, k.name.Buffer) {
 		return false, fmt.Errorf("%w: 0x%08x has something else: choose another handle", keystore.ErrExists, uint32(k.handle))
 	}
 	return true, nil
@@ -106,7 +114,10 @@ func (c *call) mayPersist(k, noted *keyFile) error {
 			return err
 		}
 	}
-	_, err := c.isAt(noted)
+	there, err := c.isAt(noted)
+	if there && k.handle != noted.handle {
+		return fmt.Errorf("%w: 0x%08x has this key already, and not by Persist: remove it there with tpm2_evictcontrol, or choose another handle", keystore.ErrExists, uint32(noted.handle))
+	}
 	return err
 }
 
@@ -124,6 +135,19 @@ func (c *call) usePersistent(k *keyFile) (bool, error) {
 		err = nil
 	}
 	return there, err
+}
+
+// whileThere returns err, which the use of a key has given, or errMoved if that was
+// another key: what is at a persistent handle can be replaced at any time.
+func (c *call) whileThere(k *keyFile, err error) error {
+	if !c.key.persistent() {
+		return err
+	}
+	if there, readErr := c.isAt(k); there || readErr != nil && !errors.Is(readErr, keystore.ErrExists) {
+		return err
+	}
+	c.key = nil
+	return fmt.Errorf("%w: %w", errMoved, err)
 }
 
 func (c *call) persist(k *keyFile) error {

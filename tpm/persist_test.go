@@ -1,13 +1,10 @@
 package tpm_test
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/google/go-tpm/tpm2"
 
@@ -148,14 +145,17 @@ func TestPersistNeverEvicts(t *testing.T) {
 // without Exclusive it is not.
 func TestExclusive(t *testing.T) {
 	sim := tpmtest.Simulator(t)
+	var saved tpm2.TPMHandle
 	for range 3 {
 		createPrimary(t, sim)
-		if _, err := (tpm2.StartAuthSession{
+		session, err := tpm2.StartAuthSession{
 			TPMKey: tpm2.TPMRHNull, Bind: tpm2.TPMRHNull, NonceCaller: tpm2.TPM2BNonce{Buffer: make([]byte, 16)},
 			SessionType: tpm2.TPMSEPolicy, AuthHash: tpm2.TPMAlgSHA256, Symmetric: tpm2.TPMTSymDef{Algorithm: tpm2.TPMAlgNull},
-		}).Execute(sim); err != nil {
+		}.Execute(sim)
+		if err != nil {
 			t.Fatal(err)
 		}
+		saved = session.SessionHandle
 	}
 	config := tpm.Config{Dial: sim.Dial, Dir: t.TempDir(), PIN: nil}
 	withPIN("1234")(&config)
@@ -169,7 +169,16 @@ func TestExclusive(t *testing.T) {
 	if n := len(tpmtest.Handles(t, sim, tpm2.TPMHTTransient)); n != 3 {
 		t.Errorf("%d objects are left, want the 3 of others", n)
 	}
+	// A session whose context was saved is not loaded, and takes room all the same.
+	if _, err := (tpm2.ContextSave{SaveHandle: saved}).Execute(sim); err != nil {
+		t.Fatal(err)
+	}
 	r := newRig(t, sim, withPIN("1234"), func(c *tpm.Config) { c.Exclusive = true })
+	for _, kind := range []tpm2.TPMHT{tpm2.TPMHTTransient, tpm2.TPMHTHMACSession, 3} {
+		if handles := tpmtest.Handles(t, sim, kind); len(handles) != 0 {
+			t.Errorf("handles %x are left", handles)
+		}
+	}
 	sign(t, create(t, r.Store, "key", tpm.KeyOptions{PIN: true}))
 }
 
@@ -181,6 +190,9 @@ func TestPersistElsewhere(t *testing.T) {
 	r.faults.Add(tpmtest.Fault{Command: ccEvictControl, RC: tpm2.TPMRCNVDefined})
 	err := r.Persist(t.Context(), "key", handle)
 	wantError(t, err, keystore.ErrExists, tpm2.TPMRCNVDefined) // another program was faster
+	if d, err := r.Describe(t.Context(), "key"); err != nil || d.Handle != 0 {
+		t.Errorf("the file says that the key is at 0x%x: %v", d.Handle, err)
+	}
 	if err := r.Persist(t.Context(), "key", handle+1); err != nil {
 		t.Fatal(err)
 	}
@@ -189,66 +201,5 @@ func TestPersistElsewhere(t *testing.T) {
 	}
 	if err := r.Delete(t.Context(), "key"); err != nil {
 		t.Fatal(err)
-	}
-}
-
-// TestPersistDeleted: a key that is deleted while Persist waits does not come
-// back.
-func TestPersistDeleted(t *testing.T) {
-	sim := tpmtest.Simulator(t)
-	r := newRig(t, sim)
-	create(t, r.Store, "key", tpm.KeyOptions{})
-	block := r.faults.Add(tpmtest.Fault{Command: ccReadPublic, Block: true})
-	done := make(chan error)
-	go func() { done <- r.Persist(t.Context(), "key", handle) }()
-	<-block.Blocked()
-	if err := os.Remove(filepath.Join(r.config.Dir, "key.pem")); err != nil {
-		t.Fatal(err)
-	}
-	block.Release()
-	wantError(t, <-done, keystore.ErrNotFound)
-	if names, err := r.List(t.Context()); len(names) != 0 || err != nil {
-		t.Errorf("List: %q, %v", names, err)
-	}
-	if h := persistent(t, sim); len(h) != 0 {
-		t.Errorf("persistent keys %x that no file names", h)
-	}
-}
-
-// TestPersistBesideDelete: another Store, as of another process, that deletes a
-// key while it becomes persistent waits until it is, and removes it from there.
-func TestPersistBesideDelete(t *testing.T) {
-	sim := tpmtest.Simulator(t)
-	rm := tpmtest.NewResourceManager(t, sim)
-	r := newRig(t, rm)
-	create(t, r.Store, "key", tpm.KeyOptions{})
-	config := r.config
-	config.Dial = rm.Dial // past the fault
-	other, err := tpm.Open(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close()
-
-	block := r.faults.Add(tpmtest.Fault{Command: tpm2.TPMCCEvictControl, Block: true})
-	persisted, deleted := make(chan error, 1), make(chan error, 1)
-	go func() { persisted <- r.Persist(t.Context(), "key", handle) }()
-	<-block.Blocked() // the file has the handle, the TPM not the key
-	cancelled, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-	defer cancel()
-	if err := other.Delete(cancelled, "key"); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("Delete while Persist runs: %v, want context.DeadlineExceeded", err)
-	}
-	go func() { deleted <- other.Delete(t.Context(), "key") }()
-	block.Release()
-	if err := errors.Join(<-persisted, <-deleted); err != nil {
-		t.Error(err)
-	}
-	if names, err := other.List(t.Context()); len(names) != 0 || err != nil {
-		t.Errorf("keys %q, %v", names, err)
-	}
-	if h := persistent(t, sim); len(h) != 0 {
-		t.Errorf("persistent keys %x are left", h)
-		sim.Manufacture()
 	}
 }

@@ -1,0 +1,171 @@
+package tpm_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/instancekey/instancekey/internal/tpmtest"
+	"github.com/instancekey/instancekey/keystore"
+	"github.com/instancekey/instancekey/tpm"
+)
+
+// TestPersistBesideDelete: another Store, as of another process, that deletes a
+// key while it becomes persistent waits until it is, and removes it from there.
+func TestPersistBesideDelete(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	rm := tpmtest.NewResourceManager(t, sim)
+	r := newRig(t, rm)
+	create(t, r.Store, "key", tpm.KeyOptions{})
+	config := r.config
+	config.Dial = rm.Dial // past the fault
+	other, err := tpm.Open(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+
+	block := r.faults.Add(tpmtest.Fault{Command: ccEvictControl, Block: true})
+	persisted, deleted := make(chan error, 1), make(chan error, 1)
+	go func() { persisted <- r.Persist(t.Context(), "key", handle) }()
+	<-block.Blocked() // the file has the handle, the TPM not the key
+	cancelled, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if err := other.Delete(cancelled, "key"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Delete while Persist runs: %v, want context.DeadlineExceeded", err)
+	}
+	go func() { deleted <- other.Delete(t.Context(), "key") }()
+	block.Release()
+	if err := errors.Join(<-persisted, <-deleted); err != nil {
+		t.Error(err)
+	}
+	if names, err := other.List(t.Context()); len(names) != 0 || err != nil {
+		t.Errorf("keys %q, %v", names, err)
+	}
+	if h := persistent(t, sim); len(h) != 0 {
+		t.Errorf("persistent keys %x are left", h)
+		sim.Manufacture()
+	}
+}
+
+// TestPersistDeleted: a key that is deleted while Persist waits does not come
+// back.
+func TestPersistDeleted(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	r := newRig(t, sim)
+	create(t, r.Store, "key", tpm.KeyOptions{})
+	block := r.faults.Add(tpmtest.Fault{Command: ccReadPublic, Block: true})
+	done := make(chan error)
+	go func() { done <- r.Persist(t.Context(), "key", handle) }()
+	<-block.Blocked()
+	if err := os.Remove(filepath.Join(r.config.Dir, "key.pem")); err != nil {
+		t.Fatal(err)
+	}
+	block.Release()
+	wantError(t, <-done, keystore.ErrNotFound)
+	if names, err := r.List(t.Context()); len(names) != 0 || err != nil {
+		t.Errorf("List: %q, %v", names, err)
+	}
+	if h := persistent(t, sim); len(h) != 0 {
+		t.Errorf("persistent keys %x that no file names", h)
+	}
+}
+
+// TestPersistBesidePersist: of two Stores that give one key a handle each, one
+// does, and the other is told.
+func TestPersistBesidePersist(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	r := newRig(t, tpmtest.NewResourceManager(t, sim))
+	create(t, r.Store, "key", tpm.KeyOptions{})
+	other := r.reopenAfter(t)
+	block := r.faults.Add(tpmtest.Fault{Command: ccEvictControl, Block: true})
+	errs := make(chan error, 2)
+	go func() { errs <- r.Persist(t.Context(), "key", handle) }()
+	<-block.Blocked()
+	go func() { errs <- other.Persist(t.Context(), "key", handle+1) }()
+	block.Release()
+	first, second := <-errs, <-errs
+	if first != nil {
+		t.Error(first)
+	}
+	wantError(t, second, keystore.ErrExists)
+	if h := persistent(t, sim); len(h) != 1 {
+		t.Errorf("persistent keys %x, want one", h)
+	}
+	if err := r.Delete(t.Context(), "key"); err != nil {
+		t.Error(err)
+	}
+	if h := persistent(t, sim); len(h) != 0 {
+		t.Errorf("persistent keys %x are left", h)
+		sim.Manufacture()
+	}
+}
+
+// TestHandleReused: another Store removes a key from its handle and puts another
+// one there. The first goes on from its file: no signature is by the other key,
+// and its PIN is not tried on that.
+func TestHandleReused(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	for _, o := range kinds {
+		t.Run(fmt.Sprintf("%+v", o), func(t *testing.T) {
+			sim.Manufacture() // no wrong tries are counted
+			r := newRig(t, tpmtest.NewResourceManager(t, sim), withPIN("1234"))
+			other := r.reopenAfter(t)
+			create(t, other, "key", o)
+			if err := other.Persist(t.Context(), "key", handle); err != nil {
+				t.Fatal(err)
+			}
+			key := open(t, r.Store, "key")
+			sign(t, key)
+			if err := other.Unpersist(t.Context(), "key"); err != nil {
+				t.Fatal(err)
+			}
+			create(t, other, "another", o)
+			if err := other.Persist(t.Context(), "another", handle); err != nil {
+				t.Fatal(err)
+			}
+			prove(t, key)
+			for range 3 {
+				sign(t, key)
+			}
+			if status, err := other.Status(t.Context()); err != nil || status.Lockout.Failures > 1 {
+				t.Errorf("%d wrong tries were counted, want 1 at the most: %v", status.Lockout.Failures, err)
+			}
+			if err := other.Delete(t.Context(), "another"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestPersistTakesNothingOver: a key that somebody else has made persistent is
+// not taken for what Persist has done, and stays.
+func TestPersistTakesNothingOver(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	r := newRig(t, sim)
+	create(t, r.Store, "key", tpm.KeyOptions{})
+	path := filepath.Join(r.config.Dir, "key.pem")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Persist(t.Context(), "key", handle); err != nil {
+		t.Fatal(err)
+	}
+	// As of a Store on a copy of the folder.
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, r.Persist(t.Context(), "key", handle), keystore.ErrExists)
+	if err := errors.Join(r.Unpersist(t.Context(), "key"), r.Delete(t.Context(), "key")); err != nil {
+		t.Error(err)
+	}
+	if h := persistent(t, sim); len(h) != 1 {
+		t.Errorf("persistent keys %x, want the other's", h)
+	}
+	sim.Manufacture()
+}
