@@ -78,10 +78,10 @@ func (a *attestations) get(ctx context.Context, rejected string, signingAlgs []s
 	if usable {
 		return current.raw, nil
 	}
-	raw, err := await(ctx, renewed)
+	raw, err := await[string](ctx, "attestation", renewed)
 	if err == nil && raw == rejected && !asked {
 		// That was the renewal of somebody who had not been refused.
-		raw, err = await(ctx, renew())
+		raw, err = await[string](ctx, "attestation", renew())
 	}
 	if err == nil && raw == rejected {
 		err = fmt.Errorf("%w: the attester gave again the one that the server refused as not fresh enough", ErrInvalidAttestation)
@@ -90,18 +90,6 @@ func (a *attestations) get(ctx context.Context, rejected string, signingAlgs []s
 		return "", err
 	}
 	return raw, nil
-}
-
-func await(ctx context.Context, renewed <-chan singleflight.Result) (string, error) {
-	select {
-	case <-ctx.Done():
-		return "", ctx.Err()
-	case result := <-renewed:
-		if result.Err != nil {
-			return "", result.Err
-		}
-		return result.Val.(string), nil
-	}
 }
 
 // renew asks the Attester, unless somebody else's renewal, or one before the

@@ -223,3 +223,17 @@ func (c *Client) detach(ctx context.Context, timeout time.Duration) (context.Con
 	stop := context.AfterFunc(c.ctx, cancel)
 	return ctx, func() { stop(); cancel() }
 }
+
+// await returns what a flight comes to, or the end of ctx, which ends this
+// caller's wait for it and no other's.
+func await[T any](ctx context.Context, what string, flight <-chan singleflight.Result) (result T, err error) {
+	select {
+	case <-ctx.Done():
+		return result, fmt.Errorf("client: %s: %w", what, ctx.Err())
+	case landed := <-flight:
+		if landed.Err != nil {
+			return result, landed.Err
+		}
+		return landed.Val.(T), nil
+	}
+}

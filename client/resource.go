@@ -155,15 +155,8 @@ func (c *Client) describe(ctx context.Context, r *resource, place string) (*tran
 	if c.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
-	select {
-	case <-ctx.Done():
-		return nil, fmt.Errorf("client: resource metadata: %w", ctx.Err())
-	case result := <-c.startDescribing(ctx, r, place):
-		if result.Err != nil {
-			return nil, c.closedOr(result.Err)
-		}
-		return result.Val.(*transport.Transport), nil
-	}
+	t, err := await[*transport.Transport](ctx, "resource metadata", c.startDescribing(ctx, r, place))
+	return t, c.closedOr(err)
 }
 
 func (c *Client) startDescribing(ctx context.Context, r *resource, place string) <-chan singleflight.Result {

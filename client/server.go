@@ -54,15 +54,8 @@ func (c *Client) server(ctx context.Context) (*server, error) {
 	if s != nil {
 		return s, nil // old metadata does until the new is there
 	}
-	select {
-	case <-ctx.Done():
-		return nil, fmt.Errorf("client: metadata: %w", ctx.Err())
-	case result := <-discovered:
-		if result.Err != nil {
-			return nil, c.closedOr(result.Err)
-		}
-		return result.Val.(*server), nil
-	}
+	s, err := await[*server](ctx, "metadata", discovered)
+	return s, c.closedOr(err)
 }
 
 // known returns the server as far as it is known, and whether that is enough.

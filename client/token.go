@@ -62,16 +62,12 @@ func (c *Client) Token(ctx context.Context, scopes ...string) (*oauth2.Token, er
 		defer cancel()
 		return c.grant(ctx, key, scopes)
 	})
-	select {
-	case <-ctx.Done():
-		return nil, fmt.Errorf("client: token: %w", ctx.Err())
-	case result := <-granted:
-		if result.Err != nil {
-			return nil, c.closedOr(result.Err)
-		}
-		token := *result.Val.(*oauth2.Token) // callers may change theirs
-		return &token, nil
+	shared, err := await[*oauth2.Token](ctx, "token", granted)
+	if err != nil {
+		return nil, c.closedOr(err)
 	}
+	token := *shared // callers may change theirs
+	return &token, nil
 }
 
 // Forget makes Token get a new token instead of this one, which a resource has
