@@ -149,11 +149,7 @@ func (c *attesterCall) attest(ctx context.Context) (string, error) {
 }
 
 func (h HTTPAttester) check() error {
-	u, err := endpoint.Parse(h.URL)
-	if err == nil && (u.RawQuery != "" || u.ForceQuery) {
-		err = errors.New("has a query")
-	}
-	if err != nil {
+	if _, err := endpoint.ParseIdentifier(h.URL); err != nil {
 		return fmt.Errorf("client: attester URL %w", err)
 	}
 	return nil

@@ -177,9 +177,13 @@ func hasOrigin(origins []string, u *url.URL) bool {
 // foreign returns the names of the endpoints that take client authentication on
 // another origin than the issuer's.
 func (m *Metadata) foreign() []string {
+	issuer, err := url.Parse(m.Issuer)
+	if err != nil {
+		return nil
+	}
 	var names []string
 	for name, raw := range m.authenticated() {
-		if u, err := url.Parse(raw); raw != "" && err == nil && !hasOrigin([]string{m.Issuer}, u) {
+		if u, err := url.Parse(raw); raw != "" && err == nil && endpoint.Origin(u) != endpoint.Origin(issuer) {
 			names = append(names, name)
 		}
 	}
@@ -221,12 +225,9 @@ func checkIssuer(issuer string) (*url.URL, error) {
 	if issuer == "" {
 		return nil, errors.New("client: no issuer")
 	}
-	u, err := endpoint.Parse(issuer)
+	u, err := endpoint.ParseIdentifier(issuer)
 	if err != nil {
 		return nil, fmt.Errorf("client: issuer %w", err)
-	}
-	if u.RawQuery != "" || u.ForceQuery {
-		return nil, errors.New("client: issuer has a query")
 	}
 	return u, nil
 }

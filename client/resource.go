@@ -62,10 +62,7 @@ func (c *Client) newResources(identifiers []string) ([]*resource, error) {
 }
 
 func parseResource(identifier string) (*url.URL, error) {
-	u, err := endpoint.Parse(identifier)
-	if err == nil && (u.RawQuery != "" || u.ForceQuery) {
-		err = errors.New("has a query")
-	}
+	u, err := endpoint.ParseIdentifier(identifier)
 	if err != nil {
 		return nil, fmt.Errorf("client: resource identifier %w", err)
 	}

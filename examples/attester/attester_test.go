@@ -152,7 +152,7 @@ func TestNewRefuses(t *testing.T) {
 		change func(*attester.Config)
 		want   string
 	}{
-		"no URL":         {func(c *attester.Config) { c.URL = "" }, "not an absolute URL"},
+		"no URL":         {func(c *attester.Config) { c.URL = "" }, "not an absolute https URL"},
 		"http URL":       {func(c *attester.Config) { c.URL = "http://attester.example.com" }, "use https"},
 		"no clients":     {func(c *attester.Config) { c.Clients = nil }, "Clients"},
 		"empty client":   {func(c *attester.Config) { c.Clients = []string{""} }, "Clients"},

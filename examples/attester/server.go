@@ -40,6 +40,7 @@ import (
 	"github.com/instancekey/instancekey/examples/attester/evidence"
 	"github.com/instancekey/instancekey/examples/internal/freshness"
 	"github.com/instancekey/instancekey/examples/internal/serve"
+	"github.com/instancekey/instancekey/internal/endpoint"
 )
 
 // Config describes a Server. URL, Clients and Key are required.
@@ -91,7 +92,7 @@ type Server struct {
 // New checks the configuration and returns a Server. It sends nothing and
 // starts nothing: the caller serves it as an [http.Handler] under its URL.
 func New(cfg Config) (*Server, error) {
-	identifier, err := serve.CheckIdentifier(cfg.URL)
+	identifier, err := endpoint.ParseIdentifier(cfg.URL)
 	if err != nil {
 		return nil, fmt.Errorf("attester: URL: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/instancekey/instancekey/examples/internal/serve"
+	"github.com/instancekey/instancekey/internal/endpoint"
 )
 
 // ResourceConfig describes a protected resource. Identifier is required.
@@ -45,7 +46,7 @@ func (s *Server) addResource(config ResourceConfig, issuer *url.URL) error {
 	if strings.HasPrefix(config.Identifier, "/") {
 		config.Identifier = issuer.Scheme + "://" + issuer.Host + config.Identifier
 	}
-	identifier, err := serve.CheckIdentifier(config.Identifier)
+	identifier, err := endpoint.ParseIdentifier(config.Identifier)
 	switch {
 	case err != nil:
 		return fmt.Errorf("resource identifier: %w", err)

@@ -219,7 +219,7 @@ func TestNewRefusesResource(t *testing.T) {
 		change func(*authserver.ResourceConfig)
 		want   string
 	}{
-		"no identifier":       {func(r *authserver.ResourceConfig) { r.Identifier = "" }, "absolute URL"},
+		"no identifier":       {func(r *authserver.ResourceConfig) { r.Identifier = "" }, "absolute https URL"},
 		"http":                {func(r *authserver.ResourceConfig) { r.Identifier = "http://rs.example.com" }, "https"},
 		"a query":             {func(r *authserver.ResourceConfig) { r.Identifier += "?x" }, "query"},
 		"the token endpoint":  {func(r *authserver.ResourceConfig) { r.Identifier = issuer + "/token" }, "/token"},

@@ -38,6 +38,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/instancekey/instancekey/examples/internal/serve"
+	"github.com/instancekey/instancekey/internal/endpoint"
 )
 
 // Config describes a Server. Issuer, Clients and one of AttesterKeys and
@@ -132,7 +133,7 @@ type Server struct {
 // starts nothing: the caller serves it as an [http.Handler] under its Issuer.
 func New(cfg Config) (*Server, error) {
 	cfg = cfg.withDefaults()
-	issuer, err := serve.CheckIdentifier(cfg.Issuer)
+	issuer, err := endpoint.ParseIdentifier(cfg.Issuer)
 	if err != nil {
 		return nil, fmt.Errorf("authserver: issuer: %w", err)
 	}

@@ -203,7 +203,7 @@ func TestNewRefuses(t *testing.T) {
 		change func(*authserver.Config)
 		want   string
 	}{
-		"no issuer":              {func(c *authserver.Config) { c.Issuer = "" }, "not an absolute URL"},
+		"no issuer":              {func(c *authserver.Config) { c.Issuer = "" }, "not an absolute https URL"},
 		"http issuer":            {func(c *authserver.Config) { c.Issuer = "http://as.example.com" }, "use https"},
 		"issuer with a query":    {func(c *authserver.Config) { c.Issuer = issuer + "?a" }, "query"},
 		"issuer with a fragment": {func(c *authserver.Config) { c.Issuer = issuer + "#" }, "fragment"},

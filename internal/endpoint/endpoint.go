@@ -38,6 +38,16 @@ func Parse(raw string) (*url.URL, error) {
 	}
 }
 
+// ParseIdentifier parses a URL by which a server is known to others: as Parse
+// does, and without a query (RFC 8414, section 2).
+func ParseIdentifier(raw string) (*url.URL, error) {
+	u, err := Parse(raw)
+	if err == nil && (u.RawQuery != "" || u.ForceQuery) {
+		return nil, errors.New("has a query")
+	}
+	return u, err
+}
+
 // IsLoopback reports whether a URL's host name means this machine: localhost,
 // 127.0.0.0/8 or ::1.
 func IsLoopback(host string) bool {

@@ -129,6 +129,30 @@ func TestOriginFoldsASCIIOnly(t *testing.T) {
 
 func isASCII(s string) bool { return !strings.ContainsFunc(s, func(r rune) bool { return r > 127 }) }
 
+func TestParseIdentifier(t *testing.T) {
+	good := []string{
+		"https://as.example.com", "https://as.example.com/", "https://as.example.com:8443/tenant",
+		"http://127.0.0.1:8080", "http://[::1]:8080/x", "http://localhost",
+	}
+	for _, identifier := range good {
+		if _, err := endpoint.ParseIdentifier(identifier); err != nil {
+			t.Errorf("%s: %v", identifier, err)
+		}
+	}
+	bad := []string{
+		"", "as.example.com", "https:///x", "https:as.example.com", "http://as.example.com", "http://10.0.0.1",
+		"http://localhost.example.com", "ftp://127.0.0.1", "https://as.example.com?", "https://as.example.com#", "https://u@as.example.com", "https://a b",
+	}
+	for _, identifier := range bad {
+		if _, err := endpoint.ParseIdentifier(identifier); err == nil {
+			t.Errorf("%s is accepted", identifier)
+		}
+	}
+	if len(good) != 6 || len(bad) != 12 {
+		t.Errorf("%d good and %d bad identifiers, want 6 and 12", len(good), len(bad))
+	}
+}
+
 func TestIsLoopback(t *testing.T) {
 	for host, want := range map[string]bool{
 		"localhost": true, "Localhost": true, "127.0.0.1": true, "127.255.255.254": true, "::1": true,

@@ -27,6 +27,7 @@ import (
 
 	"github.com/instancekey/instancekey/examples/authserver"
 	"github.com/instancekey/instancekey/examples/internal/serve"
+	"github.com/instancekey/instancekey/internal/endpoint"
 )
 
 func main() {
@@ -171,7 +172,7 @@ func readSource(ctx context.Context, source string) ([]byte, error) {
 	if !strings.Contains(source, "://") {
 		return os.ReadFile(source)
 	}
-	if _, err := serve.CheckIdentifier(source); err != nil {
+	if _, err := endpoint.ParseIdentifier(source); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)

@@ -4,13 +4,8 @@ package serve
 
 import (
 	"encoding/json"
-	"errors"
-	"fmt"
 	"mime"
-	"net"
 	"net/http"
-	"net/url"
-	"strings"
 )
 
 // Routes maps exact paths to handlers. Unlike [http.ServeMux] it never
@@ -55,29 +50,4 @@ func IsMediaType(r *http.Request, want string) bool {
 	}
 	got, _, err := mime.ParseMediaType(fields[0])
 	return err == nil && got == want
-}
-
-// CheckIdentifier checks a URL by which a server is known to others: https, or
-// http on a loopback address, with a host, without user info, query or fragment
-// (RFC 8414, section 2). It returns the parsed URL.
-func CheckIdentifier(identifier string) (*url.URL, error) {
-	u, err := url.Parse(identifier)
-	if err != nil {
-		return nil, err
-	}
-	switch {
-	case u.Host == "" || u.Opaque != "":
-		return nil, fmt.Errorf("%q is not an absolute URL", identifier)
-	case u.User != nil || strings.ContainsAny(identifier, "?#"):
-		return nil, fmt.Errorf("%q has user info, a query or a fragment", u.Redacted())
-	case u.Scheme == "https" || u.Scheme == "http" && isLoopback(u.Hostname()):
-		return u, nil
-	default:
-		return nil, errors.New("use https: http is for loopback addresses only")
-	}
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
