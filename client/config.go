@@ -162,11 +162,13 @@ func (cfg *Config) check() (issuer *url.URL, err error) {
 	if cfg.Metadata == nil {
 		return issuer, nil
 	}
-	if err := cfg.Metadata.check(cfg.Issuer, cfg.Origins); err != nil {
+	if err = cfg.Metadata.check(cfg.Issuer, cfg.Origins); err == nil {
+		_, err = cfg.Metadata.method(cfg.Method)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMetadata, err)
 	}
-	_, err = cfg.Metadata.method(cfg.Method)
-	return issuer, err
+	return issuer, nil
 }
 
 func openKey(ctx context.Context, cfg Config) (keystore.Key, error) {

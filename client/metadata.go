@@ -40,7 +40,7 @@ type Metadata struct {
 // ErrMetadata: the metadata of the authorization server, or of a resource,
 // cannot be used. Nothing was signed for or sent to that server but the requests
 // for its metadata.
-var ErrMetadata = errors.New("client: server metadata")
+var ErrMetadata = errors.New("client: metadata")
 
 const maxMetadata = 1 << 20 // bytes
 

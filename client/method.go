@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/instancekey/instancekey/keystore"
 	"github.com/instancekey/instancekey/transport"
@@ -70,8 +71,20 @@ func (m *Metadata) method(configured transport.Method) (transport.Method, error)
 		return signal[0], nil
 	}
 	wanted := cmp.Or(string(configured), "attestation-based client authentication")
-	return "", fmt.Errorf("%w: it does not offer %s: token_endpoint_auth_methods_supported is %.300q, client_attestation_pop_methods_supported %.300q",
-		ErrMetadata, wanted, m.TokenEndpointAuthMethods, m.PoPMethods)
+	return "", fmt.Errorf("it does not offer %s: %s", wanted, m.methodLists())
+}
+
+// methodLists quotes the lists of methods that the metadata has. That of a
+// resource has but one.
+func (m *Metadata) methodLists() string {
+	var lists []string
+	if m.TokenEndpointAuthMethods != nil {
+		lists = append(lists, fmt.Sprintf("token_endpoint_auth_methods_supported is %.300q", m.TokenEndpointAuthMethods))
+	}
+	if m.PoPMethods != nil {
+		lists = append(lists, fmt.Sprintf("client_attestation_pop_methods_supported is %.300q", m.PoPMethods))
+	}
+	return strings.Join(lists, ", ")
 }
 
 // offered returns the methods that the metadata names, PoP JWT first: for
@@ -111,7 +124,7 @@ func (m *Metadata) checkAlgorithms(method transport.Method, instance, dpop keyst
 		if key == nil || len(list) == 0 || slices.Contains(list, key.Algorithm()) {
 			return nil
 		}
-		return fmt.Errorf("%w: its %s does not have %s, the algorithm of this instance's key, only %.300q", ErrMetadata, name, key.Algorithm(), list)
+		return fmt.Errorf("its %s does not have %s, the algorithm of this instance's key, only %.300q", name, key.Algorithm(), list)
 	}
 	if method == transport.MethodDPoP {
 		return check(instance, m.DPoPSigningAlgs, "dpop_signing_alg_values_supported")

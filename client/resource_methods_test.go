@@ -1,8 +1,10 @@
 package client_test
 
 import (
+	"errors"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/instancekey/instancekey/client"
@@ -89,8 +91,13 @@ func TestResourceMethodMismatch(t *testing.T) {
 			rs := r.resources[0]
 			rs.combined = true
 			rs.describe(map[string]any{"client_attestation_pop_methods_supported": []string{"dpop_combined"}})
-			if _, err := r.try(r.client(edit), rs.identifier, "DPoP"); err == nil {
-				t.Error("no error")
+			_, err := r.try(r.client(edit), rs.identifier, "DPoP")
+			if !errors.Is(err, client.ErrMetadata) {
+				t.Fatalf("error %v, want ErrMetadata", err)
+			}
+			// A resource's metadata has no methods of a token endpoint.
+			if text := err.Error(); strings.Count(text, client.ErrMetadata.Error()) != 1 || strings.Contains(text, "token_endpoint") {
+				t.Errorf("error %v", err)
 			}
 			rs.counts(0, 1, 0)
 		})

@@ -101,11 +101,11 @@ func (c *Client) findServer(ctx context.Context, old *server) (*server, error) {
 // newServer makes the transport for checked metadata.
 func (c *Client) newServer(metadata *Metadata) (*server, error) {
 	method, err := metadata.method(c.method)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = metadata.checkAlgorithms(method, c.key, c.dpopKey)
 	}
-	if err := metadata.checkAlgorithms(method, c.key, c.dpopKey); err != nil {
-		return nil, err
+	if err != nil {
+		return nil, fmt.Errorf("%w of %s: %w", ErrMetadata, c.issuer, err)
 	}
 	if names := metadata.foreign(); len(names) > 0 {
 		c.log.Info("client: the server has endpoints on other origins than its issuer's", "issuer", c.issuer, "endpoints", names)
