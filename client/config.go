@@ -68,8 +68,9 @@ type Config struct {
 	DPoP DPoP
 
 	// BindBody makes each PoP JWT vouch for its request's own body, by the
-	// claim that transport.BindMessage describes. It is an error in combined
-	// mode.
+	// claim that transport.BindMessage describes. Combined mode has no PoP JWTs:
+	// New refuses it where Method asks for it, and it is ErrMetadata where the
+	// metadata leads to it.
 	BindBody bool
 
 	// Claims returns claims to be added to the PoP JWTs of a request and its
@@ -134,6 +135,9 @@ func (cfg *Config) check() (issuer *url.URL, err error) {
 	case cfg.DPoP < DPoPOff || cfg.DPoP > DPoPInstanceKey:
 		return nil, fmt.Errorf("client: unknown DPoP setting %d", cfg.DPoP)
 	}
+	if err := checkBinding(cfg.Method, cfg.BindBody); err != nil {
+		return nil, fmt.Errorf("client: %w", err)
+	}
 	if attester, ok := cfg.Attester.(interface{ check() error }); ok {
 		if err := attester.check(); err != nil {
 			return nil, err
@@ -162,8 +166,12 @@ func (cfg *Config) check() (issuer *url.URL, err error) {
 	if cfg.Metadata == nil {
 		return issuer, nil
 	}
+	method := cfg.Method
 	if err = cfg.Metadata.check(cfg.Issuer, cfg.Origins); err == nil {
-		_, err = cfg.Metadata.method(cfg.Method)
+		method, err = cfg.Metadata.method(cfg.Method)
+	}
+	if err == nil {
+		err = checkBinding(method, cfg.BindBody)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMetadata, err)

@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -85,6 +86,14 @@ func (m *Metadata) methodLists() string {
 		lists = append(lists, fmt.Sprintf("client_attestation_pop_methods_supported is %.300q", m.PoPMethods))
 	}
 	return strings.Join(lists, ", ")
+}
+
+// checkBinding refuses to bind bodies where there is no PoP JWT to do it.
+func checkBinding(method transport.Method, bindBody bool) error {
+	if bindBody && method == transport.MethodDPoP {
+		return errors.New("requests would be in DPoP combined mode, which has no PoP JWT for Config.BindBody: unset one or the other")
+	}
+	return nil
 }
 
 // offered returns the methods that the metadata names, PoP JWT first: for

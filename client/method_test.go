@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/instancekey/instancekey/client"
@@ -109,6 +110,26 @@ func TestMethodIsNotChangedByRefusal(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestBindBodyNeedsPoPJWT: combined mode that metadata leads to has none, and
+// nothing is sent or signed.
+func TestBindBodyNeedsPoPJWT(t *testing.T) {
+	bind := func(cfg *client.Config) { cfg.BindBody = true }
+	t.Run("server", func(t *testing.T) {
+		r := newRig(t, transporttest.Policy{Combined: true})
+		if got := used(t, r, r.client(t, bind)); got != "error" {
+			t.Errorf("%s, want an error", got)
+		}
+	})
+	t.Run("resource", func(t *testing.T) {
+		r := newResourceRig(t, transporttest.Policy{}, "https://rs.example.com/api")
+		r.resources[0].describe(map[string]any{"client_attestation_pop_methods_supported": []string{"dpop_combined"}})
+		if _, err := r.try(r.client(bind), r.resources[0].identifier, "Bearer"); !errors.Is(err, client.ErrMetadata) || strings.Contains(err.Error(), "transport: ") {
+			t.Errorf("error %v, want ErrMetadata", err)
+		}
+		r.resources[0].counts(0, 1, 0)
+	})
 }
 
 func TestAlgorithmsC7C34(t *testing.T) {

@@ -57,6 +57,8 @@ func TestNewRefusesBadInput(t *testing.T) {
 		"metadata without endpoint":      metadata(func(m *client.Metadata) { m.TokenEndpoint = "" }),
 		"metadata with http endpoint":    metadata(func(m *client.Metadata) { m.RevocationEndpoint = "http://as.example.com/" }),
 		"metadata without our method":    metadata(func(m *client.Metadata) { m.TokenEndpointAuthMethods = []string{"private_key_jwt"} }),
+		"combined mode, bodies bound":    func(cfg *client.Config) { cfg.BindBody, cfg.Method = true, transport.MethodDPoP },
+		"metadata of combined mode, too": boundInCombinedMode,
 		"resource is http":               func(cfg *client.Config) { cfg.Resources = []string{"http://rs.example.com"} },
 		"resource with fragment":         func(cfg *client.Config) { cfg.Resources = []string{"https://rs.example.com/#a"} },
 		"resource with query":            func(cfg *client.Config) { cfg.Resources = []string{"https://rs.example.com/?a"} },
@@ -89,6 +91,13 @@ func TestNewRefusesBadInput(t *testing.T) {
 			}
 		})
 	}
+}
+
+// boundInCombinedMode is a server that offers nothing else, to a client that is
+// to bind bodies.
+func boundInCombinedMode(cfg *client.Config) {
+	metadata(func(m *client.Metadata) { m.TokenEndpointAuthMethods = []string{combined} })(cfg)
+	cfg.BindBody = true
 }
 
 // metadata gives good metadata with one thing changed.

@@ -242,6 +242,9 @@ func (c *Client) newResourceTransport(m *resourceMetadata) (*transport.Transport
 		as.PoPMethods = nil // no attestation is sent, so nothing has to fit
 	}
 	method, err := as.method(c.method)
+	if err == nil {
+		err = checkBinding(method, c.bindBody)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -102,6 +102,9 @@ func (c *Client) findServer(ctx context.Context, old *server) (*server, error) {
 func (c *Client) newServer(metadata *Metadata) (*server, error) {
 	method, err := metadata.method(c.method)
 	if err == nil {
+		err = checkBinding(method, c.bindBody)
+	}
+	if err == nil {
 		err = metadata.checkAlgorithms(method, c.key, c.dpopKey)
 	}
 	if err != nil {
