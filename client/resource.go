@@ -40,8 +40,9 @@ type resource struct {
 
 	mu        sync.Mutex
 	transport *transport.Transport // from the start: it also tells which requests are for the resource
-	metadata  *resourceMetadata    // that transport is made from; nil: from none
-	asked     time.Time            // when metadata was last asked for; zero: never
+	metadata  *resourceMetadata    // that transport is made from: the last there was, or the identifier alone
+	described bool                 // the last answer was that there is metadata
+	asked     time.Time            // when metadata was last asked for, earlier if that failed; zero: no answer yet
 }
 
 func (c *Client) newResources(identifiers []string) ([]*resource, error) {
@@ -51,8 +52,8 @@ func (c *Client) newResources(identifiers []string) ([]*resource, error) {
 		if err != nil {
 			return nil, err
 		}
-		r := &resource{identifier: identifier, wellKnown: resourceWellKnown(u)}
-		if r.transport, err = c.newResourceTransport(&resourceMetadata{Resource: identifier}); err != nil {
+		r := &resource{identifier: identifier, wellKnown: resourceWellKnown(u), metadata: &resourceMetadata{Resource: identifier}}
+		if r.transport, err = c.newResourceTransport(r.metadata); err != nil {
 			return nil, err
 		}
 		resources = append(resources, r)
@@ -128,7 +129,7 @@ func (c *Client) toResource(req *http.Request, r *resource) (*http.Response, err
 // place is on the resource's own origin.
 func (r *resource) metadataIn(resp *http.Response) string {
 	r.mu.Lock()
-	described := r.metadata != nil
+	described := r.described
 	r.mu.Unlock()
 	if described {
 		return ""
@@ -166,7 +167,7 @@ func (c *Client) startDescribing(ctx context.Context, r *resource, place string)
 
 func (c *Client) fetchResource(ctx context.Context, r *resource, place string) (*transport.Transport, error) {
 	r.mu.Lock()
-	t, old := r.transport, r.metadata // t stays if metadata is what it was
+	t, old, first := r.transport, r.metadata, r.asked.IsZero() // t stays if metadata is what it was
 	r.mu.Unlock()
 
 	metadata, err := c.resourceMetadata(ctx, r.identifier, place)
@@ -175,18 +176,22 @@ func (c *Client) fetchResource(ctx context.Context, r *resource, place string) (
 	}
 	asked := c.clock.now()
 	if err != nil {
-		if old == nil {
-			return nil, fmt.Errorf("%w from %s: %w", ErrMetadata, place, err)
+		err = fmt.Errorf("%w from %s: %w", ErrMetadata, place, err)
+		if first {
+			return nil, err
 		}
-		c.log.WarnContext(ctx, "client: resource metadata not renewed, the old is used on", "resource", r.identifier, "error", err)
-		metadata, asked = old, asked.Add(metadataPause-metadataLifetime)
+		c.log.WarnContext(ctx, "client: resource metadata not renewed, what is known is used on", "resource", r.identifier, "error", err)
+		asked = asked.Add(metadataPause - metadataLifetime)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err == nil && metadata != nil {
-		r.transport = t
+	r.asked = asked
+	if err == nil {
+		r.described = metadata != nil
 	}
-	r.metadata, r.asked = metadata, asked
+	if err == nil && metadata != nil {
+		r.transport, r.metadata = t, metadata
+	}
 	return r.transport, nil
 }
 

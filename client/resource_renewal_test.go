@@ -56,6 +56,16 @@ func (a *apiRig) get(ctx context.Context, authorization string) error {
 	return nil
 }
 
+// asked returns how often metadata was asked for.
+func (a *apiRig) asked() (n int) {
+	for _, visit := range a.site.visits() {
+		if visit == "GET "+apiWellKnown {
+			n++
+		}
+	}
+	return n
+}
+
 func resourceDocument(edits map[string]any) string {
 	m := map[string]any{"resource": api}
 	maps.Copy(m, edits)
@@ -121,6 +131,54 @@ func TestResourceMetadataIsShared(t *testing.T) {
 	})
 }
 
+// TestResourceMetadataGoneIsNotAskedForWithEachCall: metadata that never was, or
+// has vanished, is asked for again at the usual times, also when its place is out
+// of order then.
+func TestResourceMetadataGoneIsNotAskedForWithEachCall(t *testing.T) {
+	type step struct {
+		after time.Duration // since the step before
+		page  http.HandlerFunc
+		asked int // in all, after ten calls
+	}
+	found := text(resourceDocument(nil))
+	for name, steps := range map[string][]step{
+		"never was": {
+			{0, status(404), 1},
+			{25 * time.Hour, status(503), 2},
+			{4 * time.Minute, status(503), 2},
+			{2 * time.Minute, status(503), 3},
+			{6 * time.Minute, status(404), 4},
+			{23 * time.Hour, status(404), 4},
+		},
+		"vanished": {
+			{0, found, 1},
+			{25 * time.Hour, status(404), 2},
+			{25 * time.Hour, status(503), 3},
+			{6 * time.Minute, found, 4},
+			{23 * time.Hour, found, 4},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, r *rig) {
+				a := newAPIRig(t, r)
+				for i, step := range steps {
+					a.clock.advance(step.after)
+					a.site.set(apiWellKnown, step.page)
+					for range 10 {
+						if err := a.get(t.Context(), "Bearer token"); err != nil {
+							t.Fatal(err)
+						}
+						synctest.Wait() // for what goes on in the background
+					}
+					if n := a.asked(); n != step.asked {
+						t.Errorf("step %d: %d requests for metadata in all, want %d", i, n, step.asked)
+					}
+				}
+			})
+		})
+	}
+}
+
 func TestResourceMetadataRenewal(t *testing.T) {
 	for name, page := range map[string]http.HandlerFunc{
 		"fails":            status(503),
@@ -151,14 +209,8 @@ func TestResourceMetadataRenewal(t *testing.T) {
 					}
 					synctest.Wait()
 				}
-				asked := 0
-				for _, visit := range a.site.visits() {
-					if visit == "GET "+apiWellKnown {
-						asked++
-					}
-				}
-				if asked != 2 {
-					t.Errorf("%d requests for metadata, want 2: at first and after a day, not with each call", asked)
+				if n := a.asked(); n != 2 {
+					t.Errorf("%d requests for metadata, want 2: at first and after a day, not with each call", n)
 				}
 			})
 		})
