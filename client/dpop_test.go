@@ -1,11 +1,15 @@
 package client_test
 
 import (
+	"fmt"
 	"maps"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
 
@@ -85,6 +89,69 @@ func TestDPoPKeys(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestDPoPKeyAtResourceC46: the proof at a resource is by the key that the token
+// is bound to, also where only the server's metadata settles which that is, and
+// where it comes to be another one.
+func TestDPoPKeyAtResourceC46(t *testing.T) {
+	for name, offered := range map[string][]string{
+		"combined":               {combined},
+		"PoP JWT":                {pop},
+		"combined, then PoP JWT": {combined, pop},
+		"PoP JWT, then combined": {pop, combined},
+	} {
+		for _, tokenFirst := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, token first: %t", name, tokenFirst), func(t *testing.T) {
+				inBubble(t, func(t *testing.T, r *rig) {
+					var proofs []string // keys of those at the resource
+					site := newSite()
+					site.set(api, func(w http.ResponseWriter, req *http.Request) {
+						proofs = append(proofs, proofKey(t, transporttest.Request{Header: req.Header}))
+					})
+					a := newAPIRig(t, r, ownKey, func(cfg *client.Config) {
+						cfg.Base = byHost{"api.example.com": inProcess{site}, "": inProcess{r}}
+					})
+					if !tokenFirst { // and thus no metadata either
+						r.Set(func(p *transporttest.Policy) { p.Combined = offered[0] == combined })
+						if err := a.get(t.Context(), "DPoP token-of-before"); err != nil {
+							t.Fatal(err)
+						}
+						proofs = nil
+					}
+					for i, method := range offered {
+						if i > 0 {
+							a.clock.advance(25 * time.Hour)
+						}
+						r.Set(func(p *transporttest.Policy) { p.Combined = method == combined })
+						if _, err := a.Endpoint(t.Context()); err != nil { // metadata is renewed
+							t.Fatal(err)
+						}
+						synctest.Wait()
+						if err := grant(t.Context(), a.Client); err != nil {
+							t.Fatal(err)
+						}
+						for range 2 {
+							if err := a.get(t.Context(), "DPoP token"); err != nil {
+								t.Fatal(err)
+							}
+						}
+						requests := r.Requests(transporttest.Token)
+						bound := proofKey(t, requests[len(requests)-1])
+						instance, _ := keystore.Thumbprint(a.Key().Public())
+						if (bound == instance) != (method == combined) || !slices.Equal(proofs, []string{bound, bound}) {
+							t.Errorf("%s: the token is bound to %s, the proofs are by %q, the instance key is %s", method, bound, proofs, instance)
+						}
+						proofs = nil
+					}
+					a.Close() // the key is settled, so that no metadata is needed
+					if err := a.get(t.Context(), "DPoP token"); err != nil {
+						t.Errorf("after Close: %v", err)
+					}
+				})
+			})
+		}
 	}
 }
 

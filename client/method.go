@@ -15,8 +15,8 @@ import (
 )
 
 // DPoP says whether tokens are bound to a key (RFC 9449) by a DPoP proof that
-// goes beside the PoP JWT. With transport.MethodDPoP the one proof does both,
-// and this setting has no effect.
+// goes beside the PoP JWT. With transport.MethodDPoP, be it configured or found
+// in the metadata, the one proof does both, and this setting has no effect.
 type DPoP int
 
 const (

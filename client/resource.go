@@ -41,6 +41,7 @@ type resource struct {
 	mu        sync.Mutex
 	transport *transport.Transport // from the start: it also tells which requests are for the resource
 	metadata  *resourceMetadata    // that transport is made from: the last there was, or the identifier alone
+	bound     transport.Method     // at the server, that transport is made for; see Client.rebind
 	described bool                 // the last answer was that there is metadata
 	asked     time.Time            // when metadata was last asked for, earlier if that failed; zero: no answer yet
 }
@@ -52,8 +53,8 @@ func (c *Client) newResources(identifiers []string) ([]*resource, error) {
 		if err != nil {
 			return nil, err
 		}
-		r := &resource{identifier: identifier, wellKnown: resourceWellKnown(u), metadata: &resourceMetadata{Resource: identifier}}
-		if r.transport, err = c.newResourceTransport(r.metadata); err != nil {
+		r := &resource{identifier: identifier, wellKnown: resourceWellKnown(u), metadata: &resourceMetadata{Resource: identifier}, bound: c.method}
+		if r.transport, err = c.newResourceTransport(r.metadata, r.bound); err != nil {
 			return nil, err
 		}
 		resources = append(resources, r)
@@ -96,20 +97,28 @@ func (r *resource) current() (t *transport.Transport, asked time.Time) {
 	return r.transport, r.asked
 }
 
-// toResource sends a request to its resource, after fetching the resource's
-// metadata if that is missing or old. A resource need not have any.
-func (c *Client) toResource(req *http.Request, r *resource) (*http.Response, error) {
+// ready returns the transport of r, after fetching the resource's metadata if
+// that is missing or old. A resource need not have any.
+func (c *Client) ready(ctx context.Context, r *resource) (*transport.Transport, error) {
+	if err := c.rebind(ctx, r); err != nil {
+		return nil, err
+	}
 	t, asked := r.current()
 	switch {
 	case asked.IsZero():
-		found, err := c.describe(req.Context(), r, r.wellKnown)
-		if err != nil {
-			closeBody(req)
-			return nil, err
-		}
-		t = found
+		return c.describe(ctx, r, r.wellKnown)
 	case c.clock.since(asked) > metadataLifetime:
-		c.startDescribing(req.Context(), r, r.wellKnown) // what is known does until then
+		c.startDescribing(ctx, r, r.wellKnown) // what is known does until then
+	}
+	return t, nil
+}
+
+// toResource sends a request to its resource.
+func (c *Client) toResource(req *http.Request, r *resource) (*http.Response, error) {
+	t, err := c.ready(req.Context(), r)
+	if err != nil {
+		closeBody(req)
+		return nil, err
 	}
 	resp, err := t.RoundTrip(req)
 	if err != nil || resp.StatusCode != http.StatusUnauthorized {
@@ -167,12 +176,12 @@ func (c *Client) startDescribing(ctx context.Context, r *resource, place string)
 
 func (c *Client) fetchResource(ctx context.Context, r *resource, place string) (*transport.Transport, error) {
 	r.mu.Lock()
-	t, old, first := r.transport, r.metadata, r.asked.IsZero() // t stays if metadata is what it was
+	t, old, bound, first := r.transport, r.metadata, r.bound, r.asked.IsZero() // t stays if metadata is what it was
 	r.mu.Unlock()
 
 	metadata, err := c.resourceMetadata(ctx, r.identifier, place)
 	if err == nil && metadata != nil && !reflect.DeepEqual(old, metadata) {
-		t, err = c.newResourceTransport(metadata)
+		t, err = c.newResourceTransport(metadata, bound)
 	}
 	asked := c.clock.now()
 	if err != nil {
@@ -190,7 +199,7 @@ func (c *Client) fetchResource(ctx context.Context, r *resource, place string) (
 		r.described = metadata != nil
 	}
 	if err == nil && metadata != nil {
-		r.transport, r.metadata = t, metadata
+		r.transport, r.metadata, r.bound = t, metadata, bound
 	}
 	return r.transport, nil
 }
@@ -230,8 +239,14 @@ func (c *Client) checkResource(ctx context.Context, m *resourceMetadata, identif
 	if at, err := url.Parse(m.ChallengeEndpoint); m.ChallengeEndpoint != "" && (err != nil || own.Scheme == "https" && at.Scheme != "https") {
 		return errors.New("its challenge_endpoint is not https")
 	}
-	if m.DPoPRequired && c.dpopKey == nil && c.knownMethod() != transport.MethodDPoP {
-		return errors.New("it takes DPoP-bound tokens only: set Config.DPoP")
+	if m.DPoPRequired && c.dpopKey == nil {
+		method, err := c.settledMethod(ctx)
+		if err != nil {
+			return err
+		}
+		if method != transport.MethodDPoP {
+			return errors.New("it takes DPoP-bound tokens only: set Config.DPoP")
+		}
 	}
 	if len(m.AuthorizationServers) > 0 && !slices.Contains(m.AuthorizationServers, c.issuer) {
 		c.log.WarnContext(ctx, "client: the resource does not name this issuer among its authorization servers", "resource", identifier, "issuer", c.issuer)
@@ -239,7 +254,9 @@ func (c *Client) checkResource(ctx context.Context, m *resourceMetadata, identif
 	return nil
 }
 
-func (c *Client) newResourceTransport(m *resourceMetadata) (*transport.Transport, error) {
+// newResourceTransport makes the transport for a resource. bound is the method
+// at the authorization server, by which tokens are bound.
+func (c *Client) newResourceTransport(m *resourceMetadata, bound transport.Method) (*transport.Transport, error) {
 	as := Metadata{PoPMethods: m.PoPMethods, AttestationPoPSigningAlgs: m.AttestationPoPSigningAlgs, DPoPSigningAlgs: m.DPoPSigningAlgs}
 	_, offered := as.offered()
 	unattested := len(m.PoPMethods) > 0 && len(offered) == 0
@@ -253,16 +270,16 @@ func (c *Client) newResourceTransport(m *resourceMetadata) (*transport.Transport
 	if err != nil {
 		return nil, err
 	}
-	if method == transport.MethodDPoP && !unattested && c.dpop == DPoPOwnKey && c.knownMethod() != transport.MethodDPoP {
+	if method == transport.MethodDPoP && !unattested && c.dpop == DPoPOwnKey && bound != transport.MethodDPoP {
 		return nil, errors.New("it takes the Client Instance Key's DPoP proofs only: set DPoPInstanceKey")
 	}
-	if err := as.checkAlgorithms(method, c.key, c.dpopKey); err != nil {
+	if err := as.checkAlgorithms(method, c.key, c.tokenKey(bound)); err != nil {
 		return nil, err
 	}
 	return transport.New(transport.Config{
 		Key:          c.key,
 		Queue:        c.queue,
-		DPoPKey:      c.dpopKey,
+		DPoPKey:      c.tokenKey(bound),
 		Attestations: issuerAttestations{c.attestations, m.AttestationSigningAlgs},
 		Resources: []transport.Resource{{
 			Identifier:        m.Resource,

@@ -87,18 +87,24 @@ func TestResourceDPoPRequired(t *testing.T) {
 		"combined, by auto":  {func(*client.Config) {}, true, true},
 		"tokens are bearers": {func(*client.Config) {}, false, false},
 	} {
-		t.Run(name, func(t *testing.T) {
-			a := newAPIRig(t, newRig(t, transporttest.Policy{Combined: test.combined}), test.edit)
-			a.site.set(apiWellKnown, text(resourceDocument(map[string]any{"dpop_bound_access_tokens_required": true})))
-			token, err := a.Token(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			err = a.get(t.Context(), token.Type()+" "+token.AccessToken)
-			if test.ok && err != nil || !test.ok && !errors.Is(err, client.ErrMetadata) {
-				t.Errorf("error %v, want ok = %t", err, test.ok)
-			}
-		})
+		for _, kept := range []bool{false, true} { // the token is of a run before, and no metadata is known
+			t.Run(fmt.Sprintf("%s, kept: %t", name, kept), func(t *testing.T) {
+				a := newAPIRig(t, newRig(t, transporttest.Policy{Combined: test.combined}), test.edit)
+				a.site.set(apiWellKnown, text(resourceDocument(map[string]any{"dpop_bound_access_tokens_required": true})))
+				authorization := "DPoP kept"
+				if !kept {
+					token, err := a.Token(t.Context())
+					if err != nil {
+						t.Fatal(err)
+					}
+					authorization = token.Type() + " " + token.AccessToken
+				}
+				err := a.get(t.Context(), authorization)
+				if test.ok && err != nil || !test.ok && !errors.Is(err, client.ErrMetadata) {
+					t.Errorf("error %v, want ok = %t", err, test.ok)
+				}
+			})
+		}
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/oauth2"
 
-	"github.com/instancekey/instancekey/keystore"
 	"github.com/instancekey/instancekey/transport"
 )
 
@@ -145,15 +144,6 @@ func (c *Client) newServer(metadata *Metadata) (*server, error) {
 		return nil, err
 	}
 	return &server{metadata, method, t}, nil
-}
-
-// tokenKey returns the key that tokens are bound to with that method, nil for
-// bearer tokens.
-func (c *Client) tokenKey(method transport.Method) keystore.Key {
-	if method == transport.MethodDPoP {
-		return c.key
-	}
-	return c.dpopKey
 }
 
 // checkType refuses a token that is not bound as asked. A server that answers a
