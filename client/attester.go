@@ -68,6 +68,13 @@ func (r AttestRequest) GoString() string { return r.String() }
 // LogValue is String.
 func (r AttestRequest) LogValue() slog.Value { return slog.StringValue(r.String()) }
 
+// unavailable is an error that transport.Error.Temporary knows as one that may
+// pass.
+type unavailable struct{}
+
+func (unavailable) Error() string   { return "client: the attester is unavailable" }
+func (unavailable) Temporary() bool { return true }
+
 // What an Attester's failure means for the Client.
 var (
 	// ErrAttestationRefused: the Client Attester knows this instance and will
@@ -76,7 +83,7 @@ var (
 
 	// ErrAttesterUnavailable: the Client Attester cannot be asked now. The
 	// Client keeps using the attestation it has while that is valid.
-	ErrAttesterUnavailable = errors.New("client: the attester is unavailable")
+	ErrAttesterUnavailable error = unavailable{}
 
 	// ErrInvalidAttestation: what the Attester gave cannot be used: not a
 	// Client Attestation JWT, expired, for another client or another key. It

@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -137,6 +140,43 @@ func TestTokenErrors(t *testing.T) {
 
 func redirectToken(p *transporttest.Policy, code int) {
 	intercept(func(w http.ResponseWriter) { redirect(code, "https://elsewhere.example.com/")(w, nil) })(p)
+}
+
+// TestTemporaryWhileAttesterIsAway: transport.Error tells what passes from what
+// does not.
+func TestTemporaryWhileAttesterIsAway(t *testing.T) {
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close() // its port is free now
+	answer := func(code int) client.Attester {
+		site := newSite()
+		site.set(attesterURL+"/challenge", status(code))
+		return client.HTTPAttester{URL: attesterURL, Client: &http.Client{Transport: inProcess{site}}}
+	}
+	failing := func(err error) client.Attester {
+		return &testAttester{attest: func(context.Context, client.AttestRequest, int) (string, error) { return "", err }}
+	}
+	for name, test := range map[string]struct {
+		attester  client.Attester
+		temporary bool
+	}{
+		"connection refused":   {client.HTTPAttester{URL: gone.URL}, true},
+		"429":                  {answer(429), true},
+		"503":                  {answer(503), true},
+		"another attester's":   {failing(fmt.Errorf("%w: %w", client.ErrAttesterUnavailable, io.EOF)), true},
+		"not provisioned yet":  {client.PushAttester{File: filepath.Join(t.TempDir(), "none")}, true},
+		"403":                  {answer(403), false},
+		"404":                  {answer(404), false},
+		"what nobody knows of": {failing(errors.New("out of paper")), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, transporttest.Policy{})
+			_, err := r.client(t, func(cfg *client.Config) { cfg.Key, cfg.Store, cfg.Attester = newKey(t, "ES256"), nil, test.attester }).Token(t.Context())
+			var failure *transport.Error
+			if !errors.As(err, &failure) || failure.Step != "get attestation" || failure.Temporary() != test.temporary {
+				t.Errorf("error %v, want one of step \"get attestation\" that is temporary: %t", err, test.temporary)
+			}
+		})
+	}
 }
 
 func TestTokenErrorsOfKeyAndMetadata(t *testing.T) {

@@ -91,6 +91,9 @@ func (e *AttesterError) Is(target error) bool {
 	return false
 }
 
+// Temporary reports whether asking again later may help.
+func (e *AttesterError) Temporary() bool { return e.Is(ErrAttesterUnavailable) }
+
 // Attest implements Attester. What the attester answers with is an
 // *AttesterError; an attester that does not answer is ErrAttesterUnavailable.
 func (h HTTPAttester) Attest(ctx context.Context, req AttestRequest) (string, error) {

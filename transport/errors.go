@@ -58,8 +58,9 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.Err }
 
 // Temporary reports whether the same request may succeed later with nothing
-// changed on this device: the network or a server was not there, the key's
-// device was busy or locked out, the server said so.
+// changed on this device: the network, a server or the attester was not there,
+// the key's device was busy or locked out, the server said so. A cause with a
+// method of this name is asked.
 func (e *Error) Temporary() bool {
 	switch {
 	case e.Status == http.StatusTooManyRequests || e.Status >= 500:

@@ -101,6 +101,12 @@ func (f *fixture) noSecretIn(text string) {
 	}
 }
 
+// laterError is the error of a source that says that it may pass.
+type laterError struct{}
+
+func (laterError) Error() string   { return "later" }
+func (laterError) Temporary() bool { return true }
+
 // TestErrorsAreTypedAndHoldNoSecret: contract line 14.
 func TestErrorsAreTypedAndHoldNoSecret(t *testing.T) {
 	html := func(w http.ResponseWriter, r transporttest.Request) bool {
@@ -122,6 +128,9 @@ func TestErrorsAreTypedAndHoldNoSecret(t *testing.T) {
 		{name: "attestation", edit: func(_ *fixture, c *transport.Config) {
 			c.Attestations = sourceFunc(func(context.Context, string) (string, error) { return "", errTest })
 		}, step: "get attestation", send: 1, is: errTest},
+		{name: "attestation, later", edit: func(_ *fixture, c *transport.Config) {
+			c.Attestations = sourceFunc(func(context.Context, string) (string, error) { return "", laterError{} })
+		}, step: "get attestation", send: 1, is: laterError{}, temp: true},
 		{name: "attestation that is none", edit: func(_ *fixture, c *transport.Config) {
 			c.Attestations = sourceFunc(func(context.Context, string) (string, error) { return "very-secret\r\nX: y", nil })
 		}, step: "get attestation", send: 1},
