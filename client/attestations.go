@@ -22,7 +22,8 @@ const (
 	attestTimeout = 3 * time.Minute
 
 	// renewPause is how long after a failed renewal the attester is left
-	// alone, while the present attestation is still valid or after a refusal.
+	// alone, while the present attestation is still valid or after a refusal,
+	// if the attester does not say how long.
 	renewPause = time.Minute
 )
 
@@ -43,9 +44,9 @@ type attestations struct {
 
 	mu      sync.Mutex
 	current *attestation
-	refused error     // an ErrAttestationRefused that counts until retryAt
-	retryAt time.Time // no renewal before
-	cached  bool      // the cache has been looked into
+	pause   pause // since the last renewal, if that failed
+	failed  error // what it failed with, if requests without an attestation fail with that during the pause
+	cached  bool  // the cache has been looked into
 }
 
 // get returns an attestation that is valid now and is not rejected.
@@ -53,17 +54,16 @@ type attestations struct {
 // to expire is renewed in the background, without anybody waiting.
 func (a *attestations) get(ctx context.Context, rejected string, signingAlgs []string) (string, error) {
 	a.mu.Lock()
-	current, refused, now := a.current, a.refused, a.now()
-	left := a.retryAt.Sub(now)
-	paused := 0 < left && left <= renewPause // more is a clock that was set back
+	current, failed, now := a.current, a.failed, a.now()
+	paused := a.pause.holds(now)
 	a.mu.Unlock()
 
-	if refused != nil && paused {
-		return "", refused
-	}
 	usable := current != nil && current.raw != rejected && now.Before(current.expiry)
 	if usable && (paused || now.Before(current.renewFrom)) {
 		return current.raw, nil
+	}
+	if !usable && paused && failed != nil {
+		return "", failed
 	}
 	asked := false // by this call, and not by one whose renewal it has joined
 	renew := func() <-chan singleflight.Result {
@@ -110,16 +110,42 @@ func (a *attestations) renew(ctx context.Context, rejected string, signingAlgs [
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err != nil {
-		a.retryAt = a.now().Add(renewPause)
-		if a.refused = nil; errors.Is(err, ErrAttestationRefused) {
-			a.refused, a.current = err, nil
-		}
+		a.fail(err)
 		a.log.WarnContext(ctx, "client: no new attestation", "client_id", a.request.ClientID, "error", err)
 		return "", err
 	}
-	a.current, a.refused, a.retryAt = next, nil, time.Time{}
+	a.current, a.failed, a.pause = next, nil, pause{}
 	a.log.DebugContext(ctx, "client: new attestation", "client_id", a.request.ClientID, "expiry", next.expiry)
 	return next.raw, nil
+}
+
+// fail notes what a failed renewal means for the next ones. a.mu is held.
+func (a *attestations) fail(err error) {
+	length, counts := renewPause, false
+	if errors.Is(err, ErrAttestationRefused) {
+		a.current, counts = nil, true
+	}
+	var answer *AttesterError
+	if errors.As(err, &answer) && answer.RetryAfter > 0 {
+		length, counts = answer.RetryAfter, true
+	}
+	a.pause, a.failed = pause{a.now().Add(length), length}, nil
+	if counts {
+		a.failed = err
+	}
+}
+
+// A pause is a time during which the attester is left alone.
+type pause struct {
+	until  time.Time
+	length time.Duration
+}
+
+// holds reports whether it is not over. One with more left than its length
+// counts as over: the clock was set back.
+func (p pause) holds(now time.Time) bool {
+	left := p.until.Sub(now)
+	return 0 < left && left <= p.length
 }
 
 // ask gets an attestation from the Attester, checks it and puts it into the

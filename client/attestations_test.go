@@ -159,6 +159,64 @@ func TestAttestationWhileAttesterIsDown(t *testing.T) {
 	}
 }
 
+// TestAttesterSaysWhenToAskAgain: Retry-After holds for all requests, and not
+// longer because the clock is set back.
+func TestAttesterSaysWhenToAskAgain(t *testing.T) {
+	type step struct {
+		after time.Duration // since the step before
+		calls int           // in all, after three requests
+	}
+	for name, test := range map[string]struct {
+		answer client.AttesterError
+		warm   bool // there is a valid attestation
+		steps  []step
+	}{
+		"unavailable":          {client.AttesterError{Status: 503, RetryAfter: 10 * time.Minute}, false, []step{{0, 1}, {599 * time.Second, 1}, {time.Second, 2}, {0, 2}}},
+		"too many requests":    {client.AttesterError{Status: 429, RetryAfter: 5 * time.Second}, false, []step{{0, 1}, {4 * time.Second, 1}, {time.Second, 2}}},
+		"refused":              {client.AttesterError{Status: 403, RetryAfter: 10 * time.Minute}, false, []step{{0, 1}, {599 * time.Second, 1}, {time.Second, 2}}},
+		"clock set back":       {client.AttesterError{Status: 503, RetryAfter: 10 * time.Minute}, false, []step{{0, 1}, {-time.Hour, 2}, {time.Minute, 2}}},
+		"not said":             {client.AttesterError{Status: 503}, false, []step{{0, 3}, {time.Second, 6}}},
+		"with a valid one":     {client.AttesterError{Status: 503, RetryAfter: 4 * time.Minute}, true, []step{{55 * time.Minute, 2}, {3 * time.Minute, 2}, {time.Minute, 3}}},
+		"until that ends, too": {client.AttesterError{Status: 503, RetryAfter: 10 * time.Minute}, true, []step{{55 * time.Minute, 2}, {6 * time.Minute, 2}, {4 * time.Minute, 3}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, r *rig) {
+				c := r.client(t)
+				if test.warm {
+					if err := grant(t.Context(), c); err != nil {
+						t.Fatal(err)
+					}
+				}
+				expiry := r.clock.now().Add(time.Hour)
+				up := r.attester.attest
+				r.attester.set(func(context.Context, client.AttestRequest, int) (string, error) { return "", &test.answer })
+				for i, step := range test.steps {
+					r.clock.advance(step.after)
+					for range 3 {
+						err := grant(t.Context(), c)
+						valid := test.warm && r.clock.now().Before(expiry)
+						var answer *client.AttesterError
+						if (err == nil) != valid || err != nil && !errors.As(err, &answer) {
+							t.Errorf("step %d: %v, want the attester's error unless there is a valid attestation: %t", i, err, valid)
+						}
+						synctest.Wait()
+					}
+					if n := len(r.attester.calls()); n != step.calls {
+						t.Errorf("step %d: attester asked %d times in all, want %d", i, n, step.calls)
+					}
+				}
+				r.attester.set(up)
+				r.clock.advance(time.Hour)
+				for range 2 {
+					if err := grant(t.Context(), c); err != nil {
+						t.Errorf("the attester is back: %v", err)
+					}
+				}
+			})
+		})
+	}
+}
+
 func TestAttestationIsAskedForOnce(t *testing.T) {
 	for name, prepare := range map[string]func(*testing.T, *rig, *client.Client){
 		"cold": func(*testing.T, *rig, *client.Client) {},

@@ -79,10 +79,16 @@ func (unavailable) Temporary() bool { return true }
 var (
 	// ErrAttestationRefused: the Client Attester knows this instance and will
 	// not attest it. The Client stops using the attestation it may still have.
+	// It asks again after a minute, or after AttesterError.RetryAfter; requests
+	// until then fail with this error.
 	ErrAttestationRefused = errors.New("client: the attester refuses to attest this instance")
 
 	// ErrAttesterUnavailable: the Client Attester cannot be asked now. The
-	// Client keeps using the attestation it has while that is valid.
+	// Client keeps using the attestation it has while that is valid, and asks
+	// for the next one each minute. Without a valid one each request asks again,
+	// those at the same time by one call. If there is an AttesterError.RetryAfter,
+	// the Client does not ask before, and requests without a valid attestation
+	// fail until then with this error.
 	ErrAttesterUnavailable error = unavailable{}
 
 	// ErrInvalidAttestation: what the Attester gave cannot be used: not a

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -52,6 +53,10 @@ const (
 	// attester and through its queue.
 	attestationRequestLifetime = 5 * time.Minute
 
+	// maxRetryAfter bounds how long an attester can silence an instance that it
+	// may not be able to reach otherwise.
+	maxRetryAfter = time.Hour
+
 	maxAttesterRequest = 1 << 20   // bytes
 	maxAttesterAnswer  = 256 << 10 // bytes
 )
@@ -63,7 +68,9 @@ type AttesterError struct {
 	Status      int    // HTTP status
 	Code        string // "error" of the answer, such as "policy_violation"; "" if it had none
 	Description string // "error_description" of the answer
-	RetryAfter  string // Retry-After header field, if any
+	// RetryAfter is how long the attester wants to be left alone, by its
+	// Retry-After header field, and an hour at most; 0 if it does not say.
+	RetryAfter time.Duration
 }
 
 func (e *AttesterError) Error() string {
@@ -74,8 +81,8 @@ func (e *AttesterError) Error() string {
 	if e.Description != "" {
 		text += fmt.Sprintf(" (%.200q)", e.Description)
 	}
-	if e.RetryAfter != "" {
-		text += fmt.Sprintf(", retry after %.40q", e.RetryAfter)
+	if e.RetryAfter > 0 {
+		text += fmt.Sprintf(", retry after %s", e.RetryAfter)
 	}
 	return text
 }
@@ -215,7 +222,7 @@ func (c *attesterCall) post(ctx context.Context, path string, body, answer any) 
 		return fmt.Errorf("%w: %w", ErrAttesterUnavailable, err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return attesterError(resp, received)
+		return attesterError(resp, received, c.clock.now())
 	}
 	if len(received) > maxAttesterAnswer || json.Unmarshal(received, answer) != nil {
 		return fmt.Errorf("client: attester's answer to %s is not the expected JSON", path)
@@ -238,7 +245,7 @@ func (h HTTPAttester) client(clock *clock) *http.Client {
 	return &c
 }
 
-func attesterError(resp *http.Response, body []byte) error {
+func attesterError(resp *http.Response, body []byte, now time.Time) error {
 	var answer struct {
 		Code        string `json:"error"`
 		Description string `json:"error_description"`
@@ -248,6 +255,20 @@ func attesterError(resp *http.Response, body []byte) error {
 		Status:      resp.StatusCode,
 		Code:        answer.Code,
 		Description: answer.Description,
-		RetryAfter:  resp.Header.Get("Retry-After"),
+		RetryAfter:  retryAfter(resp.Header.Get("Retry-After"), now),
 	}
+}
+
+// retryAfter reads a Retry-After header field (RFC 9110, section 10.2.3): seconds,
+// or a date.
+func retryAfter(value string, now time.Time) time.Duration {
+	seconds, err := strconv.ParseUint(value, 10, 64)
+	if err == nil || errors.Is(err, strconv.ErrRange) { // then it is the largest
+		return time.Duration(min(seconds, uint64(maxRetryAfter/time.Second))) * time.Second
+	}
+	date, err := http.ParseTime(value)
+	if err != nil {
+		return 0
+	}
+	return min(max(date.Sub(now), 0), maxRetryAfter)
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
 	strictjson "github.com/go-jose/go-jose/v4/json"
@@ -255,7 +256,7 @@ func TestHTTPAttesterAnswers(t *testing.T) {
 				var answer *client.AttesterError
 				if errors.As(err, &answer) != (test.code != "-") {
 					t.Errorf("%v is an *AttesterError: %t", err, answer != nil)
-				} else if answer != nil && (answer.Code != test.code || answer.Status/100 == 4 && answer.Status != 404 && answer.RetryAfter != "120") {
+				} else if answer != nil && (answer.Code != test.code || answer.Status/100 == 4 && answer.Status != 404 && answer.RetryAfter != 2*time.Minute) {
 					t.Errorf("%+v, want code %q", answer, test.code)
 				}
 				if len(err.Error()) > 600 || strings.Contains(err.Error(), "\n") {
@@ -270,6 +271,38 @@ func TestHTTPAttesterAnswers(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+func TestHTTPAttesterRetryAfter(t *testing.T) {
+	now := newTestClock().now()
+	for value, want := range map[string]time.Duration{
+		"":                     0,
+		"0":                    0,
+		"10":                   10 * time.Second,
+		"3600":                 time.Hour,
+		"86400":                time.Hour,
+		"99999999999999999999": time.Hour,
+		"-1":                   0,
+		"1.5":                  0,
+		"soon":                 0,
+		now.Add(90 * time.Second).Format(http.TimeFormat): 90 * time.Second,
+		now.Add(48 * time.Hour).Format(http.TimeFormat):   time.Hour,
+		now.Add(-time.Hour).Format(http.TimeFormat):       0,
+	} {
+		t.Run(value, func(t *testing.T) {
+			site := newSite()
+			site.set(attesterURL+"/challenge", func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Retry-After", value)
+				w.WriteHeader(503)
+			})
+			h := client.HTTPAttester{URL: attesterURL, Client: &http.Client{Transport: inProcess{site}}}
+			_, err := h.Attest(t.Context(), client.AttestRequest{ClientID: "c", Key: newKey(t, "ES256"), Clock: newTestClock().now})
+			var answer *client.AttesterError
+			if !errors.As(err, &answer) || answer.RetryAfter != want {
+				t.Errorf("%+v, want RetryAfter %s", err, want)
+			}
+		})
 	}
 }
 
