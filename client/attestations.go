@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,6 +30,12 @@ const (
 
 // attestations holds the Client Attestation of one key and gets the next one in
 // time. There is at most one call of the Attester at any moment.
+//
+// One attestation serves all servers and resources that accept its algorithm.
+// Where their lists have nothing in common there is one of each algorithm, so
+// that no server's attestation takes the place of another's, and an attester
+// that has none for a list is left alone for a while on behalf of that list only.
+// The cache has room for the last one got.
 type attestations struct {
 	attester Attester
 	request  AttestRequest // what is the same for every call
@@ -40,34 +47,28 @@ type attestations struct {
 	log      *slog.Logger
 	trace    *transport.Trace
 
-	flight singleflight.Group
+	flight singleflight.Group // by list of algorithms
+	turn   chan struct{}      // capacity 1; whose it is calls the Attester
 
-	mu      sync.Mutex
-	current *attestation
-	pause   pause // since the last renewal, if that failed
-	failed  error // what it failed with, if requests without an attestation fail with that during the pause
-	cached  bool  // the cache has been looked into
+	mu     sync.Mutex
+	held   map[string]*attestation // the last of each algorithm
+	got    int                     // how many there have been
+	pause  pause                   // since the last renewal, if that failed
+	unfit  map[string]pause        // the same by list of algorithms, if it failed for that
+	cached bool                    // the cache has been looked into
 }
 
 // get returns an attestation that is valid now and is not rejected.
 // signingAlgs is what the server's metadata lists. An attestation that is about
 // to expire is renewed in the background, without anybody waiting.
 func (a *attestations) get(ctx context.Context, rejected string, signingAlgs []string) (string, error) {
-	a.mu.Lock()
-	current, failed, now := a.current, a.failed, a.now()
-	paused := a.pause.holds(now)
-	a.mu.Unlock()
-
-	usable := current != nil && current.raw != rejected && now.Before(current.expiry)
-	if usable && (paused || now.Before(current.renewFrom)) {
-		return current.raw, nil
-	}
-	if !usable && paused && failed != nil {
-		return "", failed
+	current, due, err := a.look(rejected, signingAlgs)
+	if err != nil || !due {
+		return current, err
 	}
 	asked := false // by this call, and not by one whose renewal it has joined
 	renew := func() <-chan singleflight.Result {
-		return a.flight.DoChan("", func() (any, error) {
+		return a.flight.DoChan(listKey(signingAlgs), func() (any, error) {
 			asked = true
 			ctx, cancel := a.detach(ctx, attestTimeout)
 			defer cancel()
@@ -75,8 +76,8 @@ func (a *attestations) get(ctx context.Context, rejected string, signingAlgs []s
 		})
 	}
 	renewed := renew()
-	if usable {
-		return current.raw, nil
+	if current != "" {
+		return current, nil
 	}
 	raw, err := await[string](ctx, "attestation", renewed)
 	if err == nil && raw == rejected && !asked {
@@ -98,54 +99,30 @@ func (a *attestations) renew(ctx context.Context, rejected string, signingAlgs [
 	request := a.request
 	request.Rejected, request.SigningAlgs = rejected, signingAlgs
 
+	select {
+	case a.turn <- struct{}{}:
+		defer func() { <-a.turn }()
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
 	a.restore(ctx, request)
-	a.mu.Lock()
-	current := a.current
-	a.mu.Unlock()
-	if current != nil && current.raw != rejected && a.now().Before(current.renewFrom) {
-		return current.raw, nil
+	if current, due, err := a.look(rejected, signingAlgs); err != nil || !due {
+		return current, err
 	}
 
 	next, err := a.ask(ctx, request)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err != nil {
-		a.fail(err)
+		a.fail(err, signingAlgs)
 		a.log.WarnContext(ctx, "client: no new attestation", "client_id", a.request.ClientID, "error", err)
 		return "", err
 	}
-	a.current, a.failed, a.pause = next, nil, pause{}
+	a.hold(next)
+	a.pause = pause{}
+	delete(a.unfit, listKey(signingAlgs))
 	a.log.DebugContext(ctx, "client: new attestation", "client_id", a.request.ClientID, "expiry", next.expiry)
 	return next.raw, nil
-}
-
-// fail notes what a failed renewal means for the next ones. a.mu is held.
-func (a *attestations) fail(err error) {
-	length, counts := renewPause, false
-	if errors.Is(err, ErrAttestationRefused) {
-		a.current, counts = nil, true
-	}
-	var answer *AttesterError
-	if errors.As(err, &answer) && answer.RetryAfter > 0 {
-		length, counts = answer.RetryAfter, true
-	}
-	a.pause, a.failed = pause{a.now().Add(length), length}, nil
-	if counts {
-		a.failed = err
-	}
-}
-
-// A pause is a time during which the attester is left alone.
-type pause struct {
-	until  time.Time
-	length time.Duration
-}
-
-// holds reports whether it is not over. One with more left than its length
-// counts as over: the clock was set back.
-func (p pause) holds(now time.Time) bool {
-	left := p.until.Sub(now)
-	return 0 < left && left <= p.length
 }
 
 // ask gets an attestation from the Attester, checks it and puts it into the
@@ -196,6 +173,13 @@ func (a *attestations) restore(ctx context.Context, request AttestRequest) {
 	if errors.Is(err, ErrCacheMiss) {
 		return
 	}
+	if len(request.SigningAlgs) > 0 {
+		// What this server does not accept another one may.
+		request.SigningAlgs = slices.Clone(request.SigningAlgs)
+		for _, alg := range knownAlgs {
+			request.SigningAlgs = append(request.SigningAlgs, string(alg))
+		}
+	}
 	var cached *attestation
 	if err == nil {
 		cached, err = checkAttestation(string(raw), request, a.now())
@@ -206,7 +190,7 @@ func (a *attestations) restore(ctx context.Context, request AttestRequest) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.current = cached
+	a.hold(cached)
 }
 
 // renewFrom returns when to begin to renew an attestation received now: after

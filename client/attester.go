@@ -92,7 +92,9 @@ var (
 	ErrAttesterUnavailable error = unavailable{}
 
 	// ErrInvalidAttestation: what the Attester gave cannot be used: not a
-	// Client Attestation JWT, expired, for another client or another key. It
-	// is found before anything is sent to a server.
+	// Client Attestation JWT, expired, for another client or another key, or
+	// signed with an algorithm that the server does not list; then the Client
+	// asks again for that list after a minute. It is found before anything is
+	// sent to a server.
 	ErrInvalidAttestation = errors.New("client: invalid attestation")
 )

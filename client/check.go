@@ -30,11 +30,16 @@ var knownAlgs = []jose.SignatureAlgorithm{
 	jose.HS256, jose.HS384, jose.HS512,
 }
 
-var errExpired = errors.New("it expired")
+var (
+	errExpired = errors.New("it expired")
+	errUnfit   = errors.New("the server does not accept its algorithm")
+)
 
 // attestation is a Client Attestation JWT that has passed the local checks.
 type attestation struct {
 	raw       string
+	alg       string // that it is signed with
+	number    int    // in the order of receipt; a clock may be set back
 	expiry    time.Time
 	renewFrom time.Time // when to begin to look for the next one
 }
@@ -64,7 +69,7 @@ func checkAttestation(raw string, req AttestRequest, now time.Time) (*attestatio
 	}
 	header := token.Headers[0]
 	if !slices.Contains(allowed, jose.SignatureAlgorithm(header.Algorithm)) {
-		return nil, fmt.Errorf("%w: signed with %s, the server accepts %v", ErrInvalidAttestation, header.Algorithm, req.SigningAlgs)
+		return nil, fmt.Errorf("%w: %w, %s, only %v", ErrInvalidAttestation, errUnfit, header.Algorithm, req.SigningAlgs)
 	}
 	if typ, _ := header.ExtraHeaders[jose.HeaderType].(string); typ != req.typ() {
 		return nil, fmt.Errorf("%w: its typ is %.60q, not %q", ErrInvalidAttestation, typ, req.typ())
@@ -94,7 +99,7 @@ func checkAttestation(raw string, req AttestRequest, now time.Time) (*attestatio
 		return nil, fmt.Errorf("%w: %w at %s, the clock says %s", ErrInvalidAttestation, errExpired,
 			expiry.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
-	return &attestation{raw: raw, expiry: expiry, renewFrom: renewFrom(now, expiry)}, nil
+	return &attestation{raw: raw, alg: header.Algorithm, expiry: expiry, renewFrom: renewFrom(now, expiry)}, nil
 }
 
 // checkConfirmation compares keys by thumbprint: the members of a JWK that do

@@ -162,6 +162,9 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 		now:      c.clock.now,
 		log:      c.log,
 		trace:    c.trace,
+		turn:     make(chan struct{}, 1),
+		held:     make(map[string]*attestation),
+		unfit:    make(map[string]pause),
 	}
 	if c.bystander, err = transport.New(transport.Config{Key: c.key, Attestations: issuerAttestations{attestations: c.attestations}, Base: base}); err != nil {
 		return nil, err
