@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/instancekey/instancekey/client"
 	"github.com/instancekey/instancekey/transport"
@@ -105,6 +107,64 @@ func TestOtherHostsWhileIssuerIsDown(t *testing.T) {
 	}
 	if posts != 0 || d.store.signed.Load() != 0 {
 		t.Errorf("%d POSTs to the issuer, %d signatures, want 0 and 0", posts, d.store.signed.Load())
+	}
+}
+
+// TestOtherHostsDoNotWaitForIssuer: an issuer that hangs does not hold up each
+// form for somebody else.
+func TestOtherHostsDoNotWaitForIssuer(t *testing.T) {
+	const other, pinned = "https://other.example.com/form", "https://login.example.net/form"
+	type step struct {
+		after time.Duration // since the step before
+		url   string
+		waits bool
+	}
+	for name, test := range map[string]struct {
+		origins []string
+		steps   []step
+	}{
+		"any origin": {nil, []step{
+			{0, other, true},
+			{0, other, false},
+			{0, pinned, false},
+			{4 * time.Minute, other, false},
+			{0, issuerURL + "/token", true}, // which always tries
+			{2 * time.Minute, other, false},
+			{3 * time.Minute, other, true},
+			{-time.Hour, other, true}, // the clock is set back
+			{0, other, false},
+		}},
+		"pinned origins": {[]string{"https://login.example.net"}, []step{
+			{0, other, false},
+			{0, pinned, true},
+			{0, pinned, true},
+			{0, issuerURL + "/token", true},
+			{time.Hour, other, false},
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := newDiscoverer(t, issuerURL, func(cfg *client.Config) { cfg.Origins = test.origins })
+				d.site.set(wellKnown, held(nil, nil))
+				d.site.set(other, text("{}"))
+				d.site.set(pinned, text("{}"))
+				for i, step := range test.steps {
+					d.clock.advance(step.after)
+					begin := time.Now()
+					resp, err := d.HTTPClient().PostForm(step.url, url.Values{"a": {"b"}})
+					if err == nil {
+						resp.Body.Close()
+					}
+					if issuers := strings.HasPrefix(step.url, issuerURL); (err != nil) != issuers {
+						t.Errorf("step %d: error %v", i, err)
+					}
+					want := map[bool]time.Duration{true: 30 * time.Second}[step.waits]
+					if waited := time.Since(begin); waited != want {
+						t.Errorf("step %d: %s waited %s, want %s", i, step.url, waited, want)
+					}
+				}
+			})
+		})
 	}
 }
 

@@ -102,6 +102,7 @@ type Client struct {
 	mu           sync.Mutex
 	current      *server
 	metadataFrom time.Time // zero for metadata given by the caller
+	failed       time.Time // when metadata was last asked for in vain, with none known; zero: never
 	tokens       map[string]*oauth2.Token
 }
 
@@ -181,10 +182,17 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 	return c, nil
 }
 
-// HTTPClient returns an HTTP client that authenticates the requests to the
-// issuer's endpoints and lets all others pass. It is an ordinary *http.Client:
-// set its Timeout or Jar, or take its Transport and wrap it. Each call returns
-// another one over the same state.
+// HTTPClient returns an HTTP client that authenticates requests to the issuer's
+// endpoints and to Config.Resources, and passes all others on, without header
+// fields of the attestation's two names. It is an ordinary *http.Client: set its
+// Timeout or Jar, or take its Transport and wrap it. Each call returns another
+// one over the same state.
+//
+// Until the issuer's metadata is known, any POST of a form may be for an
+// endpoint, and waits for the metadata: for 30 seconds if the issuer does not
+// answer. After a failure, those to other origins than the issuer's are passed on
+// without waiting, for 5 minutes. With Config.Origins only those to the issuer's
+// origin and to Origins ever wait.
 //
 // A redirect away from an authenticated request fails with an error that
 // matches transport.ErrRedirect.

@@ -23,18 +23,22 @@ type discoverer struct {
 	clock    *testClock
 }
 
-func newDiscoverer(t testing.TB, issuer string) *discoverer {
+func newDiscoverer(t testing.TB, issuer string, edits ...func(*client.Config)) *discoverer {
 	t.Helper()
 	d := &discoverer{site: newSite(), store: &countingStore{Store: softkey.New()}, clock: newTestClock()}
 	d.attester = &testAttester{attest: selfAttest(t)}
-	c, err := client.New(t.Context(), client.Config{
+	cfg := client.Config{
 		Issuer:   issuer,
 		ClientID: "client",
 		Store:    d.store,
 		Attester: d.attester,
 		Base:     inProcess{d.site},
 		Clock:    d.clock.now,
-	})
+	}
+	for _, edit := range edits {
+		edit(&cfg)
+	}
+	c, err := client.New(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package client
 import (
 	"mime"
 	"net/http"
+	"net/url"
 
 	"github.com/instancekey/instancekey/internal/endpoint"
 	"github.com/instancekey/instancekey/transport"
@@ -20,7 +21,7 @@ func (r roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, transport.ErrRedirect
 	}
 	s, fresh := c.known()
-	if !fresh && mayBeEndpoint(req) {
+	if !fresh && mayBeEndpoint(req) && c.mayHaveEndpoint(req.URL) {
 		found, err := c.server(req.Context())
 		// Without metadata only the issuer's own origin is known to be the
 		// server's. A request for what was its endpoint never goes out bare.
@@ -62,6 +63,22 @@ func (c *Client) authenticates(req *http.Request) bool {
 func mayBeEndpoint(req *http.Request) bool {
 	mediaType, _, _ := mime.ParseMediaType(req.Header.Get("Content-Type"))
 	return req.Method == http.MethodPost && req.URL != nil && mediaType == "application/x-www-form-urlencoded"
+}
+
+// mayHaveEndpoint reports whether metadata is worth asking for on behalf of a
+// request to u. An issuer that does not answer must not hold up each request to
+// somebody else.
+func (c *Client) mayHaveEndpoint(u *url.URL) bool {
+	switch {
+	case endpoint.Origin(u) == c.origin:
+		return true
+	case len(c.origins) > 0:
+		return hasOrigin(c.origins, u)
+	default:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.current != nil || c.clock.since(c.failed) >= metadataPause
+	}
 }
 
 func closeBody(req *http.Request) {

@@ -21,7 +21,8 @@ const (
 	metadataLifetime = 24 * time.Hour
 
 	// metadataPause is how long metadata that could not be renewed is used on
-	// before the next try.
+	// before the next try, and how long requests to others do not wait for
+	// metadata after it could not be had.
 	metadataPause = 5 * time.Minute
 )
 
@@ -73,6 +74,9 @@ func (c *Client) discover(ctx context.Context) (*server, error) {
 	from := c.clock.now() // which the answer may have corrected
 	if err != nil {
 		if old == nil {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.failed = from
 			return nil, err
 		}
 		c.log.WarnContext(ctx, "client: metadata not renewed, the old is used on", "issuer", c.issuer, "error", err)
