@@ -31,9 +31,24 @@ type Cache interface {
 // ErrCacheMiss is returned by Cache.Get if there is nothing under the key.
 var ErrCacheMiss = errors.New("client: not in the cache")
 
-// DirCache is a Cache in a folder, which is made, with mode 0700, when first
-// needed. One that others may write to is refused. Files have mode 0600 and are replaced atomically.
+// DirCache is a Cache in the folder of that name, which is made, with mode 0700,
+// when first needed. One that others may write to is refused. Files have mode
+// 0600 and are replaced atomically. New makes a relative name absolute.
 type DirCache string
+
+// absolute returns a cache whose folder stays the same when the process goes to
+// another one.
+func absolute(cache Cache) (Cache, error) {
+	dir, ok := cache.(DirCache)
+	if !ok {
+		return cache, nil
+	}
+	path, err := filepath.Abs(string(dir))
+	if err != nil {
+		return nil, fmt.Errorf("client: cache: %w", err)
+	}
+	return DirCache(path), nil
+}
 
 // Get implements Cache. Errors other than ErrCacheMiss are those of the file
 // system.

@@ -114,6 +114,9 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.Cache, err = absolute(cfg.Cache); err != nil {
+		return nil, err
+	}
 	c := &Client{
 		issuer:   cfg.Issuer,
 		origin:   endpoint.Origin(issuer),

@@ -128,6 +128,8 @@ func (cfg *Config) check() (issuer *url.URL, err error) {
 		return nil, errors.New("client: no key store and no key")
 	case cfg.Key != nil && (cfg.Store != nil || cfg.KeyName != ""):
 		return nil, errors.New("client: both a key and a key store or key name")
+	case cfg.Cache == DirCache(""):
+		return nil, errors.New("client: the cache's folder has no name: give DirCache one, or leave Cache nil")
 	case !cfg.Method.Known():
 		return nil, fmt.Errorf("client: unknown method %.60q", cfg.Method)
 	case !cfg.Profile.Known():

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/instancekey/instancekey/client"
+	"github.com/instancekey/instancekey/transport/transporttest"
 )
 
 func TestDirCache(t *testing.T) {
@@ -106,5 +107,23 @@ func TestDirCacheRefuses(t *testing.T) {
 		if err := cache.Delete(ctx, "key"); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestDirCacheStays: a relative name is that of one folder, wherever the process
+// goes.
+func TestDirCacheStays(t *testing.T) {
+	before, after := t.TempDir(), t.TempDir()
+	t.Chdir(before)
+	r := newRig(t, transporttest.Policy{})
+	c := r.client(t, func(cfg *client.Config) { cfg.Cache = client.DirCache("attestations") })
+	t.Chdir(after)
+	if err := grant(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	there, _ := filepath.Glob(filepath.Join(before, "attestations", "*"))
+	here, _ := filepath.Glob(filepath.Join(after, "*"))
+	if len(there) != 1 || len(here) != 0 {
+		t.Errorf("files %q where the Client was made, %q where the process is", there, here)
 	}
 }

@@ -42,6 +42,7 @@ func TestNewRefusesBadInput(t *testing.T) {
 		"no client_id":                   func(cfg *client.Config) { cfg.ClientID = "" },
 		"no attester":                    func(cfg *client.Config) { cfg.Attester = nil },
 		"no store and no key":            func(cfg *client.Config) { cfg.Store = nil },
+		"cache in no folder":             func(cfg *client.Config) { cfg.Cache = client.DirCache("") },
 		"unknown method":                 func(cfg *client.Config) { cfg.Method = "private_key_jwt" },
 		"method in another case":         func(cfg *client.Config) { cfg.Method = "ATTEST_JWT_CLIENT_AUTH" },
 		"unknown profile":                func(cfg *client.Config) { cfg.Profile = "draft-9" },
