@@ -29,7 +29,10 @@ type Config struct {
 	ClientID string
 
 	// Store holds the Client Instance Key under KeyName. With a PushAttester
-	// the key must exist; otherwise New creates it the first time.
+	// the key must exist; otherwise New creates it the first time. With any
+	// other Attester that has attestations of keys that exist, also one around a
+	// PushAttester, give Key from Store.Open instead, or New makes a key where it
+	// is missing that no attestation is for.
 	Store keystore.Store
 
 	// KeyName names the key in Store. Empty means a name derived from Issuer

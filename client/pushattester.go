@@ -16,7 +16,9 @@ import (
 //
 // A Client with a PushAttester never creates a key: the attestation is for a
 // key that exists, and if it does not, New returns an error that matches
-// keystore.ErrNotFound.
+// keystore.ErrNotFound. That goes by the type: in an Attester of your own around
+// a PushAttester it is no longer seen, so open the key with Store.Open and give
+// it to New as Config.Key.
 type PushAttester struct {
 	// Attestation is the Client Attestation JWT itself.
 	Attestation string

@@ -188,7 +188,9 @@ func (f *fleet) refused(record map[string]string) {
 }
 
 // A watchedAttester tells the fleet what attestations say. It is all that it
-// takes to put something of one's own in an attester's place.
+// takes to put something of one's own in an attester's place. Around a
+// client.PushAttester it would take one thing more: client.Config.Key in place of
+// Store, since New would make a missing key for an Attester that it does not know.
 type watchedAttester struct {
 	client.Attester
 	f *fleet
