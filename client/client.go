@@ -35,9 +35,10 @@
 //
 // # Where credentials go
 //
-// Only to the endpoints in the metadata of the configured issuer, over TLS or
-// to a loopback host, and never along a redirect. All other requests through
-// HTTPClient pass as they are.
+// Only to the endpoints in the metadata of the configured issuer and to
+// Config.Resources, over TLS or to a loopback host, and never along a redirect.
+// All other requests through HTTPClient are passed on, without header fields of
+// the attestation's two names.
 //
 // # When a key is lost
 //

@@ -12,10 +12,10 @@ import (
 )
 
 // ErrClock: the device's clock was never set: it shows a time before this
-// version of the package was released, at which no certificate of a server is valid yet. Set it
-// (NTP, a real-time clock, the time of the last shutdown), or give the TLS
-// configuration of Config.Base a Time function that never goes below the build
-// time of the program; then the Client learns the time from the server.
+// version of the package was released, at which no certificate of a server is
+// valid yet. Set it (NTP, a real-time clock, the time of the last shutdown), or
+// give the TLS configuration of Config.Base a Time function that never goes below
+// the build time of the program; then the Client learns the time from the server.
 var ErrClock = errors.New("client: the device's clock was never set")
 
 // released is a time before any program with this version of the package was

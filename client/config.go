@@ -98,16 +98,16 @@ type Config struct {
 	// written as https://login.example.com, without a slash at its end.
 	Origins []string
 
-	// Base sends all requests to the server and the resources. Nil means
-	// http.DefaultTransport. Neither has a time limit of its own: requests last
-	// as long as their contexts.
+	// Base sends all requests of this Client but the Attester's (see
+	// HTTPAttester.Client). Nil means http.DefaultTransport. The Client sets no
+	// time limit: a request lasts as long as its context.
 	Base http.RoundTripper
 
 	// Logger gets what an operator may want to see; never a credential. Nil
 	// means that nothing is logged.
 	Logger *slog.Logger
 
-	// Trace is told what takes time. Nil means nobody is.
+	// Trace is called after each step that takes time. Nil means no calls.
 	Trace *transport.Trace
 
 	// Clock is the device's clock. The Client corrects it by what the server

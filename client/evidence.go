@@ -17,8 +17,8 @@ import (
 // or ask an attester that needs no evidence.
 var ErrNoEvidence = errors.New("client: the attester wants evidence of where the key is kept, and the key's store can give none: keep the key in a TPM")
 
-// evidenceMessage is the member of a request to an attester that says where the key is
-// kept and what the device has booted.
+// evidenceMessage is the member of a request to an attester that says where the
+// key is kept and what the device has booted.
 type evidenceMessage struct {
 	Statement string          `json:"attObj"` // base64url
 	TPM       *tpmAttestation `json:"tpmAttestation,omitempty"`

@@ -73,6 +73,7 @@ type AttesterError struct {
 	RetryAfter time.Duration
 }
 
+// Error quotes the answer's code and description, cut where they are long.
 func (e *AttesterError) Error() string {
 	text := fmt.Sprintf("client: attester answered %d %s", e.Status, http.StatusText(e.Status))
 	if e.Code != "" {
@@ -101,8 +102,9 @@ func (e *AttesterError) Is(target error) bool {
 // Temporary reports whether asking again later may help.
 func (e *AttesterError) Temporary() bool { return e.Is(ErrAttesterUnavailable) }
 
-// Attest implements Attester. What the attester answers with is an
-// *AttesterError; an attester that does not answer is ErrAttesterUnavailable.
+// Attest implements Attester. A refusal is an *AttesterError; an attester that
+// cannot be reached is ErrAttesterUnavailable. Errors of the key match the
+// sentinels of package keystore, or ErrNoEvidence.
 func (h HTTPAttester) Attest(ctx context.Context, req AttestRequest) (string, error) {
 	if err := h.check(); err != nil {
 		return "", err

@@ -19,8 +19,12 @@ import (
 // 8414, section 2; draft, "Authorization Server Metadata"). All URLs are https,
 // or http on a loopback host if the issuer is that too.
 type Metadata struct {
+	// Issuer is the issuer identifier, byte for byte that of Config.Issuer.
 	Issuer string `json:"issuer"`
 
+	// The endpoints, empty where the server has none: those of RFC 8414, RFC
+	// 9126 (pushed authorization requests), RFC 8628 (devices), OpenID Connect
+	// CIBA (backchannel), and the draft (challenges). TokenEndpoint is required.
 	AuthorizationEndpoint              string `json:"authorization_endpoint,omitempty"`
 	TokenEndpoint                      string `json:"token_endpoint,omitempty"`
 	PushedAuthorizationRequestEndpoint string `json:"pushed_authorization_request_endpoint,omitempty"`
@@ -30,6 +34,9 @@ type Metadata struct {
 	RevocationEndpoint                 string `json:"revocation_endpoint,omitempty"`
 	ChallengeEndpoint                  string `json:"challenge_endpoint,omitempty"`
 
+	// What the server supports; empty means that it does not say: methods of
+	// client authentication (RFC 8414), algorithms of attestations and PoP JWTs
+	// and ways to send a PoP (draft), and algorithms of DPoP proofs (RFC 9449).
 	TokenEndpointAuthMethods  []string `json:"token_endpoint_auth_methods_supported,omitempty"`
 	AttestationSigningAlgs    []string `json:"client_attestation_signing_alg_values_supported,omitempty"`
 	AttestationPoPSigningAlgs []string `json:"client_attestation_pop_signing_alg_values_supported,omitempty"`

@@ -41,7 +41,7 @@ var ErrOtherKey = errors.New("client: stored token belongs to another key, clien
 
 const maxStoredToken = 256 << 10 // bytes
 
-// Bind puts a token that this Client got together with what it is bound to.
+// Bind pairs a token that this Client got with the keys it is bound to.
 func (c *Client) Bind(token *oauth2.Token) (StoredToken, error) {
 	if token == nil {
 		return StoredToken{}, errors.New("client: no token to bind")
@@ -157,7 +157,7 @@ func (s StoredToken) Write(file string) error {
 }
 
 // ReadStoredToken reads what Write has written. Errors of the file system are
-// wrapped; a file that others may read is refused.
+// wrapped; a file that others may read is refused, and so is a symbolic link.
 func ReadStoredToken(file string) (StoredToken, error) {
 	content, err := privatefile.Read(file, maxStoredToken)
 	if err != nil {

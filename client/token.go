@@ -26,9 +26,9 @@ var ErrTokenType = errors.New("client: token has an unexpected token_type")
 const tokenTimeout = 2 * time.Minute
 
 // Token returns an access token by the client credentials grant (RFC 6749,
-// section 4.4) with these scopes. A token is kept until shortly before it
-// expires, if the server says when; callers that come at the same time share one grant. A caller's
-// context ends only that caller's wait.
+// section 4.4) with these scopes. A token is kept until 10 seconds before it
+// expires, if the server says when; callers that come at the same time share one
+// grant. A caller's context ends only that caller's wait.
 //
 // A message of transport.BindMessage is not bound, since the request may be
 // another caller's: use x/oauth2's clientcredentials for that.

@@ -33,16 +33,18 @@ type Error struct {
 	Audience   string // the server's issuer identifier, or the resource's identifier
 	Thumbprint string // RFC 7638 thumbprint of the Client Instance Key
 	// Step is what failed: "get attestation", "get challenge", "sign", "send",
-	// "prepare retry", or "answer": the server's answer is a refusal. Only
-	// package client makes errors of the last kind; a Transport returns the
-	// response.
+	// "prepare retry", or "answer": the server's answer is a refusal, or no
+	// answer of OAuth at all. Only package client makes errors of the last kind;
+	// a Transport returns the response.
 	Step   string
-	Send   int    // which send of the request it was for, from 1
+	Send   int    // which send of the request it was for, from 1; 0 if not known
 	Status int    // HTTP status of the server's refusal; 0 without one
 	Code   string // OAuth error code of the server's refusal; "" without one
 	Err    error  // the cause: of the key, the attestation source, the network, the context
 }
 
+// Error names the step and the server, and the server's refusal or else the
+// cause.
 func (e *Error) Error() string {
 	text := fmt.Sprintf("transport: %s (send %d to %s)", e.Step, e.Send, e.Audience)
 	switch {
@@ -55,6 +57,7 @@ func (e *Error) Error() string {
 	}
 }
 
+// Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
 
 // Temporary reports whether the same request may succeed later with nothing

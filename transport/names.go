@@ -25,8 +25,7 @@ type Method string
 
 const (
 	// MethodPoP sends a Client Attestation PoP JWT of its own. A DPoP proof may
-	// go beside it, with the same or another key. It is the zero value's
-	// meaning.
+	// go beside it, with the same or another key. The zero value means this.
 	MethodPoP Method = "attest_jwt_client_auth"
 
 	// MethodDPoP sends a DPoP proof by the Client Instance Key, which is PoP
@@ -43,8 +42,8 @@ func (m Method) Known() bool { return m == "" || m == MethodPoP || m == MethodDP
 type Profile string
 
 const (
-	// ProfileDraft12 is the current draft, -11 and -12. It is the zero value's
-	// meaning.
+	// ProfileDraft12 is the current draft, -11 and -12. The zero value means
+	// this.
 	ProfileDraft12 Profile = "draft-12"
 
 	// ProfileDraft10 differs in combined mode, where the challenge is sent as

@@ -1,7 +1,8 @@
 // Package transport authenticates HTTP requests with OAuth 2.0
 // Attestation-Based Client Authentication: it is the [http.RoundTripper] that
 // adds a Client Attestation and a proof of possession (PoP JWT) to each request
-// to an authorization server (draft-ietf-oauth-attestation-based-client-auth, -11 and -12).
+// to an authorization server (draft-ietf-oauth-attestation-based-client-auth,
+// -11 and -12).
 //
 // Most programs use package client, which finds the endpoints, gets the
 // attestation and hands out an *http.Client with this transport inside. Use
@@ -20,9 +21,9 @@
 // challenge and PoP JWT; with Config.DPoPKey a proof goes beside them.
 //
 // If the server asks for another challenge, for a fresh attestation or for
-// another DPoP nonce, the request is sent once more for each, provided its body can be repeated
-// (http.NewRequest sees to that for the usual body types). All other answers
-// are returned as they are.
+// another DPoP nonce, the request is sent once more for each, provided its body
+// can be repeated (http.NewRequest sees to that for the usual body types). All
+// other answers are returned as they are.
 //
 // # Resources
 //
@@ -119,7 +120,7 @@ type Config struct {
 	// means that nothing is logged.
 	Logger *slog.Logger
 
-	// Trace is told what takes time. Nil means nobody is.
+	// Trace is called after each step that takes time. Nil means no calls.
 	Trace *Trace
 
 	// Clock gives the time for "iat". Nil means time.Now.
