@@ -22,8 +22,8 @@
 // Every error of a Key or a Store that a caller may want to act on matches one
 // of the sentinels of this package with [errors.Is], and the cause (a TPM
 // response code, an [fs.PathError]) as well. The important distinction is
-// between [ErrNotFound] (there never was such a key: creating one is safe) and
-// [ErrKeyLost] (there was, and this device can no longer use it: refresh
+// between [ErrNotFound] (there is none of that name: creating one is safe) and
+// [ErrKeyLost] (there is, and this device can no longer use it: refresh
 // tokens and attestations bound to it are lost, and only the application can
 // decide to enrol again).
 //
@@ -92,7 +92,7 @@ type Store interface {
 }
 
 // What can be wrong with a key, for errors.Is. Errors that match one of these
-// also match their cause, and their text says what an operator can do.
+// also match their cause. The text of many says what an operator can do.
 var (
 	// ErrNotFound: no key of that name. Creating one is safe.
 	ErrNotFound = errors.New("no such key")
@@ -121,7 +121,7 @@ var (
 
 var validName = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$`)
 
-// CheckName reports whether name can name a key: 1 to 128 characters out of
+// CheckName returns an error unless name can name a key: 1 to 128 characters out of
 // A–Z a–z 0–9 . _ -, the first not a dot, so that a name is always a plain file
 // name. Every Store applies it.
 func CheckName(name string) error {
@@ -133,7 +133,7 @@ func CheckName(name string) error {
 }
 
 // OpenOrCreate opens the key of that name, or creates it if, and only if, there
-// never was one. A key that is lost or corrupt is reported and left as it is.
+// is none. A key that is lost or corrupt is reported and left as it is.
 // Several processes may call it at once with one name: all get the same key.
 func OpenOrCreate(ctx context.Context, s Store, name string) (Key, error) {
 	key, err := s.Open(ctx, name)
