@@ -19,6 +19,7 @@ type key struct {
 	name     string
 	file     *keyFile
 	needsPIN atomic.Bool
+	learnt   atomic.Bool // needsPIN is not what the file says, which is yet to be written there
 }
 
 var _ keystore.Key = (*key)(nil)
@@ -67,24 +68,32 @@ func (k *key) sign(ctx context.Context, digest, pin []byte) ([]byte, error) {
 // says that it has none, and returns errNeedPIN if there is a point in asking for
 // it now. neededPIN is whether the PIN was used.
 func (k *key) learnPIN(err error, neededPIN bool) error {
-	if neededPIN || k.file.usesPolicy && !hasAuthValue(k.file.policy) {
+	wrong := errors.Is(err, tpm2.TPMRCBadAuth) || errors.Is(err, tpm2.TPMRCAuthFail)
+	if neededPIN || !wrong || k.file.usesPolicy && !hasAuthValue(k.file.policy) {
 		return err
 	}
-	switch {
-	case errors.Is(err, tpm2.TPMRCBadAuth) && k.store.config.PIN != nil:
-		k.needsPIN.Store(true)
+	k.needsPIN.Store(true)
+	k.learnt.Store(k.file.emptyAuth)
+	if errors.Is(err, tpm2.TPMRCBadAuth) && k.store.config.PIN != nil {
 		return errNeedPIN
-	case errors.Is(err, tpm2.TPMRCAuthFail) && !k.file.noDA:
-		// The wrong try without a PIN was counted. Whether there is one with
-		// a PIN is up to the caller; one without would be wrong again.
-		k.needsPIN.Store(true)
 	}
+	// The wrong try without a PIN was counted. Whether there is one with a PIN is
+	// up to the caller; one without would be wrong again.
 	return err
+}
+
+// noteLearnt writes into the key's file what learnPIN has found out.
+func (k *key) noteLearnt(ctx context.Context) {
+	if k.learnt.Load() && k.learnt.Swap(false) {
+		// Where it cannot be written, each process finds it out for itself.
+		_ = k.store.note(ctx, k.name, k.file, k.file.withEmptyAuth(false))
+	}
 }
 
 // withPIN calls f without a PIN, and with it if f then returns errNeedPIN. It
 // asks for the PIN outside of the queue for the TPM: a user may take long.
 func withPIN[T any](ctx context.Context, k *key, f func(pin []byte) (T, error)) (none T, err error) {
+	defer k.noteLearnt(ctx)
 	result, err := f(nil)
 	if !errors.Is(err, errNeedPIN) {
 		return result, err

@@ -131,7 +131,7 @@ func newKeyFile(p *parent, parentHandle tpm2.TPMHandle, public tpm2.TPM2BPublic,
 		Privkey:   private,
 	})
 	if !emptyAuth {
-		der = explicitFalse(der)
+		der = setEmptyAuth(der, false)
 	}
 	k, err := parseTSS2(der)
 	if err != nil {
@@ -140,21 +140,28 @@ func newKeyFile(p *parent, parentHandle tpm2.TPMHandle, public tpm2.TPM2BPublic,
 	return k.with(p.Name.Buffer, 0), nil
 }
 
-// explicitFalse adds the optional emptyAuth [0] to a TSS2 key without it. Where it
-// is absent, OpenSSL's tpm2 provider does not ask for the PIN.
-func explicitFalse(der []byte) []byte {
+// setEmptyAuth returns a TSS2 key with another emptyAuth. FALSE is written, too,
+// although it may be left out: OpenSSL's tpm2 provider does not ask for the PIN then.
+func setEmptyAuth(der []byte, empty bool) []byte {
+	tag := asn1.Tag(0).ContextSpecific().Constructed()
 	in := cryptobyte.String(der)
 	var body, keyType cryptobyte.String
-	if !in.ReadASN1(&body, asn1.SEQUENCE) || !body.ReadASN1Element(&keyType, asn1.OBJECT_IDENTIFIER) {
+	if !in.ReadASN1(&body, asn1.SEQUENCE) || !body.ReadASN1Element(&keyType, asn1.OBJECT_IDENTIFIER) || !body.SkipOptionalASN1(tag) {
 		return der
 	}
 	var out cryptobyte.Builder
 	out.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddBytes(keyType)
-		b.AddASN1(asn1.Tag(0).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) { b.AddASN1Boolean(false) })
+		b.AddASN1(tag, func(b *cryptobyte.Builder) { b.AddASN1Boolean(empty) })
 		b.AddBytes(body)
 	})
 	return out.BytesOrPanic()
+}
+
+// withEmptyAuth returns a copy of k that says otherwise whether there is a PIN.
+func (k keyFile) withEmptyAuth(empty bool) *keyFile {
+	k.tss2, k.emptyAuth = setEmptyAuth(k.tss2, empty), empty
+	return k.with(k.parentName, k.handle)
 }
 
 // parseTSS2 reads a TSS2 key (draft-bottomley-tpm2-keys) and checks that it is

@@ -81,7 +81,10 @@ func (s *Store) askNewPIN(ctx context.Context, name string) ([]byte, error) {
 // OpenSSL's tpm2 provider, ssh-tpm-agent and tpm2-tools write them, whose parent
 // is the owner hierarchy or a persistent key. Such a file does not say which
 // storage root key it belongs to; Open adds that when it has loaded the key for
-// the first time.
+// the first time. Files of tpm2-tools 5.4 say the opposite of what is true about
+// the PIN. That is found out by trying without one, which the TPM counts as a wrong
+// try, once, if there is one and the key is not noDA; the file then says what is
+// true.
 func (s *Store) Open(ctx context.Context, name string) (keystore.Key, error) {
 	doing := fmt.Sprintf("open key %q", name)
 	if err := s.check(ctx, name); err != nil {
@@ -102,11 +105,27 @@ func (s *Store) Open(ctx context.Context, name string) (keystore.Key, error) {
 	if err != nil {
 		return nil, explain(doing, err)
 	}
-	if loaded != k {
-		// In a folder that cannot be written the key can be used all the same.
-		_ = s.note(ctx, name, k, loaded)
+	// In a folder that cannot be written the key can be used all the same.
+	if loaded != k && s.note(ctx, name, k, loaded) == nil {
+		loaded = s.tryWithoutPIN(ctx, name, loaded)
 	}
 	return newKey(s, name, loaded), nil
+}
+
+// tryWithoutPIN finds out whether a foreign key that is said to have a PIN has one,
+// when there is none to be had: tpm2-tools 5.4 says so of keys without. A wrong try
+// may count toward a lockout, so there is one in the life of the file.
+func (s *Store) tryWithoutPIN(ctx context.Context, name string, k *keyFile) *keyFile {
+	if s.config.PIN != nil || !k.needsPIN() || k.usesPolicy {
+		return k
+	}
+	_, err := run(ctx, s.device, func(c *call) ([]byte, error) { return c.sign(k, make([]byte, k.size), false, nil) })
+	if err != nil {
+		return k
+	}
+	learnt := k.withEmptyAuth(true)
+	_ = s.note(ctx, name, k, learnt) // it is true all the same
+	return learnt
 }
 
 // note writes down what Open has learnt of a key.
