@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/instancekey/instancekey/keystore"
 	"github.com/instancekey/instancekey/softkey"
@@ -248,6 +249,26 @@ func TestDeleteKilledCreate(t *testing.T) {
 	}
 	if got := files(t, dir); !slices.Equal(got, []string{".new-2"}) {
 		t.Errorf("files %q after Delete, want .new-2 alone", got)
+	}
+}
+
+// TestAbandonedFiles: what processes have left that were killed long ago goes when
+// the folder is opened, and what one may be writing stays.
+func TestAbandonedFiles(t *testing.T) {
+	dir := newDir(t)
+	openDir(t, dir)
+	for _, name := range []string{".new-old", ".new-young", "other"} {
+		write(t, dir, name, []byte("key"))
+	}
+	old := time.Now().Add(-2 * time.Hour)
+	for _, name := range []string{".new-old", "other"} {
+		if err := os.Chtimes(filepath.Join(dir, name), old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	openDir(t, dir)
+	if got := files(t, dir); !slices.Equal(got, []string{".new-young", "other"}) {
+		t.Errorf("files %q, want .new-young and other", got)
 	}
 }
 

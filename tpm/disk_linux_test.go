@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -33,11 +34,14 @@ func TestDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	check := func(cause error) {
+	check := func(cause error, advice string) {
 		t.Helper()
 		_, err := r.Create(t.Context(), "other")
-		wantError(t, err, keystore.ErrUnavailable, cause)
-		wantError(t, r.Persist(t.Context(), "key", handle), keystore.ErrUnavailable, cause)
+		for _, err := range []error{err, r.Persist(t.Context(), "key", handle)} {
+			if wantError(t, err, keystore.ErrUnavailable, cause); !strings.Contains(err.Error(), advice) {
+				t.Errorf("%q does not say %q", err, advice)
+			}
+		}
 		if n := len(persistent(t, sim)); n != 0 {
 			t.Errorf("%d persistent keys", n)
 		}
@@ -67,7 +71,7 @@ func TestDisk(t *testing.T) {
 	if err := errors.Join(filler.Close()); err != nil {
 		t.Fatal(err)
 	}
-	check(syscall.ENOSPC)
+	check(syscall.ENOSPC, "free some room")
 	if err := os.Remove(filler.Name()); err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +79,7 @@ func TestDisk(t *testing.T) {
 	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
 		t.Fatal(err)
 	}
-	check(syscall.EROFS)
+	check(syscall.EROFS, "mount it for writing")
 	wantError(t, r.Delete(t.Context(), "key"), keystore.ErrUnavailable, syscall.EROFS)
 	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT, ""); err != nil {
 		t.Fatal(err)

@@ -13,7 +13,8 @@
 // The TPM has little room, so a key is kept outside of it, encrypted by the TPM
 // with its storage root key, in a file: NAME.pem in Config.Dir, in the TSS2 PEM
 // format (draft-bottomley-tpm2-keys) that OpenSSL's tpm2 provider, ssh-tpm-agent
-// and tpm2-tools read and write. Whoever copies the file can do nothing with it
+// and tpm2-tools read and write (none of them uses keys that are bound to PCRs as
+// they are here). Whoever copies the file can do nothing with it
 // without the TPM. Whoever may use the TPM and reads the file can sign, unless
 // the key has a PIN; so files have mode 0600 and one that others may read is
 // refused. A second PEM block, which other programs ignore, has the Name of the
@@ -80,9 +81,12 @@
 //	LOCKOUT
 //	    ErrLockedOut: wait with the TPM switched on, or clear the lockout with
 //	    tpm2_dictionarylockout
-//	AUTH_FAIL, BAD_AUTH, AUTH_MISSING, AUTH_UNAVAILABLE
-//	    ErrAuth: check the PIN, or Config.OwnerAuth if the owner hierarchy has
-//	    a password; every further try with a wrong PIN counts toward a lockout
+//	AUTH_FAIL
+//	    ErrAuth: check the PIN: every further try with a wrong one counts toward
+//	    a lockout
+//	BAD_AUTH, AUTH_MISSING, AUTH_UNAVAILABLE
+//	    ErrAuth: check Config.OwnerAuth and EndorsementAuth, if the hierarchies
+//	    have passwords, or the key's PIN
 //	POLICY_FAIL, POLICY, POLICY_CC, EXPIRED
 //	    ErrPolicy: the device has booted something else than the key is bound
 //	    to: boot that again, or enrol with a new key
@@ -148,7 +152,7 @@
 //
 // ErrAuth, ErrLockedOut and an ErrPolicy for other reasons are never tried again by
 // the Store. The cause of an ErrLockedOut is a [LockoutError], which says when the
-// lockout ends; keys without a PIN go on working in one.
+// lockout ends; keys that are made here without a PIN go on working in one.
 //
 // The key files have their own faults: keystore.ErrCorrupt for one that is torn,
 // empty or not a key that can sign ES256 or ES384; keystore.ErrUnavailable for

@@ -69,8 +69,11 @@ var faults = []fault{
 		[]error{tpm2.TPMRCLockout},
 		keystore.ErrLockedOut, "wait with the TPM switched on, or clear the lockout with tpm2_dictionarylockout",
 	}, {
-		[]error{tpm2.TPMRCAuthFail, tpm2.TPMRCBadAuth, tpm2.TPMRCAuthMissing, tpm2.TPMRCAuthUnavailable},
-		keystore.ErrAuth, "check the PIN, or Config.OwnerAuth if the owner hierarchy has a password; every further try with a wrong PIN counts toward a lockout",
+		[]error{tpm2.TPMRCAuthFail},
+		keystore.ErrAuth, "check the PIN: every further try with a wrong one counts toward a lockout",
+	}, {
+		[]error{tpm2.TPMRCBadAuth, tpm2.TPMRCAuthMissing, tpm2.TPMRCAuthUnavailable},
+		keystore.ErrAuth, "check Config.OwnerAuth and EndorsementAuth, if the hierarchies have passwords, or the key's PIN",
 	}, {
 		[]error{tpm2.TPMRCPolicyFail, tpm2.TPMRCPolicy, tpm2.TPMRCPolicyCC, tpm2.TPMRCExpired},
 		keystore.ErrPolicy, "the device has booted something else than the key is bound to: boot that again, or enrol with a new key",

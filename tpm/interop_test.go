@@ -164,11 +164,15 @@ func TestForeignFiles(t *testing.T) {
 					t.Fatal(err)
 				}
 				// One wrong try at the most, whatever is done first and however often
-				// the process starts anew.
+				// the process starts anew after it.
 				wrong := 0
+				key := open(t, r.Store, "key")
 				if tt.wrongTry {
-					wantError(t, use(t, open(t, r.Store, "key")), keystore.ErrAuth, tpm2.TPMRCAuthFail)
+					wantError(t, use(t, key), keystore.ErrAuth, tpm2.TPMRCAuthFail)
 					wrong++
+				}
+				if err := use(t, key); err != nil {
+					t.Error(err)
 				}
 				for range 2 {
 					key := open(t, r.reopenAfter(t), "key")

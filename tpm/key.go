@@ -68,21 +68,26 @@ func (k *key) sign(ctx context.Context, digest, pin []byte) ([]byte, error) {
 // says that it has none, and returns errNeedPIN if there is a point in asking for
 // it now. neededPIN is whether the PIN was used.
 func (k *key) learnPIN(err error, neededPIN bool) error {
-	wrong := errors.Is(err, tpm2.TPMRCBadAuth) || errors.Is(err, tpm2.TPMRCAuthFail)
-	if neededPIN || !wrong || k.file.usesPolicy && !hasAuthValue(k.file.policy) {
+	if neededPIN || k.file.usesPolicy && !hasAuthValue(k.file.policy) {
 		return err
 	}
-	k.needsPIN.Store(true)
-	k.learnt.Store(k.file.emptyAuth)
-	if errors.Is(err, tpm2.TPMRCBadAuth) && k.store.config.PIN != nil {
-		return errNeedPIN
+	switch {
+	case errors.Is(err, tpm2.TPMRCBadAuth) && k.store.config.PIN != nil:
+		k.needsPIN.Store(true)
+		err = errNeedPIN
+	case errors.Is(err, tpm2.TPMRCAuthFail) && !k.file.noDA:
+		// The wrong try without a PIN was counted. Whether there is one with
+		// a PIN is up to the caller; one without would be wrong again.
+		k.needsPIN.Store(true)
+	default:
+		return err
 	}
-	// The wrong try without a PIN was counted. Whether there is one with a PIN is
-	// up to the caller; one without would be wrong again.
+	k.learnt.Store(k.file.emptyAuth)
 	return err
 }
 
-// noteLearnt writes into the key's file what learnPIN has found out.
+// noteLearnt writes into the key's file what learnPIN has found out, once the PIN
+// has proved right: one answer of the TPM could be damaged.
 func (k *key) noteLearnt(ctx context.Context) {
 	if k.learnt.Load() && k.learnt.Swap(false) {
 		// Where it cannot be written, each process finds it out for itself.
@@ -93,7 +98,11 @@ func (k *key) noteLearnt(ctx context.Context) {
 // withPIN calls f without a PIN, and with it if f then returns errNeedPIN. It
 // asks for the PIN outside of the queue for the TPM: a user may take long.
 func withPIN[T any](ctx context.Context, k *key, f func(pin []byte) (T, error)) (none T, err error) {
-	defer k.noteLearnt(ctx)
+	defer func() {
+		if err == nil {
+			k.noteLearnt(ctx)
+		}
+	}()
 	result, err := f(nil)
 	if !errors.Is(err, errNeedPIN) {
 		return result, err

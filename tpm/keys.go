@@ -83,8 +83,8 @@ func (s *Store) askNewPIN(ctx context.Context, name string) ([]byte, error) {
 // storage root key it belongs to; Open adds that when it has loaded the key for
 // the first time. Files of tpm2-tools 5.4 say the opposite of what is true about
 // the PIN. That is found out by trying without one, which the TPM counts as a wrong
-// try, once, if there is one and the key is not noDA; the file then says what is
-// true.
+// try if there is one and the key is not noDA; after the first signature the file
+// says what is true.
 func (s *Store) Open(ctx context.Context, name string) (keystore.Key, error) {
 	doing := fmt.Sprintf("open key %q", name)
 	if err := s.check(ctx, name); err != nil {
@@ -141,7 +141,7 @@ func (s *Store) note(ctx context.Context, name string, read, learnt *keyFile) er
 // Delete removes a key's file, takes the key out of the TPM, and removes it from
 // the persistent handle where Persist has put it. See [keystore.Store]. A
 // [keystore.Key] that was opened before can still sign until the Store is
-// closed.
+// closed, and where ctx ends early the key leaves the TPM only then.
 func (s *Store) Delete(ctx context.Context, name string) error {
 	if err := s.check(ctx, name); err != nil {
 		return err

@@ -43,7 +43,7 @@ func TestDoctorHealthy(t *testing.T) {
 		s.calls.Reset()
 		instancectl(t, "doctor", "-store", s.store)
 		s.calls.Want(t,
-			tpm2.TPMCCGetCapability, // is it in use?
+			tpm2.TPMCCGetCapability,                                                   // is it in use?
 			tpm2.TPMCCGetCapability, tpm2.TPMCCGetCapability, tpm2.TPMCCGetCapability, // what a killed program has left
 			tpm2.TPMCCGetCapability, tpm2.TPMCCGetCapability, tpm2.TPMCCGetCapability, tpm2.TPMCCReadClock, tpm2.TPMCCGetCapability,
 			tpm2.TPMCCReadPublic, tpm2.TPMCCCreatePrimary, tpm2.TPMCCFlushContext)

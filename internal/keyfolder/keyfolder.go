@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/instancekey/instancekey/internal/privatefile"
 	"github.com/instancekey/instancekey/keystore"
@@ -20,6 +22,8 @@ const (
 	extension = ".pem"
 	// maxSize of a key file, in bytes, is more than ten times what any has.
 	maxSize = 32 << 10
+	// abandoned is how old a temporary file is that nobody is writing any more.
+	abandoned = time.Hour
 )
 
 // A Folder is a folder of key files. A file appears under its name complete and
@@ -41,7 +45,10 @@ func Open(pkg, dir string) (Folder, error) {
 	if err := privatefile.MakeDir(path, privatefile.Writing); err != nil {
 		return Folder{}, fmt.Errorf("%s: %w: folder: %w", pkg, keystore.ErrUnavailable, err)
 	}
-	return Folder{path, pkg}, nil
+	f := Folder{path, pkg}
+	// What processes have left that were killed; not what one is writing now.
+	_ = f.removeTemps(func(temp fs.FileInfo) bool { return time.Since(temp.ModTime()) > abandoned })
+	return f, nil
 }
 
 // String returns the folder's path.
@@ -50,9 +57,17 @@ func (f Folder) String() string { return f.path }
 // File returns the path of the key's file.
 func (f Folder) File(name string) string { return filepath.Join(f.path, name+extension) }
 
-// Error returns an error about the key of that name.
+// Error returns an error about the key of that name, and what to do about a disk
+// that is the cause.
 func (f Folder) Error(name string, sentinel, cause error) error {
-	return fmt.Errorf("%s: key %q: %w: %w", f.pkg, name, sentinel, cause)
+	advice := ""
+	switch {
+	case errors.Is(cause, syscall.ENOSPC), errors.Is(cause, syscall.EDQUOT):
+		advice = ": free some room there"
+	case errors.Is(cause, syscall.EROFS):
+		advice = ": mount it for writing"
+	}
+	return fmt.Errorf("%s: key %q: %w: %w%s", f.pkg, name, sentinel, cause, advice)
 }
 
 func (f Folder) check() error { return privatefile.CheckDir(f.path, privatefile.Writing) }
@@ -131,7 +146,10 @@ func (f Folder) delete(path string) error {
 	if err != nil {
 		return err
 	}
-	if err := f.removeTemps(info); err != nil {
+	// A process that was killed between making the link and removing its temporary
+	// file leaves a second name of the key's file, and the key would outlive its
+	// deletion there.
+	if err := f.removeTemps(func(temp fs.FileInfo) bool { return os.SameFile(temp, info) }); err != nil {
 		return err
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -140,10 +158,8 @@ func (f Folder) delete(path string) error {
 	return privatefile.SyncDir(f.path)
 }
 
-// removeTemps removes second names of a key's file. A process that was killed
-// between making the link and removing its temporary file leaves one, and the
-// key would outlive its deletion there.
-func (f Folder) removeTemps(key fs.FileInfo) error {
+// removeTemps removes temporary files.
+func (f Folder) removeTemps(which func(fs.FileInfo) bool) error {
 	entries, err := os.ReadDir(f.path)
 	if err != nil {
 		return err
@@ -153,7 +169,7 @@ func (f Folder) removeTemps(key fs.FileInfo) error {
 			continue
 		}
 		info, err := entry.Info()
-		if err == nil && os.SameFile(info, key) {
+		if err == nil && which(info) {
 			err = os.Remove(filepath.Join(f.path, entry.Name()))
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
