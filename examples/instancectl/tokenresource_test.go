@@ -5,6 +5,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/instancekey/instancekey/examples/authserver"
@@ -21,6 +22,31 @@ func startWithResource(t *testing.T, change func(*authserver.Config)) (s servers
 		}
 	})
 	return s, s.Issuer + "/resource"
+}
+
+func TestTokenResource(t *testing.T) {
+	s := startServers(t, nil)
+	var calls, authorized atomic.Int64
+	resource := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		calls.Add(1)
+		switch {
+		case r.URL.Path == "/secret":
+			w.WriteHeader(http.StatusForbidden)
+		case r.URL.Path != "/api":
+			w.WriteHeader(http.StatusNotFound)
+		case strings.HasPrefix(r.Header.Get("Authorization"), "Bearer eyJ"):
+			authorized.Add(1)
+		}
+	}))
+	defer resource.Close()
+	lines := tokenLines(t, ok(t, s.token("-store", "soft", "-self", s.self, "-n", "2", "-resource", resource.URL+"/api")...))
+	if len(lines) != 2 || authorized.Load() != 2 || int64(sum(lines)) != int64(s.Requests())+calls.Load() {
+		t.Errorf("lines %+v, %d calls with a token, %d requests and %d calls", lines, authorized.Load(), s.Requests(), calls.Load())
+	}
+	r := instancectl(t, s.token("-store", "soft", "-self", s.self, "-resource", resource.URL+"/secret")...)
+	if lines := tokenLines(t, r); r.status != 1 || len(lines) != 1 || lines[0].Error != "resource_403" {
+		t.Errorf("status %d, lines %+v", r.status, lines)
+	}
 }
 
 // Three requests for the token and three for the call when cold (metadata,

@@ -1,23 +1,11 @@
 package main
 
 import (
-	"context"
 	"errors"
-	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"golang.org/x/oauth2"
-
-	"github.com/instancekey/instancekey/client"
-	"github.com/instancekey/instancekey/keystore"
-	"github.com/instancekey/instancekey/transport"
 )
 
 func TestBadUsage(t *testing.T) {
@@ -160,103 +148,5 @@ func TestWarnsOfKeys(t *testing.T) {
 		if got := strings.Count(r.stderr, "gone when this command ends"); got != want {
 			t.Errorf("key %s: %d warnings: %s", verb, got, r.stderr)
 		}
-	}
-}
-
-func TestWord(t *testing.T) {
-	refused := &oauth2.RetrieveError{Response: &http.Response{Status: "400 Bad Request", StatusCode: 400}, ErrorCode: "invalid_grant"}
-	dial := &net.OpError{Op: "dial", Err: errors.New("refused")}
-	for _, tt := range []struct {
-		err  error
-		want string
-	}{
-		{keystore.ErrNotFound, "not_found"},
-		{keystore.ErrExists, "exists"},
-		{keystore.ErrKeyLost, "key_lost"},
-		{keystore.ErrCorrupt, "corrupt"},
-		{keystore.ErrLockedOut, "locked_out"},
-		{keystore.ErrAuth, "auth"},
-		{keystore.ErrPolicy, "policy"},
-		{keystore.ErrUnavailable, "unavailable"},
-		{keystore.ErrClosed, "closed"},
-		{client.ErrClosed, "closed"},
-		{client.ErrAttestationRefused, "attestation_refused"},
-		{client.ErrAttesterUnavailable, "attester_unavailable"},
-		{client.ErrInvalidAttestation, "invalid_attestation"},
-		{client.ErrMetadata, "metadata"},
-		{client.ErrOtherKey, "other_key"},
-		{client.ErrTokenType, "token_type"},
-		{client.ErrClock, "clock"},
-		{transport.ErrRedirect, "redirect"},
-		{transport.ErrHeaderTooLarge, "header_too_large"},
-		{context.DeadlineExceeded, "timeout"},
-		{context.Canceled, "canceled"},
-		{dial, "unreachable"},
-		{io.ErrUnexpectedEOF, "unreachable"},
-		{errors.New("something else"), "failed"},
-
-		// The server's word, and the attester's, before what it came with.
-		{&transport.Error{Err: refused}, "invalid_grant"},
-		{fmt.Errorf("%w: %w", client.ErrAttesterUnavailable, dial), "attester_unavailable"},
-		{fmt.Errorf("%w: %w", client.ErrMetadata, dial), "unreachable"},
-		{&url.Error{Op: "Post", URL: "https://as.example.com", Err: errors.New("challenge endpoint answered 500")}, "failed"},
-		{&url.Error{Op: "Post", URL: "https://as.example.com", Err: context.DeadlineExceeded}, "timeout"},
-	} {
-		if got := word(tt.err); got != tt.want {
-			t.Errorf("%v: %q, want %q", tt.err, got, tt.want)
-		}
-	}
-}
-
-type roundTripFunc func(*http.Request) (*http.Response, error)
-
-func (f roundTripFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
-
-// What is sent after its token was finished counts for the next one.
-func TestLateSends(t *testing.T) {
-	s := startServers(t, nil)
-	counter := &sendCounter{base: http.DefaultTransport}
-	get := func(ctx context.Context) {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.Issuer, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp, err := counter.RoundTrip(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-	}
-	ctx1, first := counter.start(t.Context())
-	ctx2, second := counter.start(t.Context())
-	get(context.WithoutCancel(ctx1))
-	get(ctx2)
-	if n := counter.finish(first); n != 1 {
-		t.Errorf("first: %d", n)
-	}
-	get(context.WithoutCancel(ctx1))
-	if n := counter.finish(second); n != 2 {
-		t.Errorf("second: %d", n)
-	}
-	if s.Requests() != 3 {
-		t.Errorf("the server has seen %d requests", s.Requests())
-	}
-}
-
-// A request that finds no server was not sent.
-func TestSendsNothing(t *testing.T) {
-	counter := &sendCounter{base: roundTripFunc(func(*http.Request) (*http.Response, error) {
-		return nil, errors.New("no connection")
-	})}
-	ctx, sent := counter.start(t.Context())
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := counter.RoundTrip(req); err == nil {
-		t.Fatal("no error")
-	}
-	if n := counter.finish(sent); n != 0 {
-		t.Errorf("%d sends", n)
 	}
 }
