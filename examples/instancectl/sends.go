@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net/http"
 	"net/http/httptrace"
 	"sync"
@@ -21,6 +23,7 @@ type sendCounter struct {
 type sends struct {
 	n    int
 	done bool
+	cut  error // why an answer could not be read to its end
 }
 
 type sendsKey struct{}
@@ -50,7 +53,42 @@ func (c *sendCounter) RoundTrip(req *http.Request) (*http.Response, error) {
 	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
 		once.Do(func() { c.count(req.Context()) })
 	}}
-	return c.base.RoundTrip(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
+	resp, err := c.base.RoundTrip(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
+	if err == nil {
+		resp.Body = &answer{resp.Body, c, req.Context()}
+	}
+	return resp, err
+}
+
+// An answer is a response's body. It remembers for the token why it could not be
+// read to its end.
+type answer struct {
+	io.ReadCloser
+	counter *sendCounter
+	ctx     context.Context
+}
+
+func (a *answer) Read(p []byte) (int, error) {
+	n, err := a.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		a.counter.mu.Lock()
+		defer a.counter.mu.Unlock()
+		if s, _ := a.ctx.Value(sendsKey{}).(*sends); s != nil {
+			s.cut = err
+		}
+	}
+	return n, err
+}
+
+// explain adds to a token's error what ended it, if anything did: its context,
+// or a connection in the middle of an answer.
+func (c *sendCounter) explain(ctx context.Context, s *sends, err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if by := errors.Join(ctx.Err(), s.cut); by != nil {
+		return interrupted{err, by}
+	}
+	return err
 }
 
 func (c *sendCounter) count(ctx context.Context) {

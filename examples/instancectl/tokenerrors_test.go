@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -85,31 +84,14 @@ func TestTokenHostileErrorCode(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			self, _ := newSelf(t)
-			server := hostile(t, tt.body)
-			r := instancectl(t, "token", "-store", "soft", "-self", self, "-issuer", server, "-client-id", clientID, "-json")
+			server := startHostile(t, map[string]http.HandlerFunc{"/token": answers(http.StatusBadRequest, tt.body)})
+			r := instancectl(t, server.token("-store", "soft", "-self", self)...)
 			lines := tokenLines(t, r)
 			if r.status != 1 || len(lines) != 1 || lines[0].Error != tt.want {
 				t.Errorf("status %d, lines %+v, want %q", r.status, lines, tt.want)
 			}
 		})
 	}
-}
-
-// hostile is a server that answers token requests with 400 and body.
-func hostile(t *testing.T, body string) (issuer string) {
-	t.Helper()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		issuer := "http://" + r.Host
-		if r.Method == http.MethodGet {
-			fmt.Fprintf(w, `{"issuer":%q,"token_endpoint":%q}`, issuer, issuer+"/token")
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(http.StatusBadRequest)
-		fmt.Fprint(w, body)
-	}))
-	t.Cleanup(server.Close)
-	return server.URL
 }
 
 func closedPort(t *testing.T) string {
@@ -120,4 +102,42 @@ func closedPort(t *testing.T) string {
 	}
 	defer l.Close()
 	return l.Addr().String()
+}
+
+// What ends a request in the middle of an answer is told apart from an answer
+// that is of no use, at every endpoint and with every grant.
+func TestTokenInterrupted(t *testing.T) {
+	self, _ := newSelf(t)
+	key := makeKey(t)
+	refresh := writeFile(t, "refresh", "refresh-token")
+	const soon = "300ms"
+	for name, tt := range map[string]struct {
+		endpoint string
+		does     http.HandlerFunc
+		timeout  string
+		want     string
+	}{
+		"stalls":              {"/token", stalls(0), soon, "timeout"},
+		"stalls in a token":   {"/token", stalls(200), soon, "timeout"},
+		"stalls in a refusal": {"/token", stalls(400), soon, "timeout"},
+		"challenge stalls":    {"/challenge", stalls(0), soon, "timeout"},
+		"stalls in challenge": {"/challenge", stalls(200), soon, "timeout"},
+		"cut in a token":      {"/token", cuts(200), "1m", "unreachable"},
+		"cut in a refusal":    {"/token", cuts(400), "1m", "unreachable"},
+		"cut in a challenge":  {"/challenge", cuts(200), "1m", "unreachable"},
+		"no JSON":             {"/token", answers(200, "<html>"), "1m", "failed"},
+	} {
+		for _, grant := range []string{"client_credentials", "refresh_token"} {
+			t.Run(name+"/"+grant, func(t *testing.T) {
+				t.Parallel()
+				endpoints := map[string]http.HandlerFunc{"/token": answers(500, ""), tt.endpoint: tt.does}
+				server := startHostile(t, endpoints)
+				r := instancectl(t, server.token(append(key, "-self", self, "-grant", grant, "-refresh", refresh, "-timeout", tt.timeout)...)...)
+				lines := tokenLines(t, r)
+				if r.status != 1 || len(lines) != 1 || lines[0].Error != tt.want || int64(lines[0].Sends) != server.requests.Load() {
+					t.Errorf("status %d, lines %+v, want %s and %d sends", r.status, lines, tt.want, server.requests.Load())
+				}
+			})
+		}
+	}
 }

@@ -123,6 +123,9 @@ func (r *tokenRun) one(ctx context.Context, number int) {
 	if err == nil && r.flags.resource != "" {
 		err = r.call(ctx, token)
 	}
+	if err != nil {
+		err = r.counter.explain(ctx, sent, err)
+	}
 
 	r.mu.Lock()
 	defer r.mu.Unlock()

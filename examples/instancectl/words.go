@@ -66,9 +66,20 @@ func is(sentinel error) func(error) bool {
 	return func(err error) bool { return errors.Is(err, sentinel) }
 }
 
+// isTimeout looks further than the first net.Error: an http.Client's asks only
+// the error in it, which may be one that does not know.
 func isTimeout(err error) bool {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return true
+	}
 	var timeout net.Error
-	return errors.As(err, &timeout) && timeout.Timeout()
+	for errors.As(err, &timeout) {
+		if timeout.Timeout() {
+			return true
+		}
+		err = errors.Unwrap(timeout)
+	}
+	return false
 }
 
 // isNetwork does not ask for net.Error: what an http.Client returns is always one.
@@ -76,6 +87,15 @@ func isNetwork(err error) bool {
 	return errors.As(err, new(*net.OpError)) || errors.As(err, new(*tls.CertificateVerificationError)) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
+
+// An interrupted error is what a library has made of it that an answer could
+// not be read to its end, and what ended the reading: x/oauth2 keeps the text.
+type interrupted struct {
+	error
+	by error
+}
+
+func (e interrupted) Unwrap() []error { return []error{e.error, e.by} }
 
 // anyCode is what error codes look like. What does not is not printed: a server
 // may put anything there, also what it was sent.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"syscall"
 	"testing"
 
 	"golang.org/x/oauth2"
@@ -20,6 +21,7 @@ import (
 func TestWord(t *testing.T) {
 	refused := &oauth2.RetrieveError{Response: &http.Response{Status: "400 Bad Request", StatusCode: 400}, ErrorCode: "invalid_grant"}
 	dial := &net.OpError{Op: "dial", Err: errors.New("refused")}
+	noAnswer := &net.OpError{Op: "read", Err: syscall.ETIMEDOUT} // no context's deadline
 	for _, tt := range []struct {
 		err  error
 		want string
@@ -55,6 +57,9 @@ func TestWord(t *testing.T) {
 		{fmt.Errorf("%w: %w", client.ErrMetadata, dial), "unreachable"},
 		{&url.Error{Op: "Post", URL: "https://as.example.com", Err: errors.New("challenge endpoint answered 500")}, "failed"},
 		{&url.Error{Op: "Post", URL: "https://as.example.com", Err: context.DeadlineExceeded}, "timeout"},
+		{&url.Error{Op: "Post", URL: "https://as.example.com", Err: &transport.Error{Err: context.DeadlineExceeded}}, "timeout"},
+		{&url.Error{Op: "Post", URL: "https://as.example.com", Err: &transport.Error{Err: noAnswer}}, "timeout"},
+		{&url.Error{Op: "Post", URL: "https://as.example.com", Err: &transport.Error{Err: dial}}, "unreachable"},
 	} {
 		if got := word(tt.err); got != tt.want {
 			t.Errorf("%v: %q, want %q", tt.err, got, tt.want)
