@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
@@ -173,13 +174,30 @@ func (r *tokenRun) get(ctx context.Context) (*oauth2.Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.flags.dpop && !strings.EqualFold(token.TokenType, "DPoP") {
-		return nil, fmt.Errorf("%w: %.40q, not DPoP", client.ErrTokenType, token.TokenType)
+	wrong := r.checkType(ctx, token)
+	if wrong != nil {
+		token = &oauth2.Token{RefreshToken: token.RefreshToken, Expiry: time.Unix(1, 0)} // as of Client.Refresh
 	}
 	if r.refresh != nil {
 		err = r.refresh.keep(token)
 	}
-	return token, err
+	return token, errors.Join(wrong, err)
+}
+
+// checkType refuses a token that is not bound as asked, as Client.Token does.
+func (r *tokenRun) checkType(ctx context.Context, token *oauth2.Token) error {
+	wanted := "Bearer"
+	key, err := r.client.DPoPThumbprint(ctx)
+	if err != nil {
+		return err
+	}
+	if key != "" {
+		wanted = "DPoP"
+	}
+	if !strings.EqualFold(token.TokenType, wanted) {
+		return fmt.Errorf("%w: %.40q, not %s", client.ErrTokenType, token.TokenType, wanted)
+	}
+	return nil
 }
 
 // A resourceError is a resource's answer that is not a success.
