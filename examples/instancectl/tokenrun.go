@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -18,7 +17,6 @@ import (
 
 	"github.com/instancekey/instancekey/client"
 	"github.com/instancekey/instancekey/examples/internal/storeflag"
-	"github.com/instancekey/instancekey/internal/authchallenge"
 )
 
 // A tokenRun is the getting of -n tokens.
@@ -196,53 +194,6 @@ func (r *tokenRun) checkType(ctx context.Context, token *oauth2.Token) error {
 	}
 	if !strings.EqualFold(token.TokenType, wanted) {
 		return fmt.Errorf("%w: %.40q, not %s", client.ErrTokenType, token.TokenType, wanted)
-	}
-	return nil
-}
-
-// A resourceError is a resource's answer that is not a success.
-type resourceError struct {
-	code   int
-	reason string // the error code in WWW-Authenticate, "" for none
-}
-
-func (e *resourceError) Error() string {
-	text := fmt.Sprintf("resource answered %d %s", e.code, http.StatusText(e.code))
-	if e.reason != "" {
-		text += " (" + e.reason + ")"
-	}
-	return text
-}
-
-// newResourceError reads what may be printed of a refusal.
-func newResourceError(resp *http.Response) error {
-	refused := &resourceError{code: resp.StatusCode}
-	for _, challenge := range authchallenge.Parse(resp.Header) {
-		if reason := challenge.Params["error"]; anyCode.MatchString(reason) {
-			refused.reason = reason
-			break
-		}
-	}
-	return refused
-}
-
-// call calls -resource with a token.
-func (r *tokenRun) call(ctx context.Context, token *oauth2.Token) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.flags.resource, nil)
-	if err != nil {
-		return err
-	}
-	token.SetAuthHeader(req)
-	direct := *r.http
-	direct.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	resp, err := direct.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	_, _ = io.CopyN(io.Discard, resp.Body, maxFile) // so that the connection can be used again
-	if resp.StatusCode/100 != 2 {
-		return newResourceError(resp)
 	}
 	return nil
 }
