@@ -2,7 +2,10 @@ package main
 
 import (
 	"encoding/json"
+	"net/http"
+	"net/http/httptest"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -92,6 +95,22 @@ func TestAttestProfile(t *testing.T) {
 		r := ok(t, "attest", "-store", "soft", "-self", self, "-name", "k", "-client-id", clientID, "-profile", profile)
 		if got := strings.Contains(r.stdout, `"iss": "`+clientID+`"`); got != want {
 			t.Errorf("%s: iss %t", profile, got)
+		}
+	}
+}
+
+// An attester may repeat what it was sent, as others do.
+func TestAttestEchoes(t *testing.T) {
+	for description, want := range map[string]string{
+		"unknown device": `(\"unknown device\")`,
+		"unknown device eyJhbGciOiJFUzI1NiJ9.e30.c2ln": "attestation_refused",
+		"unknown device " + strings.Repeat("0a1b", 16): "attestation_refused",
+	} {
+		attester := httptest.NewServer(answers(http.StatusForbidden, `{"error":"no","error_description":"`+description+`"}`))
+		r := instancectl(t, "attest", "-store", "soft", "-name", "k", "-client-id", clientID, "-attester", attester.URL)
+		attester.Close()
+		if r.status != 1 || r.stdout != "" || !strings.Contains(strconv.Quote(r.stderr), want) || strings.Contains(r.stderr, "0a1b") {
+			t.Errorf("%s: %+v", description, r)
 		}
 	}
 }

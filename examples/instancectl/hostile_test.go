@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -24,7 +25,8 @@ func startHostile(t *testing.T, endpoints map[string]http.HandlerFunc) *hostile 
 	h := new(hostile)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h.requests.Add(1)
-		_, _ = io.Copy(io.Discard, r.Body) // only then does the server notice that the client has gone
+		body, _ := io.ReadAll(r.Body) // only then does the server notice that the client has gone
+		r.Body = io.NopCloser(bytes.NewReader(body))
 		if answer := endpoints[r.URL.Path]; answer != nil {
 			answer(w, r)
 			return
@@ -74,6 +76,18 @@ func cuts(status int) http.HandlerFunc {
 		w.Header().Set("Content-Length", "100")
 		answers(status, `{"`)(w, r)
 		panic(http.ErrAbortHandler)
+	}
+}
+
+// says answers with a line of its own beside the status.
+func says(status int, line string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "HTTP/1.1 %d %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", status, line)
 	}
 }
 

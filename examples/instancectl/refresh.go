@@ -75,6 +75,7 @@ func (r *refreshFile) use(ctx context.Context) (*oauth2.Token, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+	sendsOf(ctx).keepSecret(r.old)
 	token, err := r.client.Refresh(ctx, r.old)
 	if token == nil {
 		return nil, err

@@ -23,10 +23,21 @@ type sendCounter struct {
 type sends struct {
 	n    int
 	done bool
-	cut  error // why an answer could not be read to its end
+
+	mu      sync.Mutex // of what follows
+	cut     error      // why an answer could not be read to its end
+	secrets []string   // that were sent
 }
 
 type sendsKey struct{}
+
+// sendsOf returns the sends of the token that ctx is for.
+func sendsOf(ctx context.Context) *sends {
+	if s, _ := ctx.Value(sendsKey{}).(*sends); s != nil {
+		return s
+	}
+	return new(sends) // nobody's
+}
 
 // start returns a context whose requests are counted.
 func (c *sendCounter) start(ctx context.Context) (context.Context, *sends) {
@@ -53,9 +64,10 @@ func (c *sendCounter) RoundTrip(req *http.Request) (*http.Response, error) {
 	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
 		once.Do(func() { c.count(req.Context()) })
 	}}
+	sendsOf(req.Context()).keepSecrets(req.Header)
 	resp, err := c.base.RoundTrip(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
 	if err == nil {
-		resp.Body = &answer{resp.Body, c, req.Context()}
+		resp.Body = &answer{resp.Body, sendsOf(req.Context())}
 	}
 	return resp, err
 }
@@ -64,27 +76,24 @@ func (c *sendCounter) RoundTrip(req *http.Request) (*http.Response, error) {
 // read to its end.
 type answer struct {
 	io.ReadCloser
-	counter *sendCounter
-	ctx     context.Context
+	sends *sends
 }
 
 func (a *answer) Read(p []byte) (int, error) {
 	n, err := a.ReadCloser.Read(p)
 	if err != nil && err != io.EOF {
-		a.counter.mu.Lock()
-		defer a.counter.mu.Unlock()
-		if s, _ := a.ctx.Value(sendsKey{}).(*sends); s != nil {
-			s.cut = err
-		}
+		a.sends.mu.Lock()
+		defer a.sends.mu.Unlock()
+		a.sends.cut = err
 	}
 	return n, err
 }
 
 // explain adds to a token's error what ended it, if anything did: its context,
 // or a connection in the middle of an answer.
-func (c *sendCounter) explain(ctx context.Context, s *sends, err error) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+func (s *sends) explain(ctx context.Context, err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if by := errors.Join(ctx.Err(), s.cut); by != nil {
 		return interrupted{err, by}
 	}

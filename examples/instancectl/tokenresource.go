@@ -29,7 +29,7 @@ func (e *resourceError) Error() string {
 func newResourceError(resp *http.Response) error {
 	refused := &resourceError{code: resp.StatusCode}
 	for _, challenge := range authchallenge.Parse(resp.Header) {
-		if reason := challenge.Params["error"]; anyCode.MatchString(reason) {
+		if reason := challenge.Params["error"]; isCode(reason) {
 			refused.reason = reason
 			break
 		}

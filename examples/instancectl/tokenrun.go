@@ -123,7 +123,7 @@ func (r *tokenRun) one(ctx context.Context, number int) {
 		err = r.call(ctx, token)
 	}
 	if err != nil {
-		err = r.counter.explain(ctx, sent, err)
+		err = sent.explain(ctx, err)
 	}
 
 	r.mu.Lock()
@@ -134,8 +134,8 @@ func (r *tokenRun) one(ctx context.Context, number int) {
 	}
 	if err != nil {
 		r.failed++
-		line.Error = word(err)
-		r.p.log.Error("token failed", "number", number, "error", describe(err))
+		line.Error = sent.conceal(word(err), hiddenCode)
+		r.p.log.Error("token failed", "number", number, "error", sent.conceal(describe(err), line.Error))
 	} else {
 		line.TokenType, line.ExpiresIn = token.TokenType, expiresIn(token)
 	}

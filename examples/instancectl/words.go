@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"regexp"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -50,8 +50,9 @@ var words = []struct {
 
 // aboutErrors explains "error" in the help of token.
 func aboutErrors() string {
-	text := `The error of a token is the server's own code, such as invalid_client (RFC 6749, section 5.2), or http_503
-for an answer without one, or resource_401 for an answer of -resource, or what happened here:`
+	text := `The error of a token is the server's own code, such as invalid_client (RFC 6749, section 5.2), or
+` + hiddenCode + ` for one that cannot be shown, or http_503 for an answer without one, or
+resource_401 for an answer of -resource, or what happened here:`
 	var here []string
 	for _, w := range words {
 		here = append(here, w.word)
@@ -97,10 +98,6 @@ type interrupted struct {
 
 func (e interrupted) Unwrap() []error { return []error{e.error, e.by} }
 
-// anyCode is what error codes look like. What does not is not printed: a server
-// may put anything there, also what it was sent.
-var anyCode = regexp.MustCompile(`^[A-Za-z0-9_.:/-]{1,64}$`)
-
 // word returns the error code of an OAuth server, or the word for what has
 // happened here, or "failed".
 func word(err error) string {
@@ -124,23 +121,28 @@ func refusalWord(refusal *oauth2.RetrieveError) string {
 	switch {
 	case refusal.ErrorCode == "":
 		return fmt.Sprintf("http_%d", refusal.Response.StatusCode)
-	case anyCode.MatchString(refusal.ErrorCode):
+	case isCode(refusal.ErrorCode):
 		return refusal.ErrorCode
 	default:
-		return "unprintable_error_code"
+		return hiddenCode
 	}
 }
 
-// describe returns an error's text for people, without the body of an answer
-// that is no OAuth error: it may be a proxy's page.
+// describe returns an error's text for people, without what a server may have
+// put into it for somebody else: a proxy's page, a JWT, a terminal's controls.
 func describe(err error) string {
+	text := err.Error()
 	var refusal *oauth2.RetrieveError
-	if !errors.As(err, &refusal) {
-		return err.Error()
+	var attester *client.AttesterError
+	switch {
+	case errors.As(err, &refusal):
+		status := refusal.Response.StatusCode // the words beside it are the server's own
+		text = fmt.Sprintf("server answered %d %s (%s)", status, http.StatusText(status), refusalWord(refusal))
+		if isDescription(refusal.ErrorDescription) {
+			text += fmt.Sprintf(": %.200s", refusal.ErrorDescription)
+		}
+	case errors.As(err, &attester) && secretLike.MatchString(attester.Code+" "+attester.Description), partOfJWT.MatchString(text):
+		text = word(err)
 	}
-	text := "server answered " + refusal.Response.Status + " (" + refusalWord(refusal) + ")"
-	if refusal.ErrorDescription != "" {
-		text += fmt.Sprintf(": %.200q", refusal.ErrorDescription)
-	}
-	return text
+	return printable(text)
 }
