@@ -15,7 +15,7 @@ func attest(ctx context.Context, p *program, args []string) error {
 	fs := p.newFlags("attest", "", "Gets a Client Attestation and shows what is in it, without its signature. The key is created if it\n"+
 		"does not exist, except with -attestation.\n\n"+aboutSelf)
 	var f clientFlags
-	f.register(fs, "required without -name")
+	f.register(fs, "required without -name", "-attestation")
 	out := fs.String("out", "", "write the Client Attestation JWT itself to this `file` (mode 0600)")
 	asJSON := fs.Bool("json", false, "print one JSON object on one line")
 	if err := p.parse(fs, args, ""); err != nil {

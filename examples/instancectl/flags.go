@@ -33,17 +33,19 @@ type clientFlags struct {
 
 	method, profile string
 	dpop            bool
-	resource        string // only the token command has the flag
+
+	resource, grant string // only the token command has the flags
 }
 
 // aboutSelf explains -self in a command's help.
 const aboutSelf = `-self needs a private EC JWK, {"kty":"EC","crv":"P-256","x":…,"y":…,"d":…}, which may have a "kid". The
 server has to trust its public half, the same without "d": jq 'del(.d)' FILE`
 
-// register adds the flags. issuer says when -issuer may be left out.
-func (f *clientFlags) register(fs *flag.FlagSet, issuer string) {
+// register adds the flags. issuer says when -issuer may be left out, and finds
+// with what the key has to exist.
+func (f *clientFlags) register(fs *flag.FlagSet, issuer, finds string) {
 	const one = " (exactly one of -attester, -attestation, -self is required)"
-	f.store.RegisterDefaults(fs, "required", storeflag.TemporaryKeys+"; required with -attestation")
+	f.store.RegisterDefaults(fs, "required", storeflag.TemporaryKeys+"; required with "+finds)
 	f.store.RegisterKeys(fs)
 	fs.StringVar(&f.name, "name", "", "`name` of the key (default: derived from -issuer and -client-id)")
 	fs.StringVar(&f.issuer, "issuer", "", "the authorization server's issuer identifier, a `URL` ("+issuer+")")
@@ -131,8 +133,16 @@ func newNetwork(caFile string) (*http.Transport, error) {
 }
 
 // makesKey reports whether a key that does not exist is created: an attestation
-// that was provisioned is for one that does.
-func (f *clientFlags) makesKey() bool { return f.attestation == "" }
+// that was provisioned, or a refresh token, is for one that does. The server may
+// burn a refresh token that comes with another.
+func (f *clientFlags) makesKey() bool { return f.attestation == "" && f.grant != grantRefresh }
+
+// existing is a store that makes no key.
+type existing struct{ keystore.Store }
+
+func (s existing) Create(ctx context.Context, name string) (keystore.Key, error) {
+	return s.Open(ctx, name) // says that it is not there
+}
 
 // newAttester returns the attester that the flags choose.
 func (f *clientFlags) newAttester(p *program, network http.RoundTripper) (client.Attester, error) {
@@ -182,6 +192,9 @@ func readSelfAttester(name string) (self client.SelfAttester, err error) {
 
 // newClient opens the key and returns a client with it. It sends nothing.
 func (f *clientFlags) newClient(ctx context.Context, store keystore.Store, attester client.Attester, base http.RoundTripper, log *slog.Logger) (*client.Client, error) {
+	if !f.makesKey() {
+		store = existing{store}
+	}
 	cfg := client.Config{
 		Issuer:   f.issuer,
 		ClientID: f.clientID,

@@ -30,7 +30,7 @@ func (f *tokenFlags) openRefresh(p *program) (*refreshFile, error) {
 	}
 	r := &refreshFile{name: f.refresh, turn: make(chan struct{}, 1)}
 	content, err := readFile(f.refresh)
-	if errors.Is(err, fs.ErrNotExist) && f.grant != "refresh_token" {
+	if errors.Is(err, fs.ErrNotExist) && f.grant != grantRefresh {
 		return r, nil
 	}
 	if err == nil && !bytes.HasPrefix(bytes.TrimSpace(content), []byte("{")) {

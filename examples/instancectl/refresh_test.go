@@ -30,6 +30,7 @@ func TestRefresh(t *testing.T) {
 		}
 		ok(t, append(args, "-grant", "refresh_token")...)
 
+		ok(t, "key", "create", "-store", store, "-keys", keys, "-name", "another")
 		before, kept := s.Requests(), readPrivate(t, file)
 		r := instancectl(t, append(args, "-grant", "refresh_token", "-name", "another")...)
 		if lines := tokenLines(t, r); r.status != 1 || len(lines) != 1 || lines[0].Error != "other_key" {
@@ -67,4 +68,29 @@ func TestRefreshBare(t *testing.T) {
 	if readPrivate(t, bare) != old {
 		t.Error("a refusal has changed the file")
 	}
+}
+
+// A refresh token is of no use with a key that is made for it, and may be burnt:
+// no key is made, and nothing is sent.
+func TestRefreshMakesNoKey(t *testing.T) {
+	exampletest.EachStore(t, func(t *testing.T, store string) {
+		s := startServers(t, func(cfg *authserver.Config) { cfg.RefreshTokens = true })
+		stored := filepath.Join(t.TempDir(), "refresh")
+		keys := filepath.Join(t.TempDir(), "keys")
+		ok(t, s.token("-store", store, "-keys", keys, "-self", s.self, "-refresh", stored)...)
+		before, names := s.Requests(), ok(t, "key", "list", "-store", store, "-keys", keys).stdout
+
+		for _, file := range []string{stored, writeFile(t, "bare", "refresh-token")} {
+			r := instancectl(t, s.token("-store", store, "-keys", keys, "-self", s.self, "-name", "another", "-grant", "refresh_token", "-refresh", file, "-n", "2")...)
+			if lines := tokenLines(t, r); r.status != 1 || len(lines) != 2 || lines[0].Error != "not_found" || lines[1].Error != "not_found" {
+				t.Errorf("status %d, lines %+v", r.status, lines)
+			}
+		}
+		if s.Requests() != before {
+			t.Errorf("%d requests", s.Requests()-before)
+		}
+		if now := ok(t, "key", "list", "-store", store, "-keys", keys).stdout; now != names {
+			t.Errorf("keys %q, before %q", now, names)
+		}
+	})
 }

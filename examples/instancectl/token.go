@@ -8,11 +8,16 @@ import (
 	"github.com/instancekey/instancekey/internal/endpoint"
 )
 
+// The values of -grant.
+const (
+	grantClient  = "client_credentials"
+	grantRefresh = "refresh_token"
+)
+
 // tokenFlags are those of the token command.
 type tokenFlags struct {
 	clientFlags
 	scope        string
-	grant        string
 	refresh, out string
 	count        int
 	concurrency  int
@@ -20,9 +25,9 @@ type tokenFlags struct {
 }
 
 func (f *tokenFlags) register(fs *flag.FlagSet) {
-	f.clientFlags.register(fs, "required")
+	f.clientFlags.register(fs, "required", "-attestation and -grant refresh_token")
 	fs.StringVar(&f.scope, "scope", "", "`scopes` to ask for, separated by spaces")
-	fs.StringVar(&f.grant, "grant", "client_credentials", "the `grant`: client_credentials or refresh_token")
+	fs.StringVar(&f.grant, "grant", grantClient, "the `grant`: client_credentials or refresh_token")
 	fs.StringVar(&f.refresh, "refresh", "", "`file` with the refresh token, required with -grant refresh_token: one that a program wrote with client.StoredToken.Write, or that token wrote with -grant client_credentials and -refresh, or a bare token on one line; whenever the server gives a new one it is written there")
 	fs.StringVar(&f.out, "out", "", "write the last access token to this `file` (mode 0600)")
 	fs.StringVar(&f.resource, "resource", "", "ask for tokens for the protected resource at this `URL`, and call it with each")
@@ -40,11 +45,11 @@ func (f *tokenFlags) check() error {
 		return err
 	}
 	switch {
-	case f.grant != "client_credentials" && f.grant != "refresh_token":
+	case f.grant != grantClient && f.grant != grantRefresh:
 		return badUsage("-grant %.40q: use client_credentials or refresh_token", f.grant)
-	case f.grant == "refresh_token" && f.refresh == "":
+	case f.grant == grantRefresh && f.refresh == "":
 		return badUsage("-grant refresh_token needs -refresh FILE")
-	case f.grant == "refresh_token" && f.scope != "":
+	case f.grant == grantRefresh && f.scope != "":
 		return badUsage("-scope: a refreshed token has the scope that was granted at first")
 	case f.count < 1 || f.concurrency < 1:
 		return badUsage("-n and -c must be 1 or more")
@@ -67,7 +72,8 @@ func (f *tokenFlags) check() error {
 
 func token(ctx context.Context, p *program, args []string) error {
 	fs := p.newFlags("token", "", "Gets access tokens at an authorization server that authenticates clients by attestation. The key is\n"+
-		"created if it does not exist, except with -attestation. A token that fails does not stop the others.\n\n"+
+		"created if it does not exist, except with -attestation or -grant refresh_token, which are for a key\n"+
+		"that does. A token that fails does not stop the others.\n\n"+
 		aboutSelf+"\n\n"+aboutErrors())
 	var f tokenFlags
 	f.register(fs)

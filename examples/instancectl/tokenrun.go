@@ -152,7 +152,7 @@ func (r *tokenRun) one(ctx context.Context, number int) {
 
 // get gets a token by a new grant: not by Client.Token, which keeps tokens.
 func (r *tokenRun) get(ctx context.Context) (*oauth2.Token, error) {
-	if r.flags.grant == "refresh_token" {
+	if r.flags.grant == grantRefresh {
 		return r.refresh.use(ctx)
 	}
 	at, err := r.client.Endpoint(ctx)

@@ -57,6 +57,7 @@ func TestBadUsage(t *testing.T) {
 		"evidence from where":   {[]string{"evidence", "-store", "simulator", "-name", "k"}, "-keys is missing"},
 		"attestation for what":  {s.token("-store", "soft", "-attestation", garbage), "-keys is missing"},
 		"attest what there is":  {[]string{"attest", "-store", "soft", "-client-id", "c", "-name", "k", "-attestation", garbage}, "-keys is missing"},
+		"refresh for what":      {s.token("-store", "soft", "-self", s.self, "-grant", "refresh_token", "-refresh", s.self), "-keys is missing"},
 		"help on nothing":       {[]string{"help", "tokens"}, "usage: instancectl COMMAND"},
 		"extra argument":        {self("extra"), "unexpected argument"},
 		"unknown flag":          {self("-x"), "-x"},
@@ -128,12 +129,13 @@ func TestHelpAll(t *testing.T) {
 func TestReadableSecret(t *testing.T) {
 	s := startServers(t, nil)
 	refresh := writeFile(t, "refresh", "bare-token")
+	key := makeKey(t)
 	for flag, file := range map[string]string{"-self": s.self, "-refresh": refresh} {
 		for mode, want := range map[os.FileMode]int{0o600: 0, 0o640: 1, 0o604: 1} {
 			if err := os.Chmod(file, mode); err != nil {
 				t.Fatal(err)
 			}
-			r := instancectl(t, s.token("-store", "soft", "-self", s.self, "-grant", "refresh_token", "-refresh", refresh)...)
+			r := instancectl(t, s.token(append(key, "-self", s.self, "-grant", "refresh_token", "-refresh", refresh)...)...)
 			if got := strings.Count(r.stderr, flag+": others can read"); got != want {
 				t.Errorf("%s with mode %o: %d warnings, want %d: %s", flag, mode, got, want, r.stderr)
 			}
