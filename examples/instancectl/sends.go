@@ -57,19 +57,47 @@ func (c *sendCounter) finish(s *sends) int {
 	return n
 }
 
-// RoundTrip implements http.RoundTripper. A request counts once it has a
-// connection: one that finds no server has not been sent.
+// RoundTrip implements http.RoundTripper. A request counts once it is written:
+// one that finds no server has not been sent.
 func (c *sendCounter) RoundTrip(req *http.Request) (*http.Response, error) {
-	var once sync.Once // a request that meets a stale connection gets a second one
-	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
-		once.Do(func() { c.count(req.Context()) })
-	}}
+	out := &outgoing{
+		count:   func() { c.count(req.Context()) },
+		repeats: req.Method == http.MethodGet || req.Method == http.MethodHead,
+	}
+	trace := &httptrace.ClientTrace{GotConn: out.gotConn, WroteHeaders: out.wrote}
 	sendsOf(req.Context()).keepSecrets(req.Header)
 	resp, err := c.base.RoundTrip(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
 	if err == nil {
+		out.wrote() // the answer may be here before HTTP/2 says so
 		resp.Body = &answer{resp.Body, sendsOf(req.Context())}
 	}
 	return resp, err
+}
+
+// An outgoing request may be written more than once: on a connection from an
+// earlier request, which then turns out to be broken, and on another. A POST is
+// repeated only if the server has not had it; a GET also if it has hung up on it.
+type outgoing struct {
+	count   func()
+	repeats bool
+
+	mu             sync.Mutex
+	begun, counted bool // has a connection on which it is not counted; is counted
+}
+
+func (o *outgoing) gotConn(httptrace.GotConnInfo) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.begun = o.repeats || !o.counted
+}
+
+func (o *outgoing) wrote() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.begun {
+		o.begun, o.counted = false, true
+		o.count()
+	}
 }
 
 // An answer is a response's body. It remembers for the token why it could not be

@@ -5,6 +5,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -46,6 +47,28 @@ func TestTokenResource(t *testing.T) {
 	r := instancectl(t, s.token("-store", "soft", "-self", s.self, "-resource", resource.URL+"/secret")...)
 	if lines := tokenLines(t, r); r.status != 1 || len(lines) != 1 || lines[0].Error != "resource_403" {
 		t.Errorf("status %d, lines %+v", r.status, lines)
+	}
+}
+
+// A resource that hangs up on every connection that is used again gets every
+// request twice.
+func TestTokenResourceHangsUp(t *testing.T) {
+	s := startServers(t, nil)
+	var calls atomic.Int64
+	var known sync.Map // connections
+	resource := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		calls.Add(1)
+		if _, used := known.LoadOrStore(r.RemoteAddr, true); used {
+			panic(http.ErrAbortHandler)
+		}
+		if r.URL.Path != "/api" {
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}))
+	defer resource.Close()
+	lines := tokenLines(t, ok(t, s.token("-store", "soft", "-self", s.self, "-n", "4", "-resource", resource.URL+"/api")...))
+	if calls.Load() <= 5 || sum(lines) != s.Requests()+int(calls.Load()) {
+		t.Errorf("lines %+v, %d requests and %d calls", lines, s.Requests(), calls.Load())
 	}
 }
 
