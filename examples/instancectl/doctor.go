@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/instancekey/instancekey/examples/internal/storeflag"
-	"github.com/instancekey/instancekey/internal/endpoint"
 )
 
 // A finding is what one check came to. Advice says what to do; it is empty if
@@ -62,12 +61,7 @@ func (f *doctorFlags) check() error {
 	if f.store.Store == "soft" {
 		return errNeedsTPM
 	}
-	if f.issuer != "" {
-		if _, err := endpoint.Parse(f.issuer); err != nil {
-			return badUsage("-issuer %w", err)
-		}
-	}
-	return nil
+	return checkURL("-issuer", f.issuer)
 }
 
 func examine(ctx context.Context, p *program, args []string) error {

@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -78,15 +79,30 @@ func (f *clientFlags) check() error {
 	if chosen != 1 {
 		return badUsage("give exactly one of -attester, -attestation, -self")
 	}
-	if f.attester != "" {
-		if _, err := endpoint.Parse(f.attester); err != nil {
-			return badUsage("-attester %w", err)
+	for flag, value := range map[string]string{"-issuer": f.issuer, "-attester": f.attester, "-resource": f.resource} {
+		if err := checkURL(flag, value); err != nil {
+			return err
 		}
 	}
 	if f.timeout <= 0 {
 		return badUsage("-timeout must be more than 0")
 	}
 	return f.checkProtocol()
+}
+
+// checkURL refuses a flag's URL that a client would, if there is one.
+func checkURL(flag, value string) error {
+	if value == "" {
+		return nil
+	}
+	u, err := endpoint.Parse(value)
+	if err == nil && (u.RawQuery != "" || u.ForceQuery) {
+		err = errors.New("has a query")
+	}
+	if err != nil {
+		return badUsage("%s %w", flag, err)
+	}
+	return nil
 }
 
 // The values of -method and -profile.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-
-	"github.com/instancekey/instancekey/internal/endpoint"
 )
 
 // The values of -grant.
@@ -53,11 +51,6 @@ func (f *tokenFlags) check() error {
 		return badUsage("-scope: a refreshed token has the scope that was granted at first")
 	case f.count < 1 || f.concurrency < 1:
 		return badUsage("-n and -c must be 1 or more")
-	}
-	if f.resource != "" {
-		if _, err := endpoint.Parse(f.resource); err != nil {
-			return badUsage("-resource %w", err)
-		}
 	}
 	for flag, name := range map[string]string{"-out": f.out, "-refresh": f.refresh} {
 		if name == "" {
