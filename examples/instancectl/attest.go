@@ -13,7 +13,8 @@ import (
 
 func attest(ctx context.Context, p *program, args []string) error {
 	fs := p.newFlags("attest", "", "Gets a Client Attestation and shows what is in it, without its signature. The key is created if it\n"+
-		"does not exist, except with -attestation.\n\n"+aboutSelf)
+		"does not exist, except with -attestation. -method and -dpop change nothing: they are for token, which\n"+
+		"has the same flags.\n\n"+aboutSelf)
 	var f clientFlags
 	f.register(fs, "required without -name", "-attestation")
 	out := fs.String("out", "", "write the Client Attestation JWT itself to this `file` (mode 0600)")

@@ -48,7 +48,7 @@ type doctorFlags struct {
 }
 
 func (f *doctorFlags) register(fs *flag.FlagSet) {
-	f.store.RegisterDefaults(fs, "required", "default: no keys are examined")
+	f.store.RegisterDefaults(fs, requiredTPM, "default: no keys are examined")
 	fs.StringVar(&f.issuer, "issuer", "", "compare the clock with that of the authorization server at this `URL`; nothing but a HEAD request is sent")
 	registerCA(fs, &f.caFile)
 	fs.BoolVar(&f.json, "json", false, "print one JSON object on one line for each check: check, status (ok, warn or fail), found and advice")

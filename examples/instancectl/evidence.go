@@ -22,7 +22,8 @@ import (
 const previewChallenge = "instancectl evidence"
 
 func evidence(ctx context.Context, p *program, args []string) error {
-	fs := p.newFlags("evidence", "", "Shows what a Client Attester would get to see of a key and of the device. Nothing is sent. It is\n"+
+	fs := p.newFlags("evidence", "", "Shows what a Client Attester would get to see of a key and of the device, but for the boot log, which\n"+
+		"instancectl does not send (tpm.Config.EventLog is for programs that do). Nothing is sent. It is\n"+
 		"private to the device: the endorsement key tells it from all others.")
 	var f keyFlags
 	f.store.RegisterPIN(fs)

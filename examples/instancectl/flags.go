@@ -51,7 +51,7 @@ func (f *clientFlags) register(fs *flag.FlagSet, issuer, finds string) {
 	fs.StringVar(&f.name, "name", "", "`name` of the key (default: derived from -issuer and -client-id)")
 	fs.StringVar(&f.issuer, "issuer", "", "the authorization server's issuer identifier, a `URL` ("+issuer+")")
 	fs.StringVar(&f.clientID, "client-id", "", "the OAuth client_id, `ID` (required)")
-	fs.StringVar(&f.attester, "attester", "", "ask the Client Attester at this `URL`"+one)
+	fs.StringVar(&f.attester, "attester", "", "ask the Client Attester at this `URL`, without a boot log"+one)
 	fs.StringVar(&f.attestation, "attestation", "", "use the Client Attestation in this `file`, provisioned beforehand, for a key that exists"+one)
 	fs.StringVar(&f.self, "self", "", "let the instance attest itself with the private EC JWK in this `file`"+one)
 	registerCA(fs, &f.caFile)

@@ -20,11 +20,14 @@ type keyFlags struct {
 }
 
 func (f *keyFlags) register(fs *flag.FlagSet) {
-	keys := "required"
+	store, keys := "required", "required"
+	if f.inTPM {
+		store = requiredTPM
+	}
 	if f.makes {
 		keys = storeflag.TemporaryKeys
 	}
-	f.store.RegisterDefaults(fs, "required", keys)
+	f.store.RegisterDefaults(fs, store, keys)
 	fs.StringVar(&f.name, "name", "", "`name` of the key: 1 to 128 of A-Z a-z 0-9 . _ - (required)")
 	fs.BoolVar(&f.json, "json", false, "print what there is to show as one JSON object on one line")
 }

@@ -10,6 +10,9 @@ import (
 
 var errNeedsTPM = usageError{errors.New("only keys in a TPM can do this: choose another -store")}
 
+// requiredTPM is what the help of -store says where errNeedsTPM is returned.
+const requiredTPM = "required, and not soft"
+
 func keyPersist(ctx context.Context, p *program, args []string) error {
 	fs := p.newFlags("key persist", "HANDLE", "Stores a key permanently in the TPM, at the persistent HANDLE, a number from 0x81000000 to 0x817fffff\n"+
 		"that is free: signing is faster then. The key's file still has the key.")

@@ -3,15 +3,16 @@
 // Attestations and gets access tokens, one step at a time, and says what goes
 // wrong.
 //
-//	go run ./examples/instancectl doctor -store /dev/tpmrm0 -keys /var/lib/meter/keys
-//	go run ./examples/instancectl key create -store /dev/tpmrm0 -keys /var/lib/meter/keys -name meter
-//	go run ./examples/instancectl token -store /dev/tpmrm0 -keys /var/lib/meter/keys -name meter \
-//		-issuer https://as.example.com -client-id meter-firmware -attester https://attester.example.com
+//	go run ./examples/instancectl doctor -store /dev/tpmrm0 -keys keys
+//	go run ./examples/instancectl key create -store /dev/tpmrm0 -keys keys -name meter
+//	go run ./examples/instancectl token -store /dev/tpmrm0 -keys keys -name meter \
+//		-issuer https://as.example.com -client-id meter-firmware \
+//		-attester https://attester.example.com
 //
-// instancectl COMMAND -h explains the flags. Each command is in a file of its own. Results go to standard output, logs to
-// standard error. No token, JWT or secret is printed; -out writes them to a file.
-// The exit status is 0 if all went well, 1 if not, and 2 if the command line is
-// wrong.
+// instancectl COMMAND -h explains the flags. Results go to standard output, logs
+// to standard error. No token or secret is printed, and of a JWT only what is in
+// it; -out writes them to a file. The exit status is 0 if all went well, 1 if
+// not, and 2 if the command line is wrong.
 package main
 
 import (
