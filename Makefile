@@ -5,7 +5,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # What imports neither tests nor examples builds without cgo for all of these.
 PLATFORMS = linux/amd64 linux/arm64 linux/arm linux/riscv64 windows/amd64
 
-.PHONY: demo test interop-old lint cross
+.PHONY: demo test interop-old kernel lint cross
 
 # A client instance creates its key in a simulated TPM, is attested, and gets a token.
 demo:
@@ -24,12 +24,18 @@ interop-old:
 	@.ci/prerequisites cgo node
 	CGO_ENABLED=1 go test -count=1 -v -run '^TestOIDCProviderOlder$$' ./examples/interop
 
+# Package tpm on a Linux kernel and its resource manager, in QEMU: a minute or two.
+kernel:
+	@.ci/prerequisites swtpm qemu
+	LINUX_KERNEL=$$(.ci/kernel) CGO_ENABLED=0 go test -count=1 -v -tags hardware -run '^TestLinuxKernel$$' ./tpm
+
 lint:
 	@.ci/prerequisites cgo
 	@unformatted=$$($$(go env GOROOT)/bin/gofmt -l .) && \
 		if [ -n "$$unformatted" ]; then echo "gofmt -w wants to change:" $$unformatted; exit 1; fi
 	go mod tidy -diff
 	go vet ./...
+	go vet -tags hardware ./tpm
 	go run $(STATICCHECK) ./...
 	cd examples/otel && go mod tidy -diff && go vet ./... && go run $(STATICCHECK) ./...
 
