@@ -16,11 +16,11 @@ import (
 func Parse(raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
-		return nil, errors.New("not a URL")
+		return nil, errors.New("is not a URL")
 	}
 	switch {
 	case u.Opaque != "" || u.Hostname() == "":
-		return nil, errors.New("not an absolute https URL")
+		return nil, errors.New("is not an absolute https URL")
 	case !isASCII(u.Host):
 		return nil, errors.New("has a host name that is not ASCII: write it in its xn-- form")
 	case u.User != nil:
