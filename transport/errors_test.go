@@ -135,6 +135,11 @@ func TestErrorsAreTypedAndHoldNoSecret(t *testing.T) {
 			c.Attestations = sourceFunc(func(context.Context, string) (string, error) { return "very-secret\r\nX: y", nil })
 		}, step: "get attestation", send: 1},
 		{name: "challenge", policy: policy{Intercept: html}, step: "get challenge", send: 1, temp: true},
+		{name: "challenge endpoint's reason", edit: func(_ *fixture, c *transport.Config) {
+			c.Base = roundTripper(func(*http.Request) (*http.Response, error) {
+				return &http.Response{Status: "500 very-secret", StatusCode: 500, Body: http.NoBody}, nil
+			})
+		}, step: "get challenge", send: 1, temp: true},
 		{name: "challenge endpoint cut", policy: policy{Cut: true}, step: "get challenge", send: 1, temp: true},
 		{name: "key lost", edit: func(f *fixture, c *transport.Config) {
 			c.Key = failingKey{f.key, fmt.Errorf("%w: x", keystore.ErrKeyLost)}

@@ -40,7 +40,7 @@ func (t *Transport) challengeFetcher(s *server, url string) func(context.Context
 		defer discard(resp.Body)
 		s.nonces.store(resp.Header)
 		if resp.StatusCode != http.StatusOK {
-			return "", fmt.Errorf("challenge endpoint answered %s", resp.Status)
+			return "", fmt.Errorf("challenge endpoint answered %d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
 		}
 		body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 		if err != nil {
