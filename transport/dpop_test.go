@@ -209,6 +209,26 @@ func TestC43AthAtAResource(t *testing.T) {
 	}
 }
 
+// TestC43HTUHasAPath: the one that the request line has.
+func TestC43HTUHasAPath(t *testing.T) {
+	for _, url := range []string{"https://rs.example", "https://rs.example/", "https://rs.example?x=1"} {
+		var got *http.Request
+		f := newFixture(t, policy{})
+		f.Transport = f.another(func(c *transport.Config) {
+			c.Resources = []transport.Resource{{Identifier: "https://rs.example", Method: transport.MethodDPoP}}
+			c.Base = recording(&got)
+		})
+		req := get(t, url)
+		req.Header.Set("Authorization", "DPoP the-token")
+		if _, err := f.RoundTrip(req); err != nil {
+			t.Fatal(err)
+		}
+		if proof := transporttest.ParseProof(got.Header.Get("DPoP")); proof == nil || proof.Claims["htu"] != "https://rs.example/" {
+			t.Errorf("%s: proof %+v", url, proof)
+		}
+	}
+}
+
 // recording is a base transport that answers 200 and keeps the request.
 func recording(to **http.Request) http.RoundTripper {
 	return roundTripper(func(req *http.Request) (*http.Response, error) {

@@ -74,8 +74,9 @@ func (t *Transport) extraClaims(req *http.Request, s *server) (map[string]any, e
 // signDPoP makes a DPoP proof JWT (RFC 9449, section 4.2) for a request with
 // that token, "" for none.
 func signDPoP(ctx context.Context, key *signer, req *http.Request, nonce, token string) (string, error) {
-	// Without query, fragment and user information.
-	location := url.URL{Scheme: req.URL.Scheme, Host: req.URL.Host, Path: req.URL.Path, RawPath: req.URL.RawPath}
+	// Without query, fragment and user information; with the path that the
+	// request line has.
+	location := url.URL{Scheme: req.URL.Scheme, Host: req.URL.Host, Path: cmp.Or(req.URL.Path, "/"), RawPath: req.URL.RawPath}
 	return key.sign(ctx, typeDPoP, true, func(now time.Time) any {
 		claims := map[string]any{
 			"jti": rand.Text(),
