@@ -229,6 +229,25 @@ func TestC43HTUHasAPath(t *testing.T) {
 	}
 }
 
+// TestOpaqueURLOfAResource: the path that is compared is not the one that is
+// sent.
+func TestOpaqueURLOfAResource(t *testing.T) {
+	var got *http.Request
+	f := newFixture(t, policy{})
+	f.Transport = f.another(func(c *transport.Config) {
+		c.Resources = []transport.Resource{{Identifier: "https://rs.example/api"}}
+		c.Base = recording(&got)
+	})
+	req := get(t, "https://rs.example/api/x")
+	req.URL.Opaque = "/other"
+	if _, err := f.RoundTrip(req); err != nil {
+		t.Fatal(err)
+	}
+	if got != req {
+		t.Error("sent with credentials")
+	}
+}
+
 // recording is a base transport that answers 200 and keeps the request.
 func recording(to **http.Request) http.RoundTripper {
 	return roundTripper(func(req *http.Request) (*http.Response, error) {

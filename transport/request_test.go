@@ -187,6 +187,7 @@ func TestOnlyConfiguredRequestsAreAuthenticated(t *testing.T) {
 		{name: "empty method is GET", url: token, change: func(r *http.Request) { r.Method = "" }},
 		{name: "lower-case method", url: token, change: func(r *http.Request) { r.Method = "post" }},
 		{name: "other virtual host", url: token, change: func(r *http.Request) { r.Host = "other.example" }},
+		{name: "request line of its own", url: token, change: func(r *http.Request) { r.URL.Opaque = "/elsewhere" }},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

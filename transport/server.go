@@ -232,7 +232,8 @@ func (t *Transport) Authenticates(req *http.Request) bool { return t.server(req)
 // An authorization server's endpoint may be below a resource's identifier, and
 // one resource below another: the more exact wins.
 func (t *Transport) server(req *http.Request) *server {
-	if req.URL == nil {
+	if req.URL == nil || req.URL.Opaque != "" {
+		// net/http sends Opaque in place of the path that is compared here.
 		return nil
 	}
 	if req.Host != "" && req.Host != req.URL.Host {
