@@ -25,6 +25,10 @@
 // can be repeated (http.NewRequest sees to that for the usual body types). All
 // other answers are returned as they are.
 //
+// The fields Idempotency-Key and X-Idempotency-Key are removed from such a
+// request: with one of them net/http sends a POST again on its own when a reused
+// connection breaks, and the server would see one jti twice.
+//
 // # Resources
 //
 // A request to one of the configured protected resources gets attestation and
