@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 
 	"github.com/instancekey/instancekey/keystore"
@@ -80,6 +81,13 @@ func (e *Error) Temporary() bool {
 		return true
 	}
 	return e.Step == string(stepSend) || e.Step == string(stepChallenge)
+}
+
+// Timeout reports whether a deadline has passed, the request's or one in the
+// network. With it an Error is a net.Error, and url.Error finds it.
+func (e *Error) Timeout() bool {
+	var cause net.Error
+	return errors.Is(e.Err, context.DeadlineExceeded) || errors.As(e.Err, &cause) && cause.Timeout()
 }
 
 func (t *Transport) fail(s *server, send int, at step, err error) error {
