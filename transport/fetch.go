@@ -16,6 +16,10 @@ const (
 	// that therefore ends with none of them.
 	fetchTimeout = 30 * time.Second
 
+	// drainTimeout bounds the reading of a response that is dropped: what is on
+	// its way has come by then, and a connection is not worth more.
+	drainTimeout = 200 * time.Millisecond
+
 	maxBody      = 64 << 10 // bytes read of a challenge or error response
 	maxDrain     = 4 << 10  // bytes read of a response that is dropped, to reuse its connection
 	maxChallenge = 4 << 10  // bytes of a challenge: it goes into a request header
@@ -77,8 +81,12 @@ func challengeIn(h http.Header) string {
 }
 
 // discard closes a response body that nobody will read, after reading what
-// little may be left of it so that the connection can be used again.
+// little may be left of it so that the connection can be used again. Closing it
+// ends a read that waits for more.
 func discard(body io.ReadCloser) {
+	stalled := time.AfterFunc(drainTimeout, func() { body.Close() })
 	_, _ = io.CopyN(io.Discard, body, maxDrain) // its errors are those of a connection nobody needs
-	body.Close()
+	if stalled.Stop() {
+		body.Close()
+	}
 }
