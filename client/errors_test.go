@@ -61,7 +61,11 @@ func TestTokenErrors(t *testing.T) {
 		policy func(*transporttest.Policy)
 		want   want
 	}{
-		"invalid_client":  {asJSON(401, `{"error":"invalid_client","error_description":"`+secret+`"}`), want{"answer", 1, 401, "invalid_client", true, nil, 1}},
+		"invalid_client": {asJSON(401, `{"error":"invalid_client","error_description":"`+secret+`"}`), want{"answer", 1, 401, "invalid_client", true, nil, 1}},
+		"in a header field": {intercept(func(w http.ResponseWriter) {
+			w.Header().Set("WWW-Authenticate", `Attest realm="x", error="invalid_client_attestation"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		}), want{"answer", 1, 401, "invalid_client_attestation", true, nil, 1}},
 		"invalid_scope":   {asJSON(400, `{"error":"invalid_scope"}`), want{"answer", 1, 400, "invalid_scope", true, nil, 1}},
 		"by the server":   {func(p *transporttest.Policy) { p.UnknownClient = true }, want{"answer", 1, 401, "invalid_client", true, nil, 1}},
 		"after a retry":   {func(p *transporttest.Policy) { p.RefuseAll = true }, want{"answer", 2, 400, "use_attestation_challenge", true, nil, 2}},

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -135,7 +136,7 @@ func (c *Client) tokenError(err error) error {
 	case errors.As(err, &refusal) && refusal.Response != nil:
 		described.Send = transport.Sends(refusal.Response)
 		described.Status = refusal.Response.StatusCode
-		described.Code = refusal.ErrorCode
+		described.Code = cmp.Or(refusal.ErrorCode, transport.Code(refusal.Response))
 	}
 	return fmt.Errorf("client: token: %w", described)
 }

@@ -12,7 +12,8 @@ import (
 // attempt is what one send of a request is made of, apart from the proofs,
 // which are new for each send.
 type attempt struct {
-	number      int // from 1
+	number      int     // from 1
+	after       refusal // that this send is the answer to
 	attestation string
 	challenge   use            // for the PoP JWT
 	nonce       string         // for the DPoP proof
@@ -32,7 +33,7 @@ func (t *Transport) authenticate(req *http.Request, s *server) (*http.Response, 
 	a, failed, err := t.prepare(ctx, req, s)
 	if err != nil {
 		closeBody(req)
-		return nil, t.fail(s, 1, failed, err)
+		return nil, t.fail(s, a, failed, err)
 	}
 	retried := make(map[string]bool)
 	for {
@@ -42,17 +43,18 @@ func (t *Transport) authenticate(req *http.Request, s *server) (*http.Response, 
 		}
 		if !retryable(code) || retried[code] || !replayable(req) {
 			s.challenges.store(offered)
-			return returned(resp, req, a), nil
+			return returned(resp, req, a, code), nil
 		}
 		retried[code] = true
 
 		next, again, err := t.next(ctx, req, s, a, code, offered)
+		next.after = refusal{resp.StatusCode, code}
 		if err != nil {
 			discard(resp.Body)
-			return nil, t.fail(s, a.number, stepRetry, err)
+			return nil, t.fail(s, next, stepRetry, err)
 		}
 		if !again {
-			return returned(resp, req, a), nil
+			return returned(resp, req, a, code), nil
 		}
 		t.log.DebugContext(ctx, "transport: server asks to send again", "audience", s.audience, "error", code, "send", a.number)
 		discard(resp.Body)
@@ -111,12 +113,12 @@ func (t *Transport) send(req *http.Request, s *server, a attempt) (resp *http.Re
 		if a.number == 1 {
 			closeBody(req)
 		}
-		return nil, "", "", t.fail(s, a.number, stepSign, err)
+		return nil, "", "", t.fail(s, a, stepSign, err)
 	}
 	if a.number > 1 && req.GetBody != nil {
 		body, err := req.GetBody()
 		if err != nil {
-			return nil, "", "", t.fail(s, a.number, stepRetry, err)
+			return nil, "", "", t.fail(s, a, stepRetry, err)
 		}
 		out.Body = body
 	}
@@ -126,7 +128,7 @@ func (t *Transport) send(req *http.Request, s *server, a attempt) (resp *http.Re
 	if event.Err = err; err != nil {
 		s.challenges.share(a.challenge)
 		t.trace.request(ctx, event)
-		return nil, "", "", t.fail(s, a.number, stepSend, err)
+		return nil, "", "", t.fail(s, a, stepSend, err)
 	}
 
 	s.nonces.store(resp.Header)
@@ -232,21 +234,41 @@ func closeBody(req *http.Request) {
 	}
 }
 
+// A refusal is a response that refuses a request. The zero refusal is none.
+type refusal struct {
+	status int
+	code   string
+}
+
 // returned makes a response fit for the caller: the request that it names is
 // the caller's, since what was sent holds credentials.
-func returned(resp *http.Response, req *http.Request, a attempt) *http.Response {
-	resp.Request = req.WithContext(context.WithValue(req.Context(), sendsKey{}, a.number))
+func returned(resp *http.Response, req *http.Request, a attempt, code string) *http.Response {
+	resp.Request = req.WithContext(context.WithValue(req.Context(), outcomeKey{}, outcome{a.number, code}))
 	return resp
 }
 
-type sendsKey struct{}
+type outcomeKey struct{}
+
+// An outcome is what a response tells of its request.
+type outcome struct {
+	sends int
+	code  string
+}
+
+func outcomeOf(resp *http.Response) outcome {
+	if resp == nil || resp.Request == nil {
+		return outcome{}
+	}
+	o, _ := resp.Request.Context().Value(outcomeKey{}).(outcome)
+	return o
+}
 
 // Sends returns how often a request was sent until this response came: 1 to 4
 // for one that a Transport has authenticated, 0 for any other.
-func Sends(resp *http.Response) int {
-	if resp == nil || resp.Request == nil {
-		return 0
-	}
-	sends, _ := resp.Request.Context().Value(sendsKey{}).(int)
-	return sends
-}
+func Sends(resp *http.Response) int { return outcomeOf(resp).sends }
+
+// Code returns the OAuth error code of a refusal (400 or 401) of a request that
+// a Transport has authenticated, from the response's body or its WWW-Authenticate
+// field, where some authorization servers and all resources put it; "" if there
+// is none. It is the server's text: print it quoted and cut.
+func Code(resp *http.Response) string { return outcomeOf(resp).code }

@@ -49,6 +49,8 @@ type Error struct {
 func (e *Error) Error() string {
 	text := fmt.Sprintf("transport: %s (send %d to %s)", e.Step, e.Send, e.Audience)
 	switch {
+	case e.Code != "" && e.Step == string(stepRetry):
+		return fmt.Sprintf("%s after %d %.100q: %v", text, e.Status, e.Code, e.Err)
 	case e.Code != "":
 		return fmt.Sprintf("%s: %d %.100q", text, e.Status, e.Code)
 	case e.Status != 0:
@@ -69,7 +71,7 @@ func (e *Error) Temporary() bool {
 	switch {
 	case e.Status == http.StatusTooManyRequests || e.Status >= 500:
 		return true
-	case e.Status != 0:
+	case e.Status != 0 && e.Step != string(stepRetry): // there something else failed since
 		return e.Code == "temporarily_unavailable" || e.Code == "server_error" || e.Code == "slow_down" || e.Code == "authorization_pending"
 	case errors.Is(e.Err, context.Canceled) || errors.Is(e.Err, ErrHeaderTooLarge):
 		return false
@@ -90,6 +92,10 @@ func (e *Error) Timeout() bool {
 	return errors.Is(e.Err, context.DeadlineExceeded) || errors.As(e.Err, &cause) && cause.Timeout()
 }
 
-func (t *Transport) fail(s *server, send int, at step, err error) error {
-	return &Error{Audience: s.audience, Thumbprint: t.thumbprint, Step: string(at), Send: send, Err: err}
+func (t *Transport) fail(s *server, a attempt, at step, err error) error {
+	e := &Error{Audience: s.audience, Thumbprint: t.thumbprint, Step: string(at), Send: a.number, Err: err}
+	if at == stepRetry {
+		e.Status, e.Code = a.after.status, a.after.code
+	}
+	return e
 }

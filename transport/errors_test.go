@@ -107,6 +107,22 @@ type laterError struct{}
 func (laterError) Error() string   { return "later" }
 func (laterError) Temporary() bool { return true }
 
+// failsAnew is a source whose attestation the server wants replaced, which it
+// cannot.
+func failsAnew(cause error) func(*fixture, *transport.Config) {
+	return func(f *fixture, c *transport.Config) {
+		source := c.Attestations
+		c.Attestations = sourceFunc(func(ctx context.Context, rejected string) (string, error) {
+			if rejected != "" {
+				return "", cause
+			}
+			attestation, err := source.Attestation(ctx, "")
+			f.server.Deny(attestation)
+			return attestation, err
+		})
+	}
+}
+
 // TestErrorsAreTypedAndHoldNoSecret: contract line 14.
 func TestErrorsAreTypedAndHoldNoSecret(t *testing.T) {
 	html := func(w http.ResponseWriter, r transporttest.Request) bool {
@@ -122,6 +138,7 @@ func TestErrorsAreTypedAndHoldNoSecret(t *testing.T) {
 		change func(*http.Request)
 		step   string
 		send   int
+		code   string // of the refusal before
 		is     error
 		temp   bool
 	}{
@@ -147,18 +164,12 @@ func TestErrorsAreTypedAndHoldNoSecret(t *testing.T) {
 		{name: "key unavailable", edit: func(f *fixture, c *transport.Config) { c.Key = failingKey{f.key, keystore.ErrUnavailable} },
 			step: "sign", send: 1, is: keystore.ErrUnavailable, temp: true},
 		{name: "cut", policy: policy{NoEndpoint: true, Cut: true}, step: "send", send: 1, temp: true},
-		{name: "retry's body", policy: policy{NoEndpoint: true}, change: func(r *http.Request) { r.GetBody = noBody }, is: errTest},
-		{name: "retry's attestation", edit: func(f *fixture, c *transport.Config) {
-			source := c.Attestations
-			c.Attestations = sourceFunc(func(ctx context.Context, rejected string) (string, error) {
-				if rejected != "" {
-					return "", errTest
-				}
-				attestation, err := source.Attestation(ctx, "")
-				f.server.Deny(attestation)
-				return attestation, err
-			})
-		}, step: "prepare retry", send: 1, is: errTest},
+		{name: "retry's body", policy: policy{NoEndpoint: true}, change: func(r *http.Request) { r.GetBody = noBody },
+			step: "prepare retry", send: 2, code: "use_attestation_challenge", is: errTest},
+		{name: "retry's attestation", edit: failsAnew(errTest),
+			step: "prepare retry", send: 2, code: "use_fresh_attestation", is: errTest},
+		{name: "retry's attestation, for now", edit: failsAnew(keystore.ErrUnavailable),
+			step: "prepare retry", send: 2, code: "use_fresh_attestation", is: keystore.ErrUnavailable, temp: true},
 		{name: "header too large", edit: func(_ *fixture, c *transport.Config) {
 			c.Attestations = sourceFunc(func(context.Context, string) (string, error) { return strings.Repeat("a", 17<<10), nil })
 		}, step: "sign", send: 1, is: transport.ErrHeaderTooLarge},
@@ -181,8 +192,11 @@ func TestErrorsAreTypedAndHoldNoSecret(t *testing.T) {
 				t.Fatalf("%T %v", err, err)
 			}
 			thumbprint, _ := keystore.Thumbprint(f.key.Public())
-			if own.Audience != f.server.Issuer || own.Thumbprint != thumbprint || (own.Step != test.step && test.step != "") || own.Err == nil || own.Status != 0 || own.Code != "" {
+			if own.Audience != f.server.Issuer || own.Thumbprint != thumbprint || (own.Step != test.step && test.step != "") || own.Err == nil || own.Code != test.code || (own.Status == 400) != (test.code != "") {
 				t.Errorf("%#v", own)
+			}
+			if !strings.Contains(err.Error(), test.code) || test.is != nil && !strings.Contains(err.Error(), test.is.Error()) {
+				t.Errorf("%q does not say %q and %v", err, test.code, test.is)
 			}
 			if own.Send != test.send && test.send != 0 {
 				t.Errorf("send %d, want %d", own.Send, test.send)
