@@ -59,7 +59,7 @@ func (c *Client) Token(ctx context.Context, scopes ...string) (*oauth2.Token, er
 		if token := c.cachedToken(key); token != nil {
 			return token, nil
 		}
-		ctx, cancel := c.detach(ctx, tokenTimeout)
+		ctx, cancel := c.detach(transport.WithoutMessage(ctx), tokenTimeout)
 		defer cancel()
 		return c.grant(ctx, key, scopes)
 	})

@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/url"
 	"strings"
 	"testing"
@@ -280,6 +281,28 @@ func TestTokenTypeC45(t *testing.T) {
 			}
 			if n := r.Count(transporttest.Token); n != wants {
 				t.Errorf("%d grants, want %d", n, wants)
+			}
+		})
+	}
+}
+
+// TestTokenBindsNoMessage: the request may be another caller's, and a context of
+// BindMessage is good for one request alone.
+func TestTokenBindsNoMessage(t *testing.T) {
+	for _, combined := range []bool{false, true} {
+		t.Run(fmt.Sprintf("combined=%v", combined), func(t *testing.T) {
+			r := newRig(t, transporttest.Policy{Combined: combined})
+			c := r.client(t)
+			ctx := transport.BindMessage(t.Context(), []byte("message"))
+			for _, scope := range []string{"a", "b"} {
+				if _, err := c.Token(ctx, scope); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, request := range r.Requests(transporttest.Token) {
+				if request.PoP != nil && request.PoP.Claims["req_hash"] != nil {
+					t.Error("the PoP vouches for the message")
+				}
 			}
 		})
 	}

@@ -39,6 +39,12 @@ func BindMessage(ctx context.Context, octets []byte) context.Context {
 	return context.WithValue(ctx, bindingKey{}, &binding{octets: append([]byte(nil), octets...)})
 }
 
+// WithoutMessage returns a context without the message that BindMessage has put
+// into ctx: for a request that is made on behalf of several callers, say.
+func WithoutMessage(ctx context.Context) context.Context {
+	return context.WithValue(ctx, bindingKey{}, (*binding)(nil))
+}
+
 type bindingKey struct{}
 
 type binding struct {

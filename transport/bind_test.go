@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -65,6 +66,24 @@ func TestBindMessageHash(t *testing.T) {
 				t.Errorf("req_hash %q, want %q and none", got, test.want)
 			}
 		})
+	}
+}
+
+// TestWithoutMessage: a context whose message is gone can be used again and
+// again, and BindBody counts once more.
+func TestWithoutMessage(t *testing.T) {
+	f := newFixture(t, transporttest.Policy{})
+	bound := transport.BindMessage(t.Context(), []byte(parBody))
+	ctx := transport.WithoutMessage(bound)
+	for range 2 {
+		f.want(http.StatusOK, f.request(ctx))
+	}
+	f.want(http.StatusOK, f.request(bound)) // which is as good as it was
+	f.want(http.StatusOK, f.request(transport.BindMessage(ctx, []byte(parBody))))
+	f.Transport = f.another(func(c *transport.Config) { c.BindBody = true })
+	f.want(http.StatusOK, f.request(ctx))
+	if got, want := f.claims("req_hash"), []any{nil, nil, parHash256, parHash256, sha256Half([]byte(form))}; !slices.Equal(got, want) {
+		t.Errorf("req_hash %v, want %v", got, want)
 	}
 }
 
