@@ -126,7 +126,7 @@ func (t *Transport) send(req *http.Request, s *server, a attempt) (resp *http.Re
 	resp, err = t.base.RoundTrip(out)
 	event.Duration = time.Since(event.Start)
 	if event.Err = err; err != nil {
-		s.challenges.share(a.challenge)
+		s.challenges.share(a.challenge, false)
 		t.trace.request(ctx, event)
 		return nil, "", "", t.fail(s, a, stepSend, err)
 	}
@@ -135,7 +135,7 @@ func (t *Transport) send(req *http.Request, s *server, a attempt) (resp *http.Re
 	if code = refusalCode(resp, s.profile, t.dpopSigner(s, req) != nil); code == codeUseChallenge {
 		s.challenges.refused(a.challenge)
 	} else {
-		s.challenges.share(a.challenge)
+		s.challenges.share(a.challenge, resp.StatusCode < 300)
 	}
 	event.Status, event.Code = resp.StatusCode, code
 	t.trace.request(ctx, event)
@@ -195,7 +195,7 @@ func (t *Transport) next(ctx context.Context, req *http.Request, s *server, a at
 		code, offered = codeUseChallenge, cmp.Or(offered, a.nonce)
 	}
 	if code == codeUseChallenge {
-		a.challenge, again, err = s.challenges.next(ctx, a.challenge, offered)
+		a.challenge, again, err = s.challenges.retry(ctx, a.challenge, offered)
 		if err != nil && ctx.Err() == nil {
 			// The refusal says more than that no new challenge is to be had.
 			t.log.WarnContext(ctx, "transport: no challenge for the retry", "audience", s.audience, "error", err)

@@ -2,16 +2,23 @@ package transport
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/singleflight"
 )
 
-// singleUseWindow is how young a challenge must be for its refusal to say that
-// the server takes each challenge only once. Servers that let challenges grow
-// old give them minutes.
-const singleUseWindow = time.Minute
+const (
+	// singleUseWindow is how young a challenge must be for its refusal to say
+	// that the server takes each challenge only once. Servers that let challenges
+	// grow old give them minutes.
+	singleUseWindow = time.Minute
+
+	// maxSpares bounds how many challenges of a single-use server are kept for
+	// the requests to come: as many as may be under way at a time.
+	maxSpares = 32
+)
 
 // challenges is what is known of one server's challenges toward one key.
 //
@@ -19,7 +26,10 @@ const singleUseWindow = time.Minute
 // way to ask (section "Challenges"). So the kind of server is learnt: challenges
 // are shared and reused, which costs nothing at most servers, until the server
 // refuses a young one that it had been sent before. From then on it counts as
-// single-use: no challenge is given to two requests.
+// single-use: no challenge is given to two requests, and those that come with
+// responses are kept until they are needed. One that was accepted twice proves
+// that it could be reused; that it is refused nevertheless tells of a rotation
+// or a restart, and of nothing else.
 type challenges struct {
 	now   func() time.Time
 	fetch func(context.Context) (string, error) // nil: the server has no challenge endpoint
@@ -27,9 +37,9 @@ type challenges struct {
 	flight singleflight.Group
 
 	mu        sync.Mutex
-	received  int        // how many challenges have been received
-	latest    *challenge // the most recently received one that may be given out; nil if there is none
-	fallback  *challenge // the last one given out, for when there is no endpoint to ask
+	received  int          // how many challenges have been received
+	ready     []*challenge // those that may be given out, the most recently received one last; one at the most until singleUse
+	fallback  *challenge   // the last one of those given out, for when there is no endpoint to ask
 	singleUse bool
 	barren    bool // the endpoint answers, but has no challenges to give
 }
@@ -39,7 +49,9 @@ type challenge struct {
 	value    string
 	number   int // in the order of receipt; a clock may be set back
 	received time.Time
-	sends    int // how often it was given out; guarded by challenges.mu
+	// Guarded by challenges.mu.
+	sends    int // how often it was given out
+	accepted int // how often the server has answered with success
 }
 
 // use is one giving-out of a challenge. The zero use is a request that goes
@@ -63,9 +75,9 @@ func (u use) value() string {
 // ctx.
 func (c *challenges) take(ctx context.Context) (use, error) {
 	c.mu.Lock()
-	if c.latest != nil {
+	if next := c.next(); next != nil {
 		defer c.mu.Unlock()
-		return c.give(c.latest), nil
+		return c.give(next), nil
 	}
 	if c.fetch == nil || c.barren {
 		defer c.mu.Unlock()
@@ -96,14 +108,53 @@ func (c *challenges) take(ctx context.Context) (use, error) {
 	return c.give(ch), nil
 }
 
+// next returns the one of those at hand that is to be given out, nil if there is
+// none: the most recently received one, however old; those before it only while
+// they are young. c.mu is held.
+func (c *challenges) next() *challenge {
+	for len(c.ready) > 1 && !c.young(c.ready[0]) {
+		c.ready = slices.Delete(c.ready, 0, 1)
+	}
+	if len(c.ready) == 0 {
+		return nil
+	}
+	return c.ready[len(c.ready)-1]
+}
+
+func (c *challenges) young(ch *challenge) bool {
+	age := c.now().Sub(ch.received)
+	return age >= 0 && age < singleUseWindow
+}
+
 // give counts one use of ch. c.mu is held.
 func (c *challenges) give(ch *challenge) use {
 	ch.sends++
-	c.fallback = ch
+	c.givenOut(ch)
 	if c.singleUse {
-		c.latest = nil
+		c.drop(func(r *challenge) bool { return r == ch })
 	}
 	return use{ch, ch.sends > 1}
+}
+
+func (c *challenges) givenOut(ch *challenge) {
+	if c.fallback == nil || c.fallback.number < ch.number {
+		c.fallback = ch
+	}
+}
+
+// add makes ch the one to be given out next. c.mu is held.
+func (c *challenges) add(ch *challenge) {
+	if !c.singleUse {
+		c.ready = c.ready[:0]
+	}
+	if len(c.ready) == maxSpares {
+		c.ready = slices.Delete(c.ready, 0, 1)
+	}
+	c.ready = append(c.ready, ch)
+}
+
+func (c *challenges) drop(which func(*challenge) bool) {
+	c.ready = slices.DeleteFunc(c.ready, which)
 }
 
 // fetchShared asks the endpoint, with one request in flight for all who wait.
@@ -111,10 +162,10 @@ func (c *challenges) give(ch *challenge) use {
 func (c *challenges) fetchShared(ctx context.Context) (*challenge, error) {
 	return shared(ctx, &c.flight, func(ctx context.Context) (*challenge, error) {
 		c.mu.Lock()
-		latest := c.latest
+		next := c.next()
 		c.mu.Unlock()
-		if latest != nil {
-			return latest, nil // another caller's fetch was just before ours
+		if next != nil {
+			return next, nil // another caller's fetch was just before ours
 		}
 		value, err := c.fetch(ctx)
 		if err != nil {
@@ -154,7 +205,7 @@ func (c *challenges) store(value string) *challenge {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, known := range []*challenge{c.latest, c.fallback} {
+	for _, known := range append([]*challenge{c.fallback}, c.ready...) {
 		if known == nil || known.value != value {
 			continue
 		}
@@ -162,12 +213,13 @@ func (c *challenges) store(value string) *challenge {
 		// one: when it came first and how often it was sent must not be
 		// forgotten.
 		if !c.singleUse {
-			c.latest = known
+			c.add(known)
 		}
 		return known
 	}
-	c.latest = c.receive(value)
-	return c.latest
+	ch := c.receive(value)
+	c.add(ch)
+	return ch
 }
 
 // reserve makes a challenge for one request alone: others do not see it unless
@@ -191,28 +243,29 @@ func (c *challenges) receive(value string) *challenge {
 
 // share gives the others a reserved challenge once its own request is through:
 // the server has accepted it, or has perhaps not seen it.
-func (c *challenges) share(u use) {
+func (c *challenges) share(u use, accepted bool) {
 	if u.challenge == nil {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.fallback == nil || c.fallback.number < u.number {
-		c.fallback = u.challenge
+	if accepted {
+		u.accepted++
 	}
+	c.givenOut(u.challenge)
 	if c.singleUse {
 		return
 	}
-	if c.latest == nil || c.latest.number < u.number {
-		c.latest = u.challenge
+	if next := c.next(); next == nil || next.number < u.number {
+		c.add(u.challenge)
 	}
 }
 
-// next returns the challenge for the retry after one was refused; ok is false if
+// retry returns the challenge for the retry after one was refused; ok is false if
 // there is none that is new. offered is what came with the refusal: it is for
 // this retry alone, since another request that used it up would cost this one
 // its only retry.
-func (c *challenges) next(ctx context.Context, refused use, offered string) (next use, ok bool, err error) {
+func (c *challenges) retry(ctx context.Context, refused use, offered string) (next use, ok bool, err error) {
 	switch {
 	case offered != "":
 		return c.reserve(offered), offered != refused.value(), nil
@@ -231,10 +284,8 @@ func (c *challenges) refused(u use) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if age := c.now().Sub(u.received); u.reused && age >= 0 && age < singleUseWindow {
+	if u.reused && u.accepted < 2 && c.young(u.challenge) {
 		c.singleUse = true
 	}
-	if c.latest == u.challenge || c.singleUse && c.latest != nil && c.latest.sends > 0 {
-		c.latest = nil
-	}
+	c.drop(func(ch *challenge) bool { return ch == u.challenge || c.singleUse && ch.sends > 0 })
 }

@@ -348,31 +348,29 @@ func TestC28KindIsLearnt(t *testing.T) {
 	tests := []struct {
 		name      string
 		age       time.Duration // of the challenge when it is refused
-		reused    bool          // it had been accepted before
+		accepted  int           // how often it had been, before
 		singleUse bool
 	}{
-		{"reused and young", 59 * time.Second, true, true},
-		{"reused and old", 61 * time.Second, true, false},
-		{"first use", 0, false, false},
+		{"reused and young", 59 * time.Second, 1, true},
+		{"reused and old", 61 * time.Second, 1, false},
+		{"accepted twice and young", 0, 2, false}, // the server was started anew
+		{"first use", 0, 0, false},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			f := newFixture(t, policy{})
-			if test.reused {
+			for range test.accepted {
 				f.token(http.StatusOK)
-				f.clock.advance(test.age)
-				f.server.Rotate()
-			} else {
-				f.server.Set(func(p *policy) { p.RefuseEvery = 2; p.RefuseAll = false })
-				f.server.Set(func(p *policy) {
-					p.Before = func(r transporttest.Request) {
-						if r.Endpoint == transporttest.Token {
-							f.server.Rotate()
-							f.server.Set(func(p *policy) { p.Before, p.RefuseEvery = nil, 0 })
-						}
-					}
-				})
 			}
+			f.clock.advance(test.age)
+			f.server.Set(func(p *policy) {
+				p.Before = func(r transporttest.Request) {
+					if r.Endpoint == transporttest.Token {
+						f.server.Rotate()
+						f.server.Set(func(p *policy) { p.Before = nil })
+					}
+				}
+			})
 			f.token(http.StatusOK) // refused, then accepted
 			if n := f.server.Refused(); n != 1 {
 				t.Fatalf("%d refusals; the server saw:\n%s", n, f.history())
@@ -386,6 +384,28 @@ func TestC28KindIsLearnt(t *testing.T) {
 			f.counts(1, want)
 		})
 	}
+	t.Run("answered, but not with success", func(t *testing.T) {
+		f := newFixture(t, policy{Kind: transporttest.SingleUse})
+		f.server.Set(func(p *policy) { p.Intercept = unavailable })
+		for range 3 {
+			f.token(http.StatusServiceUnavailable)
+		}
+		f.server.Set(func(p *policy) { p.Intercept = nil })
+		f.token(http.StatusOK)
+		f.token(http.StatusOK) // refused, then accepted
+		f.server.Forget()
+		f.token(http.StatusOK)
+		f.counts(1, 1)
+	})
+}
+
+// unavailable answers token requests without having looked at them.
+func unavailable(w http.ResponseWriter, r transporttest.Request) bool {
+	if r.Endpoint != transporttest.Token {
+		return false
+	}
+	w.WriteHeader(http.StatusServiceUnavailable)
+	return true
 }
 
 // TestEveryNthRefused: a server that refuses good challenges now and then costs
