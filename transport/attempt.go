@@ -1,7 +1,6 @@
 package transport
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -16,7 +15,7 @@ type attempt struct {
 	after       refusal // that this send is the answer to
 	attestation string
 	challenge   use            // for the PoP JWT
-	nonce       string         // for the DPoP proof
+	nonce       use            // for the DPoP proof
 	reqHash     string         // of a bound message, for the PoP JWT
 	claims      map[string]any // of the caller, for the PoP JWT
 }
@@ -41,13 +40,14 @@ func (t *Transport) authenticate(req *http.Request, s *server) (*http.Response, 
 		if err != nil {
 			return nil, err
 		}
-		if !retryable(code) || retried[code] || !replayable(req) {
-			s.challenges.store(offered)
+		cause := s.cause(code)
+		if !retryable(code) || retried[cause] || !replayable(req) {
+			s.keep(offered)
 			return returned(resp, req, a, code), nil
 		}
-		retried[code] = true
+		retried[cause] = true
 
-		next, again, err := t.next(ctx, req, s, a, code, offered)
+		next, again, err := t.next(ctx, req, s, a, cause, offered)
 		next.after = refusal{resp.StatusCode, code}
 		if err != nil {
 			discard(resp.Body)
@@ -77,14 +77,12 @@ func (t *Transport) prepare(ctx context.Context, req *http.Request, s *server) (
 			return a, stepAttestation, err
 		}
 	}
-	if s.usesChallenge() {
+	if s.sendsPoP() {
 		if a.challenge, err = s.challenges.take(ctx); err != nil {
 			return a, stepChallenge, err
 		}
 	}
-	if t.dpopSigner(s, req) != nil && !s.challengeIsNonce() {
-		a.nonce, err = s.nonce(ctx)
-	}
+	a.nonce, err = t.nonce(ctx, req, s)
 	return a, stepChallenge, err
 }
 
@@ -104,21 +102,21 @@ func (t *Transport) attestation(ctx context.Context, rejected string) (string, e
 }
 
 // send makes the proofs for this send, sends a copy of req with them, and takes
-// note of what the response says about freshness. It returns the challenge that
-// the response offers, if any, and the error code, if it is a refusal.
-func (t *Transport) send(req *http.Request, s *server, a attempt) (resp *http.Response, offered, code string, err error) {
+// note of what the response says about freshness. It returns what the response
+// offers, which is not yet kept, and the error code, if it is a refusal.
+func (t *Transport) send(req *http.Request, s *server, a attempt) (resp *http.Response, offered offer, code string, err error) {
 	ctx := req.Context()
 	out := req.Clone(ctx)
 	if err := t.sign(ctx, out, s, a); err != nil {
 		if a.number == 1 {
 			closeBody(req)
 		}
-		return nil, "", "", t.fail(s, a, stepSign, err)
+		return nil, offer{}, "", t.fail(s, a, stepSign, err)
 	}
 	if a.number > 1 && req.GetBody != nil {
 		body, err := req.GetBody()
 		if err != nil {
-			return nil, "", "", t.fail(s, a, stepRetry, err)
+			return nil, offer{}, "", t.fail(s, a, stepRetry, err)
 		}
 		out.Body = body
 	}
@@ -126,20 +124,16 @@ func (t *Transport) send(req *http.Request, s *server, a attempt) (resp *http.Re
 	resp, err = t.base.RoundTrip(out)
 	event.Duration = time.Since(event.Start)
 	if event.Err = err; err != nil {
-		s.challenges.share(a.challenge, false)
+		s.answered(a, "", false)
 		t.trace.request(ctx, event)
-		return nil, "", "", t.fail(s, a, stepSend, err)
+		return nil, offer{}, "", t.fail(s, a, stepSend, err)
 	}
 
-	s.nonces.store(resp.Header)
-	if code = refusalCode(resp, s.profile, t.dpopSigner(s, req) != nil); code == codeUseChallenge {
-		s.challenges.refused(a.challenge)
-	} else {
-		s.challenges.share(a.challenge, resp.StatusCode < 300)
-	}
+	code = refusalCode(resp, s.profile, t.dpopSigner(s, req) != nil)
+	s.answered(a, s.cause(code), resp.StatusCode < 300)
 	event.Status, event.Code = resp.StatusCode, code
 	t.trace.request(ctx, event)
-	return resp, challengeIn(resp.Header), code, nil
+	return resp, s.offerOf(resp), code, nil
 }
 
 // sign sets the header fields of client authentication.
@@ -164,15 +158,11 @@ func (t *Transport) sign(ctx context.Context, out *http.Request, s *server, a at
 		out.Header.Set(HeaderAttestationPoP, pop)
 	}
 	if key := t.dpopSigner(s, out); key != nil {
-		nonce := a.nonce
-		if s.challengeIsNonce() {
-			nonce = a.challenge.value()
-		}
 		token := ""
 		if s.prefix != "" {
 			_, token = accessToken(out)
 		}
-		proof, err := signDPoP(ctx, key, out, nonce, token)
+		proof, err := signDPoP(ctx, key, out, a.nonce.value(), token)
 		if err != nil {
 			return err
 		}
@@ -183,41 +173,37 @@ func (t *Transport) sign(ctx context.Context, out *http.Request, s *server, a at
 }
 
 // next returns what to send after a refusal; again is false if there is
-// nothing new to send.
-func (t *Transport) next(ctx context.Context, req *http.Request, s *server, a attempt, code, offered string) (next attempt, again bool, err error) {
+// nothing new to send. What the refusal offers for its cause is for this retry
+// alone.
+func (t *Transport) next(ctx context.Context, req *http.Request, s *server, a attempt, cause string, offered offer) (next attempt, again bool, err error) {
 	a.number++
-	sentNonce, proves := a.nonce, t.dpopSigner(s, req) != nil
-	if proves {
-		a.nonce, _ = s.nonces.current()
-	}
-	if code == codeUseDPoPNonce && s.challengeIsNonce() {
-		// One value under two names.
-		code, offered = codeUseChallenge, cmp.Or(offered, a.nonce)
-	}
-	if code == codeUseChallenge {
-		a.challenge, again, err = s.challenges.retry(ctx, a.challenge, offered)
-		if err != nil && ctx.Err() == nil {
-			// The refusal says more than that no new challenge is to be had.
-			t.log.WarnContext(ctx, "transport: no challenge for the retry", "audience", s.audience, "error", err)
-			return a, false, nil
+	switch {
+	case cause == codeUseFreshAttestation && !s.unattested:
+		s.keep(offered)
+		if a.attestation, err = t.attestation(ctx, a.attestation); err != nil {
+			return a, false, err
 		}
-		return a, again && s.usesChallenge(), err
+		again = true
+	case cause == codeUseChallenge && s.sendsPoP():
+		s.nonces.store(offered.nonce)
+		a.challenge, again, err = s.challenges.retry(ctx, a.challenge, offered.challenge)
+	case cause == codeUseDPoPNonce && t.dpopSigner(s, req) != nil:
+		s.challenges.store(offered.challenge)
+		a.nonce, again, err = s.nonces.retry(ctx, a.nonce, offered.nonce)
+	default:
+		s.keep(offered)
 	}
-
-	s.challenges.store(offered)
-	switch code {
-	case codeUseDPoPNonce:
-		again = proves && a.nonce != "" && a.nonce != sentNonce
-	case codeUseFreshAttestation:
-		if s.unattested {
-			return a, false, nil
-		}
-		a.attestation, err = t.attestation(ctx, a.attestation)
-		again = err == nil
+	if err != nil && ctx.Err() == nil {
+		// The refusal says more than that nothing new is to be had.
+		t.log.WarnContext(ctx, "transport: nothing new for the retry", "audience", s.audience, "cause", cause, "error", err)
+		return a, false, nil
 	}
-	if again && s.usesChallenge() {
-		// The server may have used up the one that was sent.
+	// The server may have used up what else was sent.
+	if again && cause != codeUseChallenge && s.sendsPoP() {
 		a.challenge, err = s.challenges.take(ctx)
+	}
+	if again && err == nil && cause != codeUseDPoPNonce {
+		a.nonce, err = t.nonce(ctx, req, s)
 	}
 	return a, again && err == nil, err
 }

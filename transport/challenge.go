@@ -33,6 +33,9 @@ const (
 type challenges struct {
 	now   func() time.Time
 	fetch func(context.Context) (string, error) // nil: the server has no challenge endpoint
+	// nonce says that these are DPoP nonces, which servers change whenever they
+	// like. None is fetched for one request alone: a refusal costs no more.
+	nonce bool
 
 	flight singleflight.Group
 
@@ -79,7 +82,7 @@ func (c *challenges) take(ctx context.Context) (use, error) {
 		defer c.mu.Unlock()
 		return c.give(next), nil
 	}
-	if c.fetch == nil || c.barren {
+	if c.fetch == nil || c.barren || c.singleUse && c.nonce {
 		defer c.mu.Unlock()
 		if c.fallback == nil {
 			return use{}, nil
@@ -171,12 +174,7 @@ func (c *challenges) fetchShared(ctx context.Context) (*challenge, error) {
 		if err != nil {
 			return nil, err
 		}
-		if value == "" {
-			c.mu.Lock()
-			c.barren = true
-			c.mu.Unlock()
-		}
-		return c.store(value), nil
+		return c.fetched(value), nil
 	})
 }
 
@@ -195,6 +193,16 @@ func shared[T any](ctx context.Context, flight *singleflight.Group, fetch func(c
 	case result := <-fetched:
 		return result.Val.(T), result.Err
 	}
+}
+
+// fetched remembers a challenge that the endpoint gave, or that it has none.
+func (c *challenges) fetched(value string) *challenge {
+	if value == "" {
+		c.mu.Lock()
+		c.barren = true
+		c.mu.Unlock()
+	}
+	return c.store(value)
 }
 
 // store remembers a challenge that came with a response as the most recently
@@ -274,6 +282,15 @@ func (c *challenges) retry(ctx context.Context, refused use, offered string) (ne
 		return next, err == nil && next.value() != "" && next.value() != refused.value(), err
 	default:
 		return use{}, false, nil
+	}
+}
+
+// answered takes note of what the server makes of a challenge that was sent.
+func (c *challenges) answered(u use, refused, accepted bool) {
+	if refused {
+		c.refused(u)
+	} else {
+		c.share(u, accepted)
 	}
 }
 

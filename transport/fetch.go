@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,59 +26,42 @@ const (
 	maxChallenge = 4 << 10  // bytes of a challenge: it goes into a request header
 )
 
-// challengeFetcher returns a function that asks the challenge endpoint of s
-// (draft, "Challenge Endpoint") and keeps the DPoP nonce that may come along. A
-// response without a challenge is no error: the endpoint may exist for nonces
-// alone.
-func (t *Transport) challengeFetcher(s *server, url string) func(context.Context) (string, error) {
-	return func(ctx context.Context) (challenge string, err error) {
-		defer t.trace.challenge(ctx, time.Now(), s.audience, &err)
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, http.NoBody)
-		if err != nil {
-			return "", err
-		}
-		req.Header.Set("Accept", "application/json")
-		resp, err := t.base.RoundTrip(req)
-		if err != nil {
-			return "", err
-		}
-		defer discard(resp.Body)
-		s.nonces.store(resp.Header)
-		if resp.StatusCode != http.StatusOK {
-			return "", fmt.Errorf("challenge endpoint answered %d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
-		}
-		body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
-		if err != nil {
-			return "", fmt.Errorf("challenge endpoint: %w", err)
-		}
-		if len(body) > maxBody {
-			return "", fmt.Errorf("challenge endpoint answered more than %d bytes", maxBody)
-		}
-		var answer struct {
-			Challenge string `json:"attestation_challenge"`
-		}
-		if err := json.Unmarshal(body, &answer); err != nil {
-			return "", errors.New("challenge endpoint did not answer with a JSON object")
-		}
-		s.nonces.asked()
-		if answer.Challenge == "" {
-			return challengeIn(resp.Header), nil
-		}
-		if len(answer.Challenge) > maxChallenge {
-			return "", fmt.Errorf("challenge endpoint gave a challenge of %d bytes, more than %d", len(answer.Challenge), maxChallenge)
-		}
-		return answer.Challenge, nil
+// ask asks the challenge endpoint of s (draft, "Challenge Endpoint"). A response
+// without a challenge is no error: the endpoint may exist for nonces alone.
+func (t *Transport) ask(ctx context.Context, s *server, url string) (offered offer, err error) {
+	defer t.trace.challenge(ctx, time.Now(), s.audience, &err)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, http.NoBody)
+	if err != nil {
+		return offer{}, err
 	}
-}
-
-// challengeIn returns the challenge that came in a response's header, "" if
-// there is none or it is too long to send back.
-func challengeIn(h http.Header) string {
-	value := h.Get(HeaderChallenge)
-	if len(value) > maxChallenge {
-		return ""
+	req.Header.Set("Accept", "application/json")
+	resp, err := t.base.RoundTrip(req)
+	if err != nil {
+		return offer{}, err
 	}
-	return value
+	defer discard(resp.Body)
+	offered = offerIn(resp.Header)
+	if resp.StatusCode != http.StatusOK {
+		return offered, fmt.Errorf("challenge endpoint answered %d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	if err != nil {
+		return offered, fmt.Errorf("challenge endpoint: %w", err)
+	}
+	if len(body) > maxBody {
+		return offered, fmt.Errorf("challenge endpoint answered more than %d bytes", maxBody)
+	}
+	var answer struct {
+		Challenge string `json:"attestation_challenge"`
+	}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return offered, errors.New("challenge endpoint did not answer with a JSON object")
+	}
+	if len(answer.Challenge) > maxChallenge {
+		return offered, fmt.Errorf("challenge endpoint gave a challenge of %d bytes, more than %d", len(answer.Challenge), maxChallenge)
+	}
+	offered.challenge = cmp.Or(answer.Challenge, offered.challenge)
+	return offered, nil
 }
 
 // discard closes a response body that nobody will read, after reading what

@@ -90,3 +90,82 @@ func TestDraft10CombinedMode(t *testing.T) {
 	}
 	f.counts(3, 1)
 }
+
+// TestDraft10ChallengeIsTheNonce: they are one value, whatever it is called by
+// the response that brings it or by the refusal.
+func TestDraft10ChallengeIsTheNonce(t *testing.T) {
+	type answer struct {
+		header, code string // "": 200
+	}
+	tests := []struct {
+		name    string
+		answers []answer
+		sent    []string
+		fetches int
+	}{
+		{"nonce of a success", []answer{{"DPoP-Nonce", ""}, {"DPoP-Nonce", ""}, {}, {}},
+			[]string{"fetched 1", "offered 1", "offered 2", "offered 2"}, 1},
+		{"challenge of a success", []answer{{transport.HeaderChallenge, ""}, {}},
+			[]string{"fetched 1", "offered 1"}, 1},
+		{"refused as nonce: single use", []answer{{}, {"DPoP-Nonce", "use_dpop_nonce"}, {}, {}, {}},
+			[]string{"fetched 1", "fetched 1", "offered 2", "fetched 2", "fetched 3"}, 3},
+		{"refused as challenge: single use", []answer{{}, {transport.HeaderChallenge, "use_attestation_challenge"}, {}, {}, {}},
+			[]string{"fetched 1", "fetched 1", "offered 2", "fetched 2", "fetched 3"}, 3},
+		{"refused as one, offered as the other", []answer{{"DPoP-Nonce", "use_attestation_challenge"}, {}},
+			[]string{"fetched 1", "offered 1"}, 1},
+		{"refused without another", []answer{{"", "use_dpop_nonce"}, {}, {}},
+			[]string{"fetched 1", "fetched 2", "fetched 2"}, 2},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			f := newFixture(t, policy{}, func(c *transport.Config) {
+				c.Servers[0].Method, c.Servers[0].Profile = transport.MethodDPoP, transport.ProfileDraft10
+			})
+			var sent []string
+			fetches := 0
+			f.server.Set(func(p *policy) {
+				p.Intercept = func(w http.ResponseWriter, r transporttest.Request) bool {
+					if r.Endpoint == transporttest.Challenge {
+						fetches++
+						fmt.Fprintf(w, `{"attestation_challenge":"fetched %d"}`, fetches)
+						return true
+					}
+					sent = append(sent, r.DPoP.Nonce)
+					answer := test.answers[len(sent)-1]
+					if answer.header != "" {
+						w.Header().Set(answer.header, fmt.Sprint("offered ", len(sent)))
+					}
+					if answer.code != "" {
+						writeCode(w, answer.code)
+					}
+					return true
+				}
+			})
+			for len(sent) < len(test.answers) {
+				f.token(http.StatusOK)
+			}
+			if !slices.Equal(sent, test.sent) || fetches != test.fetches {
+				t.Errorf("sent %q with %d fetches, want %q with %d", sent, fetches, test.sent, test.fetches)
+			}
+		})
+	}
+	t.Run("both codes are one cause", func(t *testing.T) {
+		f := newFixture(t, policy{}, func(c *transport.Config) {
+			c.Servers[0].Method, c.Servers[0].Profile = transport.MethodDPoP, transport.ProfileDraft10
+		})
+		sends := 0
+		f.server.Set(func(p *policy) {
+			p.Intercept = func(w http.ResponseWriter, r transporttest.Request) bool {
+				if r.Endpoint != transporttest.Token {
+					return false
+				}
+				sends++
+				w.Header().Set("DPoP-Nonce", fmt.Sprint("offered ", sends))
+				writeCode(w, []string{"use_dpop_nonce", "use_attestation_challenge"}[sends%2])
+				return true
+			}
+		})
+		f.token(http.StatusBadRequest)
+		f.counts(2, 1)
+	})
+}

@@ -79,7 +79,7 @@ type server struct {
 	prefix     string          // endpoint.Location of a Resource; "" for a Server
 	unattested bool
 	challenges *challenges
-	nonces     nonces
+	nonces     *challenges // DPoP nonces, which are kept like challenges; in draft -10's combined mode they are the challenges
 }
 
 func (t *Transport) newServer(s Server) (*server, error) {
@@ -97,11 +97,10 @@ func (t *Transport) newServer(s Server) (*server, error) {
 			return nil, fmt.Errorf("transport: DPoP endpoint of %s is none of its endpoints", s.Issuer)
 		}
 	}
-	out, _, err := t.newAudience(s.Issuer, s.ChallengeEndpoint, s.Method)
+	out, _, err := t.newAudience(s.Issuer, s.ChallengeEndpoint, s.Method, cmp.Or(s.Profile, ProfileDraft12))
 	if err != nil {
 		return nil, err
 	}
-	out.profile = cmp.Or(s.Profile, ProfileDraft12)
 	out.locations = make(map[string]bool, len(s.Endpoints))
 	for _, raw := range s.Endpoints {
 		u, err := endpoint.Parse(raw)
@@ -127,18 +126,17 @@ func (t *Transport) checkApart(s *server) error {
 }
 
 func (t *Transport) newResource(r Resource) (*server, error) {
-	out, u, err := t.newAudience(r.Identifier, r.ChallengeEndpoint, r.Method)
+	out, u, err := t.newAudience(r.Identifier, r.ChallengeEndpoint, r.Method, ProfileDraft12)
 	if err != nil {
 		return nil, err
 	}
-	out.profile = ProfileDraft12
 	out.prefix = endpoint.Location(u)
 	out.unattested = r.Unattested
 	return out, nil
 }
 
 // newAudience checks what servers and resources have in common.
-func (t *Transport) newAudience(identifier, challengeEndpoint string, method Method) (*server, *url.URL, error) {
+func (t *Transport) newAudience(identifier, challengeEndpoint string, method Method, profile Profile) (*server, *url.URL, error) {
 	u, err := endpoint.Parse(identifier)
 	if err != nil {
 		return nil, nil, fmt.Errorf("transport: issuer or resource identifier %w", err)
@@ -154,31 +152,25 @@ func (t *Transport) newAudience(identifier, challengeEndpoint string, method Met
 		audience:   identifier,
 		origin:     endpoint.Origin(u),
 		method:     method,
+		profile:    profile,
 		challenges: &challenges{now: t.now},
+		nonces:     &challenges{now: t.now, nonce: true},
+	}
+	if out.challengeIsNonce() {
+		out.nonces = out.challenges
 	}
 	if challengeEndpoint != "" {
 		at, err := endpoint.Parse(challengeEndpoint)
 		if err != nil {
 			return nil, nil, fmt.Errorf("transport: challenge endpoint of %s: %w", identifier, err)
 		}
-		out.challenges.fetch = t.challengeFetcher(out, at.String())
+		t.setFetchers(out, at.String())
 	}
 	return out, u, nil
 }
 
 // sendsPoP reports whether requests to s carry a PoP JWT.
 func (s *server) sendsPoP() bool { return s.method == MethodPoP && !s.unattested }
-
-// usesChallenge reports whether freshness toward s comes from a challenge. In
-// combined mode it comes from the DPoP nonce, which draft -10 took to be the
-// challenge.
-func (s *server) usesChallenge() bool {
-	return s.sendsPoP() || s.challengeIsNonce()
-}
-
-func (s *server) challengeIsNonce() bool {
-	return s.method == MethodDPoP && s.profile == ProfileDraft10
-}
 
 // matches reports whether a request to that endpoint.Location is for s.
 func (s *server) matches(method, location string) bool {
