@@ -216,10 +216,17 @@ func (c *Client) GoString() string { return c.String() }
 func (c *Client) Key() keystore.Key { return c.key }
 
 // Close ends what the Client does in the background; calls that need the
-// server's metadata or a token then fail with ErrClosed. The Store stays open.
-// Close may be called more than once.
+// server's metadata or a token, and requests that would be authenticated, then
+// fail with ErrClosed. The Store stays open. Close may be called more than once.
 func (c *Client) Close() error {
 	c.close()
+	if s, _ := c.known(); s != nil {
+		s.transport.Close()
+	}
+	for _, r := range c.resources {
+		t, _ := r.current()
+		t.Close()
+	}
 	return nil
 }
 

@@ -3,6 +3,9 @@ package client_test
 import (
 	"context"
 	"errors"
+	"io"
+	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -79,6 +82,64 @@ func TestCloseEndsWaitingCalls(t *testing.T) {
 				}
 				if waited := time.Since(begin); waited != 0 {
 					t.Errorf("callers waited %v after Close", waited)
+				}
+			})
+		})
+	}
+}
+
+// TestCloseEndsChallengeRequests, at the server and at a resource, that nobody
+// waits for any more; and what comes after fails.
+func TestCloseEndsChallengeRequests(t *testing.T) {
+	const resource = "https://rs.example/api"
+	for _, url := range []string{"", resource} {
+		t.Run(url, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, r *rig) {
+				url, challenges := url, "https://rs.example/challenge"
+				if url == "" {
+					url, challenges = r.Endpoint(transporttest.Token), r.Endpoint(transporttest.Challenge)
+				}
+				var ended []time.Duration // of challenge requests, since the start
+				start := time.Now()
+				c := r.client(t, func(cfg *client.Config) {
+					cfg.Resources = []string{resource}
+					cfg.Base = roundTrip(func(req *http.Request) (*http.Response, error) {
+						switch req.URL.String() {
+						case challenges:
+							<-req.Context().Done()
+							ended = append(ended, time.Since(start))
+							return nil, req.Context().Err()
+						case "https://rs.example/.well-known/oauth-protected-resource/api":
+							body := `{"resource":"` + resource + `","challenge_endpoint":"` + challenges + `"}`
+							return &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body))}, nil
+						}
+						return inProcess{r}.RoundTrip(req)
+					})
+				})
+				post := func(ctx context.Context) error {
+					req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader("a=b"))
+					if err != nil {
+						t.Fatal(err)
+					}
+					req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+					_, err = c.HTTPClient().Do(req)
+					return err
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				if err := post(ctx); !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("error %v", err)
+				}
+				if len(ended) != 0 {
+					t.Fatalf("challenge requests ended after %v", ended)
+				}
+				c.Close()
+				synctest.Wait()
+				if len(ended) != 1 || ended[0] != time.Second {
+					t.Errorf("challenge requests ended after %v, want one, by Close", ended)
+				}
+				if err := post(t.Context()); !errors.Is(err, client.ErrClosed) {
+					t.Errorf("error %v, want ErrClosed", err)
 				}
 			})
 		})

@@ -201,6 +201,9 @@ func (c *Client) fetchResource(ctx context.Context, r *resource, place string) (
 	if err == nil && metadata != nil {
 		r.transport, r.metadata, r.bound = t, metadata, bound
 	}
+	if c.ctx.Err() != nil {
+		r.transport.Close() // which Close may not have seen
+	}
 	return r.transport, nil
 }
 

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"errors"
 	"mime"
 	"net/http"
 	"net/url"
@@ -15,7 +16,14 @@ import (
 type roundTripper struct{ client *Client }
 
 func (r roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
-	c := r.client
+	resp, err := r.client.send(req)
+	if errors.Is(err, transport.ErrClosed) {
+		err = ErrClosed
+	}
+	return resp, err
+}
+
+func (c *Client) send(req *http.Request) (*http.Response, error) {
 	if req.Response != nil && (c.authenticates(req) || c.authenticates(req.Response.Request)) {
 		closeBody(req)
 		return nil, transport.ErrRedirect

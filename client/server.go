@@ -84,7 +84,11 @@ func (c *Client) discover(ctx context.Context) (*server, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	// The transport before is not closed: requests may still wait for it.
 	c.current, c.metadataFrom = found, from
+	if c.ctx.Err() != nil {
+		found.transport.Close() // which Close may not have seen
+	}
 	return found, nil
 }
 

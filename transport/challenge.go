@@ -31,8 +31,9 @@ const (
 // that it could be reused; that it is refused nevertheless tells of a rotation
 // or a restart, and of nothing else.
 type challenges struct {
-	now   func() time.Time
-	fetch func(context.Context) (string, error) // nil: the server has no challenge endpoint
+	closed context.Context // of the Transport
+	now    func() time.Time
+	fetch  func(context.Context) (string, error) // nil: the server has no challenge endpoint
 	// nonce says that these are DPoP nonces, which servers change whenever they
 	// like. None is fetched for one request alone: a refusal costs no more.
 	nonce bool
@@ -160,39 +161,41 @@ func (c *challenges) drop(which func(*challenge) bool) {
 	c.ready = slices.DeleteFunc(c.ready, which)
 }
 
-// fetchShared asks the endpoint, with one request in flight for all who wait.
-// The result is nil if the endpoint has no challenges to give.
+// fetchShared asks the endpoint, with one request in flight for all who wait. It
+// does not end with the caller who happened to start it, so each can give up
+// alone; it ends with the Transport. The result is nil if the endpoint has no
+// challenges to give.
 func (c *challenges) fetchShared(ctx context.Context) (*challenge, error) {
-	return shared(ctx, &c.flight, func(ctx context.Context) (*challenge, error) {
-		c.mu.Lock()
-		next := c.next()
-		c.mu.Unlock()
-		if next != nil {
-			return next, nil // another caller's fetch was just before ours
-		}
-		value, err := c.fetch(ctx)
-		if err != nil {
-			return nil, err
-		}
-		return c.fetched(value), nil
-	})
-}
-
-// shared runs fetch once for all who wait for it. The fetch does not end with
-// the caller who happened to start it, so each can give up alone.
-func shared[T any](ctx context.Context, flight *singleflight.Group, fetch func(context.Context) (T, error)) (T, error) {
-	fetched := flight.DoChan("", func() (any, error) {
+	fetched := c.flight.DoChan("", func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fetchTimeout)
 		defer cancel()
-		return fetch(ctx)
+		defer context.AfterFunc(c.closed, cancel)()
+		ch, err := c.fetchNow(ctx)
+		if err != nil && c.closed.Err() != nil {
+			err = ErrClosed
+		}
+		return ch, err
 	})
 	select {
 	case <-ctx.Done():
-		var none T
-		return none, ctx.Err()
+		return nil, ctx.Err()
 	case result := <-fetched:
-		return result.Val.(T), result.Err
+		return result.Val.(*challenge), result.Err
 	}
+}
+
+func (c *challenges) fetchNow(ctx context.Context) (*challenge, error) {
+	c.mu.Lock()
+	next := c.next()
+	c.mu.Unlock()
+	if next != nil {
+		return next, nil // another caller's fetch was just before ours
+	}
+	value, err := c.fetch(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.fetched(value), nil
 }
 
 // fetched remembers a challenge that the endpoint gave, or that it has none.

@@ -73,7 +73,7 @@ func (e *Error) Temporary() bool {
 		return true
 	case e.Status != 0 && e.Step != string(stepRetry): // there something else failed since
 		return e.Code == "temporarily_unavailable" || e.Code == "server_error" || e.Code == "slow_down" || e.Code == "authorization_pending"
-	case errors.Is(e.Err, context.Canceled) || errors.Is(e.Err, ErrHeaderTooLarge):
+	case errors.Is(e.Err, context.Canceled) || errors.Is(e.Err, ErrHeaderTooLarge) || errors.Is(e.Err, ErrClosed):
 		return false
 	case errors.Is(e.Err, keystore.ErrUnavailable) || errors.Is(e.Err, keystore.ErrLockedOut) || errors.Is(e.Err, context.DeadlineExceeded):
 		return true

@@ -68,7 +68,7 @@ func (t *Transport) nonce(ctx context.Context, req *http.Request, s *server) (us
 		return use{}, nil
 	}
 	nonce, err := s.nonces.take(ctx)
-	if err == nil || s.challengeIsNonce() || ctx.Err() != nil {
+	if err == nil || s.challengeIsNonce() || ctx.Err() != nil || t.closed.Err() != nil {
 		return nonce, err
 	}
 	t.log.WarnContext(ctx, "transport: no DPoP nonce from the challenge endpoint, going on without", "audience", s.audience, "error", err)

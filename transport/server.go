@@ -153,8 +153,8 @@ func (t *Transport) newAudience(identifier, challengeEndpoint string, method Met
 		origin:     endpoint.Origin(u),
 		method:     method,
 		profile:    profile,
-		challenges: &challenges{now: t.now},
-		nonces:     &challenges{now: t.now, nonce: true},
+		challenges: &challenges{closed: t.closed, now: t.now},
+		nonces:     &challenges{closed: t.closed, now: t.now, nonce: true},
 	}
 	if out.challengeIsNonce() {
 		out.nonces = out.challenges

@@ -146,7 +146,12 @@ type Transport struct {
 	log          *slog.Logger
 	trace        *Trace
 	now          func() time.Time
+	closed       context.Context // ends with Close
+	close        context.CancelFunc
 }
+
+// ErrClosed: the Transport was closed before the request could be sent.
+var ErrClosed = errors.New("transport: closed")
 
 // New checks cfg and returns a Transport for it. It sends nothing.
 func New(cfg Config) (*Transport, error) {
@@ -174,6 +179,7 @@ func New(cfg Config) (*Transport, error) {
 		log:          cfg.Logger,
 		now:          cfg.Clock,
 	}
+	t.closed, t.close = context.WithCancel(context.Background())
 	if t.base == nil {
 		t.base = http.DefaultTransport
 	}
@@ -236,7 +242,7 @@ func (t Transport) String() string { return "transport.Transport{key " + t.thumb
 func (t Transport) GoString() string { return t.String() }
 
 // RoundTrip implements http.RoundTripper. Errors are of type *[Error], or match
-// [ErrRedirect], or, for requests that pass through, are those of the base
+// [ErrRedirect] or [ErrClosed], or, for requests that pass through, are those of the base
 // transport.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	s := t.server(req)
@@ -247,7 +253,21 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if s == nil {
 		return t.passThrough(req)
 	}
+	if t.closed.Err() != nil {
+		closeBody(req)
+		return nil, ErrClosed
+	}
 	return t.authenticate(req, s)
+}
+
+// Close ends what the Transport does in the background, which is the challenge
+// requests that several requests may wait for. Those fail with [ErrClosed], and
+// so do later requests that would be authenticated. Requests that have got what
+// they need go on, all others pass through as before, and the base transport
+// stays open. Close may be called more than once; its error is nil.
+func (t *Transport) Close() error {
+	t.close()
+	return nil
 }
 
 // CloseIdleConnections closes the idle connections of the base transport, for
