@@ -1,13 +1,10 @@
 package transport_test
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
@@ -16,60 +13,6 @@ import (
 	"github.com/instancekey/instancekey/transport"
 	"github.com/instancekey/instancekey/transport/transporttest"
 )
-
-// TestNewRefuses: what cannot work is said before anything is sent.
-func TestNewRefuses(t *testing.T) {
-	good := func() transport.Config {
-		return transport.Config{
-			Key:          newKey(),
-			Attestations: sourceFunc(nil),
-			Servers:      []transport.Server{{Issuer: "https://as.example", Endpoints: []string{"https://as.example/token"}}},
-		}
-	}
-	if _, err := transport.New(good()); err != nil {
-		t.Fatal(err)
-	}
-	tests := []struct {
-		name   string
-		change func(*transport.Config)
-		say    string // in the error
-	}{
-		{"no key", func(c *transport.Config) { c.Key = nil }, "no key"},
-		{"no attestations", func(c *transport.Config) { c.Attestations = nil }, "no attestation source"},
-		{"no endpoints", func(c *transport.Config) { c.Servers[0].Endpoints = nil }, "no endpoints"},
-		{"no issuer", func(c *transport.Config) { c.Servers[0].Issuer = "" }, "issuer"},
-		{"issuer http", func(c *transport.Config) { c.Servers[0].Issuer = "http://as.example" }, "https"},
-		{"endpoint http", func(c *transport.Config) { c.Servers[0].Endpoints[0] = "http://as.example/token" }, "https"},
-		{"endpoint relative", func(c *transport.Config) { c.Servers[0].Endpoints[0] = "/token" }, "endpoint"},
-		{"endpoint with a password", func(c *transport.Config) { c.Servers[0].Endpoints[0] = "https://a:verysecret@as.example/token" }, "user information"},
-		{"endpoint with a fragment", func(c *transport.Config) { c.Servers[0].Endpoints[0] = "https://as.example/token#x" }, "fragment"},
-		{"endpoint file", func(c *transport.Config) { c.Servers[0].Endpoints[0] = "file:///etc/passwd" }, "endpoint"},
-		{"challenge endpoint http", func(c *transport.Config) { c.Servers[0].ChallengeEndpoint = "http://as.example/c" }, "challenge endpoint"},
-		{"unknown method", func(c *transport.Config) { c.Servers[0].Method = "private_key_jwt" }, "method"},
-		{"unknown profile", func(c *transport.Config) { c.Servers[0].Profile = "draft-3" }, "profile"},
-		{"profile without client_id", func(c *transport.Config) { c.Servers[0].Profile = transport.ProfileOpenID4VCI }, "client_id"},
-		{"resource http", func(c *transport.Config) { c.Resources = []transport.Resource{{Identifier: "http://rs.example"}} }, "https"},
-		{"BindBody in combined mode", func(c *transport.Config) { c.BindBody, c.Servers[0].Method = true, transport.MethodDPoP }, "BindBody"},
-		{"DPoP key without algorithm", func(c *transport.Config) { c.DPoPKey = lyingKey{newKey(), "none"} }, "asymmetric"},
-		{"DPoP endpoint that is none of the endpoints", func(c *transport.Config) {
-			c.DPoPKey, c.Servers[0].DPoPEndpoints = newKey(), []string{"https://as.example/tokens"}
-		}, "DPoP endpoint"},
-		{"MAC key", func(c *transport.Config) { c.Key = lyingKey{newKey(), "HS256"} }, "asymmetric"},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			cfg := good()
-			test.change(&cfg)
-			rt, err := transport.New(cfg)
-			if err == nil || rt != nil {
-				t.Fatal("no error")
-			}
-			if text := err.Error(); !strings.HasPrefix(text, "transport: ") || strings.Count(text, "transport: ") != 1 || !strings.Contains(text, test.say) || strings.Contains(text, "verysecret") {
-				t.Errorf("error %q", text)
-			}
-		})
-	}
-}
 
 func noBody() (io.ReadCloser, error) { return nil, errTest }
 
@@ -211,91 +154,6 @@ func TestErrorsAreTypedAndHoldNoSecret(t *testing.T) {
 				t.Errorf("text %q", text)
 			}
 			f.noSecretIn(fmt.Sprintf("%v %+v", err, own))
-		})
-	}
-}
-
-// TestTransportPrintsNoSecret: test 10, also for a source that is a plain value.
-func TestTransportPrintsNoSecret(t *testing.T) {
-	f := newFixture(t, policy{Kind: transporttest.SingleUse, Offer: transporttest.OfferAlways})
-	attestation := f.server.Attester.Attest(f.key.Public())
-	rt := f.another(func(c *transport.Config) { c.Attestations = staticSource(attestation) })
-	f.Transport = rt
-	f.token(http.StatusOK)
-	var log bytes.Buffer
-	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "transport", rt, "value", *rt)
-	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "transport", rt)
-	marshalled, err := json.Marshal(map[string]any{"transport": rt})
-	if err != nil {
-		t.Error(err)
-	}
-	f.noSecretIn(fmt.Sprintf("%v %+v %#v %s %s", rt, rt, rt, marshalled, log.String()))
-}
-
-// staticSource is an attestation that is its own source.
-type staticSource string
-
-func (s staticSource) Attestation(context.Context, string) (string, error) { return string(s), nil }
-
-// TestLogHoldsNoSecret: at debug level, over everything that is logged.
-func TestLogHoldsNoSecret(t *testing.T) {
-	var log bytes.Buffer
-	f := newFixture(t, policy{NoEndpoint: true}, func(c *transport.Config) {
-		c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	})
-	attestation, _ := f.source.Attestation(t.Context(), "")
-	f.server.Deny(attestation)
-	f.token(http.StatusOK) // after two refusals
-	text := log.String()
-	if n := strings.Count(text, "send again"); n != 2 {
-		t.Errorf("%d retries logged, want 2:\n%s", n, text)
-	}
-	if n := strings.Count(text, "level=WARN"); n != 0 {
-		t.Errorf("%d warnings without a cause:\n%s", n, text)
-	}
-	f.noSecretIn(text)
-}
-
-// TestUnmatchedPOSTToTheIssuerIsLogged: decision 7, last sentence.
-func TestUnmatchedPOSTToTheIssuerIsLogged(t *testing.T) {
-	var log bytes.Buffer
-	f := newFixture(t, policy{}, func(c *transport.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
-	f.want(http.StatusNotFound, newRequest(t, t.Context(), f.server.URL+"/elsewhere?code=very-secret"))
-	if text := log.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, "/elsewhere") || strings.Contains(text, "very-secret") {
-		t.Errorf("log %q", text)
-	}
-}
-
-// TestC8HeaderSize: warned about from 8 kB on, refused from 16 kB on, before
-// anything is sent.
-func TestC8HeaderSize(t *testing.T) {
-	for _, test := range []struct {
-		size  int
-		warns bool
-		fails bool
-	}{{5 << 10, false, false}, {9 << 10, true, false}, {15 << 10, true, false}, {16 << 10, false, true}} {
-		t.Run(fmt.Sprint(test.size), func(t *testing.T) {
-			var log bytes.Buffer
-			var got *http.Request
-			f := newFixture(t, policy{NoEndpoint: true}, func(c *transport.Config) {
-				c.Attestations = staticSource(strings.Repeat("a", test.size))
-				c.Base = recording(&got)
-				c.Logger = slog.New(slog.NewTextHandler(&log, nil))
-			})
-			_, err := f.RoundTrip(f.request(t.Context()))
-			if errors.Is(err, transport.ErrHeaderTooLarge) != test.fails || (got == nil) != test.fails {
-				t.Fatalf("error %v, sent: %v", err, got != nil)
-			}
-			if warned := strings.Contains(log.String(), "level=WARN"); warned != test.warns {
-				t.Errorf("log %q", log.String())
-			}
-			if test.fails {
-				for _, part := range []string{"OAuth-Client-Attestation", fmt.Sprint(16 << 10)} {
-					if !strings.Contains(strings.ToLower(err.Error()), strings.ToLower(part)) {
-						t.Errorf("error %q does not name %s", err, part)
-					}
-				}
-			}
 		})
 	}
 }

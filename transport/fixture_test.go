@@ -5,23 +5,19 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
-	"runtime"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/instancekey/instancekey/keystore"
 	"github.com/instancekey/instancekey/transport"
 	"github.com/instancekey/instancekey/transport/transporttest"
 )
+
+type policy = transporttest.Policy
 
 const form = "grant_type=refresh_token&refresh_token=very-secret"
 
@@ -102,6 +98,15 @@ func newRequest(t testing.TB, ctx context.Context, url string) *http.Request {
 	return req
 }
 
+func get(t *testing.T, url string) *http.Request {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return req
+}
+
 // token makes one token request, which must be answered with this status.
 func (f *fixture) token(status int) *http.Response {
 	f.t.Helper()
@@ -175,142 +180,6 @@ func read(t testing.TB, resp *http.Response) string {
 	return string(body)
 }
 
-// A clock stands still until it is moved, but for one microsecond each time
-// somebody looks, so that no two events are at the same time.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func newClock() *clock { return &clock{now: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)} }
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(time.Microsecond)
-	return c.now
-}
-
-func (c *clock) advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
-
-// base is a base transport without a network: what it is sent is answered by a
-// handler in the caller's goroutine. It keeps the contract of http.RoundTripper
-// to the letter: the body is read and closed once.
-type base struct {
-	handler http.Handler
-	sends   atomic.Int64
-}
-
-func (b *base) RoundTrip(req *http.Request) (resp *http.Response, err error) {
-	b.sends.Add(1)
-	in := req.Clone(req.Context())
-	if req.Body != nil {
-		content, err := io.ReadAll(req.Body)
-		req.Body.Close()
-		if err != nil {
-			return nil, err
-		}
-		in.Body = io.NopCloser(strings.NewReader(string(content)))
-	} else {
-		in.Body = http.NoBody
-	}
-	if err := req.Context().Err(); err != nil {
-		return nil, err
-	}
-	// As on the wire.
-	in.Header = make(http.Header)
-	for name, values := range req.Header {
-		for _, value := range values {
-			in.Header.Add(name, value)
-		}
-	}
-	in.RequestURI = req.URL.RequestURI()
-	type answer struct {
-		recorder *httptest.ResponseRecorder
-		cut      any
-	}
-	answers := make(chan answer, 1)
-	go func() {
-		a := answer{recorder: httptest.NewRecorder()}
-		defer func() {
-			a.cut = recover()
-			answers <- a
-		}()
-		b.handler.ServeHTTP(a.recorder, in)
-	}()
-	select {
-	case <-req.Context().Done():
-		return nil, req.Context().Err()
-	case a := <-answers:
-		if a.cut != nil {
-			return nil, io.ErrUnexpectedEOF
-		}
-		resp := a.recorder.Result()
-		resp.Request = req
-		return resp, nil
-	}
-}
-
-// roundTripper is a base transport of one function.
-type roundTripper func(*http.Request) (*http.Response, error)
-
-func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
-
-// A spyBody counts how often it is closed.
-type spyBody struct {
-	io.Reader
-	closes atomic.Int64
-}
-
-func newSpyBody() *spyBody { return &spyBody{Reader: strings.NewReader(form)} }
-
-func (b *spyBody) Close() error {
-	b.closes.Add(1)
-	return nil
-}
-
-// A stuckKey signs when it is let, and gives up when its context ends.
-type stuckKey struct {
-	keystore.Key
-	entered chan struct{} // gets a value for each Sign that has begun
-	let     chan struct{} // closed: signs
-}
-
-func newStuckKey(key keystore.Key) *stuckKey {
-	return &stuckKey{Key: key, entered: make(chan struct{}, 100), let: make(chan struct{})}
-}
-
-func (k *stuckKey) Sign(ctx context.Context, input []byte) ([]byte, error) {
-	k.entered <- struct{}{}
-	select {
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-k.let:
-		return k.Key.Sign(ctx, input)
-	}
-}
-
-// failingKey cannot sign.
-type failingKey struct {
-	keystore.Key
-	err error
-}
-
-func (k failingKey) Sign(context.Context, []byte) ([]byte, error) { return nil, k.err }
-
-// sourceFunc is an AttestationSource of one function.
-type sourceFunc func(ctx context.Context, rejected string) (string, error)
-
-func (f sourceFunc) Attestation(ctx context.Context, rejected string) (string, error) {
-	return f(ctx, rejected)
-}
-
-var errTest = errors.New("out of order, on purpose")
-
 // onHost changes the host of a URL.
 func onHost(t testing.TB, raw, host string) string {
 	t.Helper()
@@ -320,25 +189,4 @@ func onHost(t testing.TB, raw, host string) string {
 	}
 	u.Host = host
 	return u.String()
-}
-
-// leftBehind returns the stacks of goroutines that run code of this module's
-// transport, once those that are about to end have ended.
-func leftBehind() []string {
-	var left []string
-	for range 20000 {
-		left = left[:0]
-		stacks := make([]byte, 1<<20)
-		stacks = stacks[:runtime.Stack(stacks, true)]
-		for _, stack := range strings.Split(string(stacks), "\n\n") {
-			if strings.Contains(stack, "instancekey/transport.") && !strings.Contains(stack, "transport_test.Test") {
-				left = append(left, stack)
-			}
-		}
-		if len(left) == 0 {
-			return nil
-		}
-		runtime.Gosched()
-	}
-	return left
 }
