@@ -45,7 +45,7 @@ type challenges struct {
 	ready     []*challenge // those that may be given out, the most recently received one last; one at the most until singleUse
 	fallback  *challenge   // the last one of those given out, for when there is no endpoint to ask
 	singleUse bool
-	barren    bool // the endpoint answers, but has no challenges to give
+	barren    bool // the endpoint has no challenges to give; or, of nonces, did not answer
 }
 
 // A challenge is one value received from the server.

@@ -1,8 +1,6 @@
 package transport
 
-import (
-	"context"
-)
+import "context"
 
 // take returns the challenge for the next PoP: the most recently received one,
 // else one from the challenge endpoint, else, if the server has no endpoint,
