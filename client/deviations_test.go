@@ -95,7 +95,7 @@ func TestDeviationsLeaveOtherChecksC41(t *testing.T) {
 		"no cnf":                         {spiffe, with("cnf", nil), nil, "no cnf"},
 		"expired":                        {spiffe, with("exp", testNow.Unix()), nil, "expired"},
 		"no exp":                         {spiffe, with("exp", nil), nil, "no exp"},
-		"alg not listed":                 {spiffe, with("", nil), []string{"ES384"}, "signed with ES256"},
+		"alg not listed":                 {spiffe, with("", nil), []string{"ES384"}, "its algorithm, ES256, only"},
 		"profile of the typ alone":       {onlyType, with("sub", "client"), nil, ""},
 		"profile of the typ, other sub":  {onlyType, with("", nil), nil, "it is for client"},
 		"profile of the sub alone":       {onlySubject, with("typ", "oauth-client-attestation+jwt"), nil, ""},
