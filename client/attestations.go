@@ -129,15 +129,20 @@ func (a *attestations) renew(ctx context.Context, rejected string, signingAlgs [
 // cache.
 func (a *attestations) ask(ctx context.Context, request AttestRequest) (next *attestation, err error) {
 	event := transport.TraceEvent{Start: time.Now()}
+	asked := a.now()
 	raw, err := a.attester.Attest(ctx, request)
 	if err == nil {
 		next, err = checkAttestation(raw, request, a.now())
 	}
-	if errors.Is(err, errExpired) {
-		// An attestation that is new and has expired says that our clock is
-		// wrong, and it may have been set since the server last told the time.
+	if errors.Is(err, errExpired) || next.early(a.now()) {
+		// An attestation that is new and has expired, or is of the future, says
+		// that our clock is wrong, and it may have been set since the server last
+		// told the time.
 		a.askTime(ctx)
 		next, err = checkAttestation(raw, request, a.now())
+	}
+	if err == nil {
+		next.since = asked
 	}
 	if event.Duration, event.Err = time.Since(event.Start), err; a.trace != nil && a.trace.Renewal != nil {
 		a.trace.Renewal(ctx, event)
@@ -183,6 +188,13 @@ func (a *attestations) restore(ctx context.Context, request AttestRequest) {
 	var cached *attestation
 	if err == nil {
 		cached, err = checkAttestation(string(raw), request, a.now())
+	}
+	if cached.early(a.now()) {
+		a.askTime(ctx) // either the clock is wrong, or it was then
+		cached, err = checkAttestation(string(raw), request, a.now())
+	}
+	if cached.early(a.now()) {
+		err = errEarly
 	}
 	if err != nil {
 		a.log.InfoContext(ctx, "client: cached attestation not used", "error", err)

@@ -32,16 +32,33 @@ var knownAlgs = []jose.SignatureAlgorithm{
 
 var (
 	errExpired = errors.New("it expired")
+	errEarly   = errors.New("it is issued in the future")
 	errUnfit   = errors.New("the server does not accept its algorithm")
 )
 
 // attestation is a Client Attestation JWT that has passed the local checks.
 type attestation struct {
 	raw       string
-	alg       string // that it is signed with
-	number    int    // in the order of receipt; a clock may be set back
+	alg       string    // that it is signed with
+	number    int       // in the order of receipt; a clock may be set back
+	since     time.Time // when it was asked for
+	issued    time.Time // zero: it does not say
 	expiry    time.Time
 	renewFrom time.Time // when to begin to look for the next one
+}
+
+// early reports whether it says that it was issued later than now. Then the clock
+// that it was issued by is wrong, or ours is.
+func (a *attestation) early(now time.Time) bool {
+	return a != nil && a.issued.After(now.Add(minOffset))
+}
+
+// valid reports whether it can be used now. If it was asked for later than now,
+// the clock was set back since, and an attester in this instance may have issued
+// it by that clock.
+func (a *attestation) valid(now time.Time) bool {
+	setBack := now.Before(a.since.Add(-minOffset))
+	return now.Before(a.expiry) && !(setBack && (a.issued.IsZero() || a.early(now)))
 }
 
 // checkAttestation reads a Client Attestation JWT as far as a client can: it
@@ -77,6 +94,7 @@ func checkAttestation(raw string, req AttestRequest, now time.Time) (*attestatio
 
 	var claims struct {
 		Subject      string           `json:"sub"`
+		IssuedAt     *jwt.NumericDate `json:"iat"`
 		Expiry       *jwt.NumericDate `json:"exp"`
 		Confirmation struct {
 			JWK *jose.JSONWebKey `json:"jwk"`
@@ -99,7 +117,11 @@ func checkAttestation(raw string, req AttestRequest, now time.Time) (*attestatio
 		return nil, fmt.Errorf("%w: %w at %s, the clock says %s", ErrInvalidAttestation, errExpired,
 			expiry.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
-	return &attestation{raw: raw, alg: header.Algorithm, expiry: expiry, renewFrom: renewFrom(now, expiry)}, nil
+	checked := &attestation{raw: raw, alg: header.Algorithm, since: now, expiry: expiry, renewFrom: renewFrom(now, expiry)}
+	if claims.IssuedAt != nil {
+		checked.issued = claims.IssuedAt.Time()
+	}
+	return checked, nil
 }
 
 // checkConfirmation compares keys by thumbprint: the members of a JWK that do

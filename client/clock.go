@@ -42,23 +42,47 @@ type clock struct {
 	device func() time.Time
 	log    *slog.Logger
 
-	mu      sync.Mutex
-	offset  time.Duration
-	checked struct{ device, process time.Time } // when a server's Date was last compared, by the device's clock and by the process's, which is never set
+	mu     sync.Mutex
+	offset time.Duration
+	// When the device's clock was last read: by itself, and by the process's,
+	// which is never set and stands still while the device sleeps.
+	last     struct{ device, process time.Time }
+	compared bool          // with a server's Date, at least once
+	strayed  time.Duration // how far the first has gone from the second since
 }
 
 func newClock(device func() time.Time, log *slog.Logger) *clock {
 	if device == nil {
 		device = time.Now
 	}
-	return &clock{device: device, log: log}
+	c := &clock{device: device, log: log}
+	c.last.device, c.last.process = device(), time.Now()
+	return c
+}
+
+// read returns what the device's clock shows. A step of it by as much as it had
+// to be corrected by says that it was set right, and ends the correction. Any
+// other may be a sleep, after which the clock is as wrong as before. c.mu is
+// held.
+func (c *clock) read() time.Time {
+	device, process := c.device(), time.Now()
+	// Round(0): what the clock shows, not what has passed.
+	step := device.Round(0).Sub(c.last.device.Round(0)) - process.Sub(c.last.process)
+	c.last.device, c.last.process = device, process
+	c.strayed += step
+	if c.offset != 0 && step.Abs() > minOffset && (step-c.offset).Abs() < maxDelay {
+		c.log.Info("client: the device's clock was set right, and is not corrected any more", "device", device, "correction", c.offset)
+		c.offset = 0
+	}
+	return device
 }
 
 // now returns the corrected time.
 func (c *clock) now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.device().Add(c.offset)
+	device := c.read()
+	return device.Add(c.offset)
 }
 
 // unset reports whether the device's clock was never set and nothing has
@@ -90,9 +114,8 @@ func (c *clock) since(t time.Time) time.Duration {
 func (c *clock) inDoubt() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	passed := c.device().Round(0).Sub(c.checked.device.Round(0)) // Round(0): what the clock shows, not what has passed
-	difference := passed - time.Since(c.checked.process)
-	return c.checked.process.IsZero() || difference < -minOffset || difference > minOffset
+	c.read()
+	return !c.compared || c.strayed.Abs() > minOffset
 }
 
 // observe learns from the Date of a response whose server TLS has
@@ -107,8 +130,8 @@ func (c *clock) observe(resp *http.Response, delay time.Duration) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	device := c.device()
-	c.checked.device, c.checked.process = device, time.Now()
+	device := c.read()
+	c.compared, c.strayed = true, 0
 	offset := date.Sub(device)
 	if change := offset - c.offset; -minOffset < change && change < minOffset {
 		return

@@ -113,7 +113,7 @@ type Config struct {
 	// Clock is the device's clock. The Client corrects it by what the server
 	// says over TLS, for JWTs and for the expiry of attestations: by up to 7
 	// days, or by any amount if it shows a time before this version of the
-	// package was released. Nil means time.Now.
+	// package was released, and until it is set right. Nil means time.Now.
 	Clock func() time.Time
 }
 

@@ -43,7 +43,7 @@ func (a *attestations) usable(now time.Time, rejected string, signingAlgs []stri
 	}
 	for _, held := range a.held {
 		fits := len(signingAlgs) == 0 || slices.Contains(signingAlgs, held.alg)
-		if fits && held.number > after && now.Before(held.expiry) {
+		if fits && held.number > after && held.valid(now) {
 			usable, after = held, held.number
 		}
 	}
