@@ -30,6 +30,9 @@ const (
 	// seconds, and responses take time.
 	minOffset = 2 * time.Second
 
+	// sameOffset is within what a difference that was warned of is the same.
+	sameOffset = time.Minute
+
 	// maxDelay is how long a request may take for its response's Date to say
 	// what time it is now.
 	maxDelay = 5 * time.Second
@@ -49,6 +52,8 @@ type clock struct {
 	last     struct{ device, process time.Time }
 	compared bool          // with a server's Date, at least once
 	strayed  time.Duration // how far the first has gone from the second since
+
+	warned time.Duration // the last difference that was warned of and not acted on
 }
 
 func newClock(device func() time.Time, log *slog.Logger) *clock {
@@ -137,12 +142,27 @@ func (c *clock) observe(resp *http.Response, delay time.Duration) {
 		return
 	}
 	wasSet := !device.Before(released)
-	if wasSet && (offset > maxOffset || offset < -maxOffset) || date.Before(released) {
-		c.log.Warn("client: a server's Date is too far from the device's clock to be believed", "device", device, "server", date)
+	if wasSet && offset.Abs() > maxOffset || date.Before(released) {
+		c.warn(device, date)
 		return
 	}
 	c.log.Warn("client: the device's clock differs from the server's, and is corrected for", "device", device, "server", date)
 	c.offset = offset
+}
+
+// warn tells, once for each difference and not with each response, of a Date that
+// is not believed. c.mu is held.
+func (c *clock) warn(device, date time.Time) {
+	difference := date.Sub(device)
+	if (difference - c.warned).Abs() < sameOffset {
+		return
+	}
+	c.warned = difference
+	what := "is more than 7 days from the device's clock, and is not believed: set the device's clock"
+	if date.Before(released) {
+		what = "is from before this version of the package, and is not believed: the server's clock is wrong"
+	}
+	c.log.Warn("client: a server's Date "+what, "device", device, "server", date)
 }
 
 // observer is a base transport that tells a clock that was never set from an
