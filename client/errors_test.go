@@ -74,14 +74,14 @@ func TestTokenErrors(t *testing.T) {
 		"431, empty":      {answerWith(431, "text/plain", ""), want{"answer", 1, 431, "", true, nil, 1}},
 		"error as a form": {answerWith(400, "application/x-www-form-urlencoded", "error=invalid_grant&error_description="+secret), want{"answer", 1, 400, "invalid_grant", true, nil, 1}},
 		"error with 200":  {asJSON(200, `{"error":"server_error","x":"`+secret+`"}`), want{"answer", 1, 200, "server_error", true, nil, 1}},
-		"200, no token":   {asJSON(200, `{"token_type":"Bearer","x":"`+secret+`"}`), want{"answer", 0, 0, "", false, nil, 1}},
-		"200, a page":     {answerWith(200, "text/html", "<html>"+secret), want{"answer", 0, 0, "", false, nil, 1}},
-		"200, empty":      {asJSON(200, ""), want{"answer", 0, 0, "", false, nil, 1}},
-		"200, wrong type": {asJSON(200, `{"access_token":{"a":"`+secret+`"}}`), want{"answer", 0, 0, "", false, nil, 1}},
-		"204":             {asJSON(204, ""), want{"answer", 0, 0, "", false, nil, 1}},
-		"2 MiB":           {asJSON(200, `{"x":"`+secret+strings.Repeat("x", 2<<20)), want{"answer", 0, 0, "", false, nil, 1}},
-		"redirect":        {func(p *transporttest.Policy) { redirectToken(p, 307) }, want{"", 0, 0, "", false, transport.ErrRedirect, 1}},
-		"redirect as GET": {func(p *transporttest.Policy) { redirectToken(p, 302) }, want{"", 0, 0, "", false, transport.ErrRedirect, 1}},
+		"200, no token":   {asJSON(200, `{"token_type":"Bearer","x":"`+secret+`"}`), want{"answer", 1, 0, "", false, nil, 1}},
+		"200, a page":     {answerWith(200, "text/html", "<html>"+secret), want{"answer", 1, 0, "", false, nil, 1}},
+		"200, empty":      {asJSON(200, ""), want{"answer", 1, 0, "", false, nil, 1}},
+		"200, wrong type": {asJSON(200, `{"access_token":{"a":"`+secret+`"}}`), want{"answer", 1, 0, "", false, nil, 1}},
+		"204":             {asJSON(204, ""), want{"answer", 1, 0, "", false, nil, 1}},
+		"2 MiB":           {asJSON(200, `{"x":"`+secret+strings.Repeat("x", 2<<20)), want{"answer", 1, 0, "", false, nil, 1}},
+		"redirect":        {func(p *transporttest.Policy) { redirectToken(p, 307) }, want{"send", 1, 0, "", false, transport.ErrRedirect, 1}},
+		"redirect as GET": {func(p *transporttest.Policy) { redirectToken(p, 302) }, want{"send", 1, 0, "", false, transport.ErrRedirect, 1}},
 		"cut":             {intercept(func(http.ResponseWriter) { panic(http.ErrAbortHandler) }), want{"send", 1, 0, "", false, io.ErrUnexpectedEOF, 1}},
 		"attester":        {func(*transporttest.Policy) {}, want{"get attestation", 1, 0, "", false, client.ErrAttesterUnavailable, 0}},
 		"code is long":    {asJSON(400, `{"error":"`+strings.Repeat("x", 5000)+secret+`"}`), want{"answer", 1, 400, strings.Repeat("x", 5000) + secret, true, nil, 1}},
@@ -110,7 +110,7 @@ func TestTokenErrors(t *testing.T) {
 			if failure.Audience != r.Issuer || failure.Thumbprint != thumbprint {
 				t.Errorf("audience %q, thumbprint %q", failure.Audience, failure.Thumbprint)
 			}
-			if test.want.step != "" && (failure.Step != test.want.step || failure.Send != test.want.send) {
+			if failure.Step != test.want.step || failure.Send != test.want.send {
 				t.Errorf("step %q, send %d, want %q and %d", failure.Step, failure.Send, test.want.step, test.want.send)
 			}
 			if failure.Status != test.want.status || failure.Code != test.want.code {

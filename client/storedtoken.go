@@ -119,10 +119,10 @@ func (c *Client) Refresh(ctx context.Context, refreshToken string) (*oauth2.Toke
 		ClientID: c.clientID,
 		Endpoint: oauth2.Endpoint{TokenURL: s.metadata.TokenEndpoint, AuthStyle: oauth2.AuthStyleInParams},
 	}
-	ctx = context.WithValue(ctx, oauth2.HTTPClient, c.HTTPClient())
-	token, err := config.TokenSource(ctx, &oauth2.Token{RefreshToken: refreshToken}).Token()
+	request := &tokenRequest{client: c}
+	token, err := config.TokenSource(request.with(ctx), &oauth2.Token{RefreshToken: refreshToken}).Token()
 	if err != nil {
-		return nil, c.tokenError(err)
+		return nil, c.tokenError(request, err)
 	}
 	if err := c.checkType(s, token); err != nil {
 		// The old refresh token may be burnt: the new one must not be lost

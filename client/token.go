@@ -108,9 +108,10 @@ func (c *Client) grant(ctx context.Context, key string, scopes []string) (*oauth
 			config.EndpointParams.Add("resource", r.identifier)
 		}
 	}
-	token, err := config.Token(context.WithValue(ctx, oauth2.HTTPClient, c.HTTPClient()))
+	request := &tokenRequest{client: c}
+	token, err := config.Token(request.with(ctx))
 	if err != nil {
-		return nil, c.tokenError(err)
+		return nil, c.tokenError(request, err)
 	}
 	if err := c.checkType(s, token); err != nil {
 		return nil, err
@@ -124,17 +125,18 @@ func (c *Client) grant(ctx context.Context, key string, scopes []string) (*oauth
 	return token, nil
 }
 
-// tokenError turns a server's refusal into the error type of this module, which
-// tells more of the request and nothing of what a server may have sent instead
-// of an OAuth error, a proxy's page for example.
-func (c *Client) tokenError(err error) error {
-	described := &transport.Error{Audience: c.issuer, Thumbprint: c.thumbprint, Step: "answer", Err: err}
+// tokenError turns a failure, or a server's refusal, into the error type of this
+// module, which tells more of the request and nothing of what a server may have
+// sent instead of an OAuth error, a proxy's page for example.
+func (c *Client) tokenError(request *tokenRequest, err error) error {
+	described := &transport.Error{Audience: c.issuer, Thumbprint: c.thumbprint, Step: "answer", Send: request.sends, Err: err}
 	var refusal *oauth2.RetrieveError
 	switch {
-	case errors.As(err, new(*transport.Error)):
+	case errors.As(err, new(*transport.Error)) || errors.Is(err, ErrClosed):
 		return fmt.Errorf("client: token: %w", err)
+	case request.failed != nil:
+		described.Step, described.Err = "send", request.failed
 	case errors.As(err, &refusal) && refusal.Response != nil:
-		described.Send = transport.Sends(refusal.Response)
 		described.Status = refusal.Response.StatusCode
 		described.Code = cmp.Or(refusal.ErrorCode, transport.Code(refusal.Response))
 	}

@@ -77,6 +77,8 @@ func (e *Error) Temporary() bool {
 		return false
 	case errors.Is(e.Err, keystore.ErrUnavailable) || errors.Is(e.Err, keystore.ErrLockedOut) || errors.Is(e.Err, context.DeadlineExceeded):
 		return true
+	case errors.Is(e.Err, ErrRedirect):
+		return false
 	}
 	var cause interface{ Temporary() bool }
 	if errors.As(e.Err, &cause) && cause.Temporary() {

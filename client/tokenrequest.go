@@ -1,0 +1,48 @@
+package client
+
+import (
+	"context"
+	"io"
+	"net/http"
+
+	"golang.org/x/oauth2"
+
+	"github.com/instancekey/instancekey/transport"
+)
+
+// A tokenRequest is HTTPClient's transport for one request of
+// golang.org/x/oauth2. It notes what that package's errors do not wrap.
+type tokenRequest struct {
+	client *Client
+	sends  int
+	failed error // what kept the answer, or the rest of it, from coming
+}
+
+// with returns a context with which x/oauth2 sends the request through it.
+func (r *tokenRequest) with(ctx context.Context) context.Context {
+	return context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: r})
+}
+
+func (r *tokenRequest) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := roundTripper{r.client}.RoundTrip(req)
+	if err != nil {
+		r.failed = err
+		return nil, err
+	}
+	r.sends = transport.Sends(resp)
+	resp.Body = notingBody{resp.Body, r}
+	return resp, nil
+}
+
+type notingBody struct {
+	io.ReadCloser
+	request *tokenRequest
+}
+
+func (b notingBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		b.request.failed = err
+	}
+	return n, err
+}
