@@ -97,7 +97,9 @@ func TestDiscoveryPlacesC48(t *testing.T) {
 	}
 }
 
-func TestDiscoveryFallsBackOnlyFrom404(t *testing.T) {
+// TestDiscoveryFallsBack: from a refusal, which may be what the server has for a
+// place that it does not know, and from nothing else.
+func TestDiscoveryFallsBack(t *testing.T) {
 	const issuer = "https://as.example.com/tenant"
 	first, second := "https://as.example.com"+inserted+"/tenant", issuer+"/.well-known/openid-configuration"
 	pages := map[string]http.HandlerFunc{
@@ -109,7 +111,11 @@ func TestDiscoveryFallsBackOnlyFrom404(t *testing.T) {
 		"redirect 308": redirect(308, second),
 		"redirect 301": redirect(301, second),
 	}
-	for _, code := range []int{201, 204, 304, 400, 401, 403, 405, 410, 429, 500, 502, 503} {
+	for _, code := range []int{201, 204, 304, 408, 425, 429, 500, 502, 503} {
+		pages[http.StatusText(code)] = status(code)
+	}
+	refusals := []int{400, 401, 403, 404, 405, 406, 410, 421}
+	for _, code := range refusals {
 		pages[http.StatusText(code)] = status(code)
 	}
 	for name, page := range pages {
@@ -118,11 +124,15 @@ func TestDiscoveryFallsBackOnlyFrom404(t *testing.T) {
 			d.site.set(first, page)
 			d.site.set(second, text(document(issuer, nil)))
 			_, err := d.Endpoint(t.Context())
-			if !errors.Is(err, client.ErrMetadata) {
-				t.Errorf("error %v, want ErrMetadata", err)
+			wants := []string{"GET " + first}
+			if slices.ContainsFunc(refusals, func(code int) bool { return http.StatusText(code) == name }) {
+				wants = append(wants, "GET "+second)
 			}
-			if visits := d.site.visits(); !slices.Equal(visits, []string{"GET " + first}) {
-				t.Errorf("requests %q, want one", visits)
+			if (err == nil) != (len(wants) == 2) || err != nil && !errors.Is(err, client.ErrMetadata) {
+				t.Errorf("error %v, want ErrMetadata or none", err)
+			}
+			if visits := d.site.visits(); !slices.Equal(visits, wants) {
+				t.Errorf("requests %q, want %q", visits, wants)
 			}
 		})
 	}

@@ -7,7 +7,8 @@ import "context"
 // for (pushed authorization requests, CIBA, introspection, revocation). An
 // endpoint that the server does not have is "". The copy is the caller's.
 //
-// Errors match [ErrMetadata], [ErrClosed] or ctx.Err().
+// Errors match [ErrMetadata], which tells whether to try again, [ErrClosed] or
+// ctx.Err().
 func (c *Client) Metadata(ctx context.Context) (Metadata, error) {
 	s, err := c.server(ctx)
 	if err != nil {

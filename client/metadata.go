@@ -13,6 +13,7 @@ import (
 	"github.com/go-jose/go-jose/v4/json"
 
 	"github.com/instancekey/instancekey/internal/endpoint"
+	"github.com/instancekey/instancekey/transport"
 )
 
 // Metadata is what a Client uses of an authorization server's metadata (RFC
@@ -45,34 +46,42 @@ type Metadata struct {
 }
 
 // ErrMetadata: the metadata of the authorization server, or of a resource,
-// cannot be used. Nothing was signed for or sent to that server but the requests
-// for its metadata.
+// cannot be had or cannot be used. Nothing was signed for or sent to that server
+// but the requests for its metadata. If there was no answer, or another one than
+// metadata of that name, the error is also of type *[transport.Error] with Step
+// "get metadata", which tells whether to try again.
 var ErrMetadata = errors.New("client: metadata")
 
 const maxMetadata = 1 << 20 // bytes
 
 // fetchServer fetches the metadata of the issuer from the place of RFC 8414, else
-// from that of OpenID Connect Discovery.
+// from that of OpenID Connect Discovery: servers answer 404, 401, 403 or another
+// refusal at a place that they do not know.
 func (c *Client) fetchServer(ctx context.Context) (*Metadata, error) {
 	places, err := c.wellKnown()
 	if err != nil {
 		return nil, err
 	}
+	var failed error
 	for _, place := range places {
 		var metadata Metadata
 		err := c.fetchMetadata(ctx, c.serverBase, place, &metadata)
-		if status := (*statusError)(nil); errors.As(err, &status) && status.code == http.StatusNotFound {
-			continue
-		}
 		if err == nil {
 			err = metadata.check(c.issuer, c.origins)
 		}
-		if err != nil {
-			return nil, fmt.Errorf("%w from %s: %w", ErrMetadata, place, err)
+		if err == nil {
+			return &metadata, nil
 		}
-		return &metadata, nil
+		var status *statusError
+		absent := errors.As(err, &status) && status.code/100 == 4 && !status.passes()
+		if err = fmt.Errorf("from %s: %w", place, err); failed != nil {
+			err = fmt.Errorf("%v; %w", failed, err) // the last place's counts
+		}
+		if failed = err; !absent {
+			break
+		}
 	}
-	return nil, fmt.Errorf("%w: found neither at %s", ErrMetadata, strings.Join(places, " nor at "))
+	return nil, c.metadataError(c.issuer, failed)
 }
 
 // wellKnown returns the places where the issuer's metadata may be, the best
@@ -111,6 +120,33 @@ func (e *statusError) Error() string {
 	return fmt.Sprintf("server answered %d %s", e.code, http.StatusText(e.code))
 }
 
+// passes reports whether the status says nothing of what is there.
+func (e *statusError) passes() bool {
+	return e.code >= 500 || e.code == http.StatusRequestTimeout || e.code == http.StatusTooEarly || e.code == http.StatusTooManyRequests
+}
+
+// unreachable is an error of the network, which may pass.
+type unreachable struct{ error }
+
+func (e unreachable) Unwrap() error { return e.error }
+func (unreachable) Temporary() bool { return true }
+
+// metadataError is an ErrMetadata that tells what has failed as a
+// transport.Error too.
+type metadataError struct{ failure *transport.Error }
+
+func (e metadataError) Error() string   { return fmt.Sprintf("%v %v", ErrMetadata, e.failure.Err) }
+func (e metadataError) Unwrap() []error { return []error{ErrMetadata, e.failure} }
+
+// metadataError returns the error for metadata of that issuer or resource.
+func (c *Client) metadataError(audience string, err error) error {
+	failure := &transport.Error{Audience: audience, Thumbprint: c.thumbprint, Step: "get metadata", Err: err}
+	if status := (*statusError)(nil); errors.As(err, &status) {
+		failure.Status = status.code
+	}
+	return metadataError{failure}
+}
+
 // fetchMetadata reads a metadata document from place.
 func (c *Client) fetchMetadata(ctx context.Context, base http.RoundTripper, place string, metadata any) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, place, http.NoBody)
@@ -122,7 +158,7 @@ func (c *Client) fetchMetadata(ctx context.Context, base http.RoundTripper, plac
 	// the document is only worth something if its own server has answered.
 	resp, err := base.RoundTrip(req)
 	if err != nil {
-		return err
+		return unreachable{err}
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
@@ -130,7 +166,7 @@ func (c *Client) fetchMetadata(ctx context.Context, base http.RoundTripper, plac
 	}
 	content, err := io.ReadAll(io.LimitReader(resp.Body, maxMetadata+1))
 	if err != nil {
-		return err
+		return unreachable{err}
 	}
 	if len(content) > maxMetadata {
 		return fmt.Errorf("more than %d bytes", maxMetadata)

@@ -185,7 +185,7 @@ func (c *Client) fetchResource(ctx context.Context, r *resource, place string) (
 	}
 	asked := c.clock.now()
 	if err != nil {
-		err = fmt.Errorf("%w from %s: %w", ErrMetadata, place, err)
+		err = c.metadataError(r.identifier, fmt.Errorf("from %s: %w", place, err))
 		if first {
 			return nil, err
 		}
@@ -214,7 +214,7 @@ func (c *Client) resourceMetadata(ctx context.Context, identifier, place string)
 	var metadata resourceMetadata
 	err := c.fetchMetadata(ctx, c.base, place, &metadata)
 	var status *statusError
-	if errors.As(err, &status) && status.code < 500 && !slices.Contains(later, status.code) {
+	if errors.As(err, &status) && !status.passes() {
 		return nil, nil
 	}
 	if err == nil {
@@ -225,9 +225,6 @@ func (c *Client) resourceMetadata(ctx context.Context, identifier, place string)
 	}
 	return &metadata, nil
 }
-
-// later are the statuses below 500 that say nothing of what is there.
-var later = []int{http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests}
 
 // checkResource refuses metadata that is not the resource's own (RFC 9728,
 // section 3.3) or asks for what this Client is not set up for.

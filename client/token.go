@@ -37,9 +37,10 @@ const tokenTimeout = 2 * time.Minute
 // For other grants use golang.org/x/oauth2 with [Client.Endpoint] and
 // [Client.HTTPClient].
 //
-// Errors are of type *[transport.Error], a refusal of the server also of type
-// *[oauth2.RetrieveError]; or they match [ErrMetadata], [ErrTokenType],
-// [ErrClosed] or ctx.Err().
+// Errors are of type *[transport.Error], whose Temporary tells whether to try
+// again; a refusal of the server is also of type *[oauth2.RetrieveError], and an
+// issuer whose metadata cannot be had is [ErrMetadata] too. Or they match
+// [ErrMetadata] alone, [ErrTokenType], [ErrClosed] or ctx.Err().
 func (c *Client) Token(ctx context.Context, scopes ...string) (*oauth2.Token, error) {
 	if err := c.ctx.Err(); err != nil {
 		return nil, ErrClosed

@@ -36,7 +36,7 @@ type Error struct {
 	// Step is what failed: "get attestation", "get challenge", "sign", "send",
 	// "prepare retry", or "answer": the server's answer is a refusal, or no
 	// answer of OAuth at all. Only package client makes errors of the last kind;
-	// a Transport returns the response.
+	// a Transport returns the response. It also has "get metadata".
 	Step   string
 	Send   int    // which send of the request it was for, from 1; 0 if not known
 	Status int    // HTTP status of the server's refusal; 0 without one
