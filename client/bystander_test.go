@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -155,13 +156,17 @@ func TestOtherHostsDoNotWaitForIssuer(t *testing.T) {
 					if err == nil {
 						resp.Body.Close()
 					}
-					if issuers := strings.HasPrefix(step.url, issuerURL); (err != nil) != issuers {
+					servers := strings.HasPrefix(step.url, issuerURL) || test.origins != nil && step.url == pinned
+					if errors.Is(err, client.ErrMetadata) != servers || !servers && err != nil {
 						t.Errorf("step %d: error %v", i, err)
 					}
 					want := map[bool]time.Duration{true: 30 * time.Second}[step.waits]
 					if waited := time.Since(begin); waited != want {
 						t.Errorf("step %d: %s waited %s, want %s", i, step.url, waited, want)
 					}
+				}
+				if sent := slices.Contains(d.site.visits(), "POST "+pinned); sent == (test.origins != nil) {
+					t.Errorf("a form was sent to %s: %t, want that only where it is not known to be the server's", pinned, sent)
 				}
 			})
 		})

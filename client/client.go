@@ -196,7 +196,7 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 // endpoint, and waits for the metadata: for 30 seconds if the issuer does not
 // answer. After a failure, those to other origins than the issuer's are passed on
 // without waiting, for 5 minutes. With Config.Origins only those to the issuer's
-// origin and to Origins ever wait.
+// origin and to Origins ever wait, and fail without metadata.
 //
 // A redirect away from an authenticated request fails with an error that
 // matches transport.ErrRedirect.

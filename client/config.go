@@ -94,8 +94,9 @@ type Config struct {
 
 	// Origins are the origins (scheme, host and port) that the endpoints in the
 	// metadata may have. Empty means any: large providers have endpoints on
-	// other origins than the issuer's, and the Client logs them. An origin is
-	// written as https://login.example.com, without a slash at its end.
+	// other origins than the issuer's, and the Client logs them. No form is sent
+	// to them as long as the metadata is not known. An origin is written as
+	// https://login.example.com, without a slash at its end.
 	Origins []string
 
 	// Base sends all requests of this Client but the Attester's (see

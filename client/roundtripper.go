@@ -31,9 +31,10 @@ func (c *Client) send(req *http.Request) (*http.Response, error) {
 	s, fresh := c.known()
 	if !fresh && mayBeEndpoint(req) && c.mayHaveEndpoint(req.URL) {
 		found, err := c.server(req.Context())
-		// Without metadata only the issuer's own origin is known to be the
-		// server's. A request for what was its endpoint never goes out bare.
-		if err != nil && (endpoint.Origin(req.URL) == c.origin || s != nil && s.transport.Authenticates(req)) {
+		// Without metadata only the issuer's own origin and the pinned ones are
+		// known to be the server's. A request for what was its endpoint never
+		// goes out bare.
+		if err != nil && (c.isServers(req.URL) || s != nil && s.transport.Authenticates(req)) {
 			closeBody(req)
 			return nil, err
 		}
@@ -78,15 +79,21 @@ func mayBeEndpoint(req *http.Request) bool {
 // somebody else.
 func (c *Client) mayHaveEndpoint(u *url.URL) bool {
 	switch {
-	case endpoint.Origin(u) == c.origin:
+	case c.isServers(u):
 		return true
 	case len(c.origins) > 0:
-		return hasOrigin(c.origins, u)
+		return false
 	default:
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		return c.current != nil || c.clock.since(c.failed) >= metadataPause
 	}
+}
+
+// isServers reports whether u is on an origin of the server's, as far as the
+// configuration tells.
+func (c *Client) isServers(u *url.URL) bool {
+	return endpoint.Origin(u) == c.origin || hasOrigin(c.origins, u)
 }
 
 func closeBody(req *http.Request) {
