@@ -87,9 +87,10 @@ type Config struct {
 	// Resources are the identifiers of protected resources (RFC 9728) that
 	// attestations are sent to as well, beside the access token that you put
 	// into the Authorization field. The identifier is a URL; the requests for
-	// the resource are those to it and below it. Token asks for tokens for
-	// these resources (RFC 8707). A resource whose metadata says that it takes
-	// no attestations gets none, and a DPoP proof for a token that is bound.
+	// the resource are those to it and below it. Token asks for tokens for all
+	// of these resources (RFC 8707), TokenFor for one of them. A resource whose
+	// metadata says that it takes no attestations gets none, and a DPoP proof for
+	// a token that is bound.
 	Resources []string
 
 	// Origins are the origins (scheme, host and port) that the endpoints in the

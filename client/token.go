@@ -27,9 +27,11 @@ var ErrTokenType = errors.New("client: token has an unexpected token_type")
 const tokenTimeout = 2 * time.Minute
 
 // Token returns an access token by the client credentials grant (RFC 6749,
-// section 4.4) with these scopes. A token is kept until 10 seconds before it
-// expires, if the server says when; callers that come at the same time share one
-// grant. A caller's context ends only that caller's wait.
+// section 4.4) with these scopes, for all of Config.Resources: where the server
+// does not issue one token for several, use [Client.TokenFor]. A token is kept
+// until 10 seconds before it expires, if the server says when; callers that come
+// at the same time share one grant. A caller's context ends only that caller's
+// wait.
 //
 // A message of transport.BindMessage is not bound, since the request may be
 // another caller's: use x/oauth2's clientcredentials for that.
@@ -42,13 +44,36 @@ const tokenTimeout = 2 * time.Minute
 // issuer whose metadata cannot be had is [ErrMetadata] too. Or they match
 // [ErrMetadata] alone, [ErrTokenType], [ErrClosed] or ctx.Err().
 func (c *Client) Token(ctx context.Context, scopes ...string) (*oauth2.Token, error) {
+	var resources []string
+	for _, r := range c.resources {
+		resources = append(resources, r.identifier)
+	}
+	return c.token(ctx, "", resources, scopes)
+}
+
+// TokenFor is Token for that one of Config.Resources alone: many servers take no
+// more than one resource parameter (RFC 8707, section 2), and a token for one
+// resource is of no use to another that it falls into the hands of. It is kept
+// and shared apart from those of Token. An identifier that is not in
+// Config.Resources, byte for byte, is an error before anything is sent.
+func (c *Client) TokenFor(ctx context.Context, resource string, scopes ...string) (*oauth2.Token, error) {
+	for _, r := range c.resources {
+		if r.identifier == resource {
+			return c.token(ctx, resource, []string{resource}, scopes)
+		}
+	}
+	return nil, fmt.Errorf("client: token: %.200q is none of Config.Resources", resource)
+}
+
+// token returns a token for these resources, which are kept under one name.
+func (c *Client) token(ctx context.Context, name string, resources, scopes []string) (*oauth2.Token, error) {
 	if err := c.ctx.Err(); err != nil {
 		return nil, ErrClosed
 	}
 	scopes = slices.Clone(scopes)
 	slices.Sort(scopes)
 	scopes = slices.DeleteFunc(slices.Compact(scopes), func(s string) bool { return s == "" })
-	key := strings.Join(scopes, " ")
+	key := fmt.Sprintf("%q %s", name, strings.Join(scopes, " "))
 
 	if token := c.cachedToken(key); token != nil {
 		return token, nil
@@ -62,7 +87,7 @@ func (c *Client) Token(ctx context.Context, scopes ...string) (*oauth2.Token, er
 		}
 		ctx, cancel := c.detach(transport.WithoutMessage(ctx), tokenTimeout)
 		defer cancel()
-		return c.grant(ctx, key, scopes)
+		return c.grant(ctx, key, resources, scopes)
 	})
 	shared, err := await[*oauth2.Token](ctx, "token", granted)
 	if err != nil {
@@ -72,7 +97,7 @@ func (c *Client) Token(ctx context.Context, scopes ...string) (*oauth2.Token, er
 	return &token, nil
 }
 
-// Forget makes Token get a new token instead of this one, which a resource has
+// Forget makes Token and TokenFor get a new token instead of this one, which a resource has
 // refused although it has not expired. A token that is not kept is no error.
 func (c *Client) Forget(token *oauth2.Token) {
 	c.mu.Lock()
@@ -92,7 +117,7 @@ func (c *Client) cachedToken(key string) *oauth2.Token {
 	return nil
 }
 
-func (c *Client) grant(ctx context.Context, key string, scopes []string) (*oauth2.Token, error) {
+func (c *Client) grant(ctx context.Context, key string, resources, scopes []string) (*oauth2.Token, error) {
 	s, err := c.server(ctx)
 	if err != nil {
 		return nil, err
@@ -103,11 +128,8 @@ func (c *Client) grant(ctx context.Context, key string, scopes []string) (*oauth
 		AuthStyle: oauth2.AuthStyleInParams,
 		Scopes:    scopes,
 	}
-	if len(c.resources) > 0 {
-		config.EndpointParams = url.Values{}
-		for _, r := range c.resources {
-			config.EndpointParams.Add("resource", r.identifier)
-		}
+	if len(resources) > 0 {
+		config.EndpointParams = url.Values{"resource": resources}
 	}
 	request := &tokenRequest{client: c}
 	token, err := config.Token(request.with(ctx))
