@@ -64,7 +64,7 @@ func TestBadUsage(t *testing.T) {
 		"no store":              {s.token("-self", s.self), "-store is missing"},
 		"no client_id":          {self("-client-id", ""), "-client-id is missing"},
 		"no issuer":             {self("-issuer", ""), "-issuer is missing"},
-		"issuer no URL":         {self("-issuer", "nonsense"), "-issuer not an absolute"},
+		"issuer no URL":         {self("-issuer", "nonsense"), "-issuer is not an absolute"},
 		"issuer over http":      {self("-issuer", "http://as.example.com"), "-issuer is http"},
 		"issuer with a query":   {self("-issuer", s.Issuer+"?"), "-issuer has a query"},
 		"no attester":           {all(), "exactly one of"},
@@ -91,7 +91,7 @@ func TestBadUsage(t *testing.T) {
 		"resource over http":    {self("-resource", "http://api.example.com"), "-resource"},
 		"resource with a query": {self("-resource", s.Issuer+"/api?x=1"), "-resource has a query"},
 		"attester with a query": {all("-attester", s.AttesterURL+"?x"), "-attester has a query"},
-		"attest for no URL":     {[]string{"attest", "-store", "soft", "-client-id", "c", "-self", s.self, "-issuer", "as"}, "-issuer not an absolute"},
+		"attest for no URL":     {[]string{"attest", "-store", "soft", "-client-id", "c", "-self", s.self, "-issuer", "as"}, "-issuer is not an absolute"},
 		"attest what":           {[]string{"attest", "-store", "soft", "-client-id", "c", "-self", s.self}, "-name"},
 		"attest out nowhere":    {[]string{"attest", "-store", "soft", "-client-id", "c", "-self", s.self, "-name", "k", "-out", filepath.Join(missing, "x")}, "-out"},
 	} {
