@@ -18,16 +18,20 @@ func (d *device) close() (err error) {
 		d.endLife()
 		closed := make(chan error, 1)
 		go func() { closed <- d.shutDown() }()
+		patience := longestCommand
+		if d.deserted.Load() != nil {
+			patience = closeTimeout
+		}
 		select {
 		case err = <-closed:
 			return
-		case <-time.After(longestCommand):
+		case <-time.After(patience):
 			d.interrupt()
 		}
 		select {
 		case err = <-closed:
 		case <-time.After(closeTimeout):
-			err = fmt.Errorf("%w: the TPM has not answered a command for %v: restart the device", keystore.ErrUnavailable, longestCommand)
+			err = fmt.Errorf("%w: the TPM has not answered a command for %v: restart the device", keystore.ErrUnavailable, patience)
 		}
 	})
 	return err

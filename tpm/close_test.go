@@ -199,8 +199,9 @@ func TestStalled(t *testing.T) {
 			_, err = key.Sign(ctx, []byte("input"))
 			wantError(t, err, context.DeadlineExceeded)
 			if closing {
-				if err := s.Close(); err != nil {
-					t.Errorf("Close: %v", err)
+				start := time.Now()
+				if err := s.Close(); err != nil || time.Since(start) != tpm.CloseTimeout {
+					t.Errorf("Close took %v, want %v: %v", time.Since(start), tpm.CloseTimeout, err)
 				}
 				if dials != 1 {
 					t.Errorf("dialled %d times, want once", dials)

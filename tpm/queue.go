@@ -36,6 +36,8 @@ type device struct {
 	work    chan func() // to the worker; only the holder of the slot sends
 	once    sync.Once
 	opened  atomic.Pointer[connection] // what interrupt closes
+	// deserted is the operation that runs while nobody waits for it any more.
+	deserted atomic.Pointer[call]
 
 	// What follows belongs to the holder of the slot.
 
@@ -104,11 +106,15 @@ func run[T any](ctx context.Context, d *device, f func(*call) (T, error), secret
 		clearAll(secrets)
 		<-d.slot
 		done <- result{value, err}
+		d.deserted.CompareAndSwap(c, nil)
 	}
 	select {
 	case r := <-done:
 		return r.value, r.err
 	case <-ctx.Done():
+		if d.deserted.Store(c); len(done) > 0 { // it has just ended
+			d.deserted.CompareAndSwap(c, nil)
+		}
 		time.AfterFunc(longestCommand, func() {
 			if len(done) == 0 {
 				d.interrupt() // others wait behind it

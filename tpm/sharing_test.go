@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/instancekey/instancekey/internal/tpmtest"
@@ -73,6 +75,32 @@ func TestPersistDeleted(t *testing.T) {
 	if h := persistent(t, sim); len(h) != 0 {
 		t.Errorf("persistent keys %x that no file names", h)
 	}
+}
+
+// TestLockHeld: a process that hangs while it changes keys does not keep others for
+// ever.
+func TestLockHeld(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	r := newRig(t, tpmtest.NewResourceManager(t, sim))
+	create(t, r.Store, "key", tpm.KeyOptions{})
+	folder, err := os.Open(r.config.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer folder.Close()
+	if err := syscall.Flock(int(folder.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		s := r.reopen(t)
+		defer s.Close()
+		start := time.Now()
+		wantError(t, s.Delete(context.Background(), "key"), keystore.ErrUnavailable)
+		if took := time.Since(start); took != 2*time.Minute {
+			t.Errorf("Delete took %v, want 2 minutes", took)
+		}
+		sign(t, open(t, s, "key"))
+	})
 }
 
 // TestPersistBesidePersist: of two Stores that give one key a handle each, one

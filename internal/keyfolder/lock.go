@@ -9,29 +9,36 @@ import (
 	"github.com/instancekey/instancekey/keystore"
 )
 
-// Another process is asked after firstTry again, then after twice as long and so
-// on up to longestTry: flock has no wait that a context could end.
+// The lock is tried again after firstTry, then after twice as long and so on up to
+// longestTry: flock has no wait that a context could end. Whoever has it for as long
+// as patience hangs.
 const (
 	firstTry   = time.Millisecond
 	longestTry = 100 * time.Millisecond
+	patience   = 2 * time.Minute
 )
 
 // Lock keeps all others who call it for this folder, also in other processes,
 // waiting until unlock is called. It is for changes that must not be seen by
-// halves, such as of a file and of what it names elsewhere. The wait ends with ctx.
-// Whoever is killed has unlocked. Where the file system or the operating system
-// has no such locks, nobody waits.
+// halves, such as of a file and of what it names elsewhere. The wait ends with ctx,
+// or after two minutes with keystore.ErrUnavailable. Whoever is killed has unlocked.
+// Where the file system or the operating system has no such locks, nobody waits.
 func (f Folder) Lock(ctx context.Context) (unlock func(), err error) {
 	dir, err := os.Open(f.path)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w: folder: %w", f.pkg, keystore.ErrUnavailable, err)
 	}
+	hangs := time.NewTimer(patience)
+	defer hangs.Stop()
 	for wait := firstTry; isLocked(dir); wait = min(2*wait, longestTry) {
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
 			dir.Close()
 			return nil, fmt.Errorf("%s: waiting for another process that changes keys in %s: %w", f.pkg, f.path, ctx.Err())
+		case <-hangs.C:
+			dir.Close()
+			return nil, fmt.Errorf("%s: %w: another process has been changing keys in %s for %v: end it", f.pkg, keystore.ErrUnavailable, f.path, patience)
 		}
 	}
 	return func() { dir.Close() }, nil
