@@ -9,9 +9,10 @@ import (
 )
 
 // Deviations are the points on which a profile of the draft may deviate from it,
-// and no others (draft, "Profiling"): a workload identity's profile, for
-// example, has attestations of type wit+jwt whose "sub" is a SPIFFE ID. All other
-// checks of attestations and stored tokens stay. The zero value is the draft.
+// and no others (draft, "Considerations for Profiling this specification"): a
+// workload identity's profile, for example, has attestations of type wit+jwt whose
+// "sub" is a SPIFFE ID. All other checks of attestations and stored tokens stay.
+// The zero value is the draft.
 type Deviations struct {
 	// AttestationType is the "typ" of attestations, which is compared as text.
 	// Empty means the draft's, oauth-client-attestation+jwt. The type of

@@ -97,8 +97,9 @@ func (c *Client) token(ctx context.Context, name string, resources, scopes []str
 	return &token, nil
 }
 
-// Forget makes Token and TokenFor get a new token instead of this one, which a resource has
-// refused although it has not expired. A token that is not kept is no error.
+// Forget makes Token and TokenFor get a new token instead of this one, which a
+// resource has refused although it has not expired. A token that is not kept is no
+// error.
 func (c *Client) Forget(token *oauth2.Token) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
