@@ -148,7 +148,9 @@
 // connection, where the TPM is full with what the Store itself has loaded, and
 // where a PCR was extended while a key that is bound to PCRs signed, the operation
 // is begun anew, once: on a new connection, with the key loaded again.
-// TPM2_Startup is sent where that was forgotten.
+// TPM2_Startup is sent where that was forgotten. A connection on which a command
+// is not answered within a minute is given up, once nobody waits for that command
+// any more.
 //
 // ErrAuth, ErrLockedOut and an ErrPolicy for other reasons are never tried again by
 // the Store. The cause of an ErrLockedOut is a [LockoutError], which says when the
