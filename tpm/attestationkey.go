@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-tpm/tpm2"
 
+	"github.com/instancekey/instancekey/internal/keyfolder"
 	"github.com/instancekey/instancekey/internal/privatefile"
 	"github.com/instancekey/instancekey/keystore"
 )
@@ -88,7 +89,7 @@ func (k *key) AKCertificates(ctx context.Context, attester string) ([][]byte, er
 	if err := k.store.device.ready(ctx); err != nil {
 		return nil, fmt.Errorf("tpm: %s: %w", doing, err)
 	}
-	text, err := privatefile.Read(k.store.chainPath(attester), maxFileSize)
+	text, err := privatefile.Read(k.store.chainPath(attester), keyfolder.MaxSize)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -127,7 +128,7 @@ func (k *key) SetAKCertificates(ctx context.Context, attester string, chain [][]
 	for _, der := range chain {
 		text = append(text, pem.EncodeToMemory(&pem.Block{Type: blockCertificate, Bytes: der})...)
 	}
-	if _, leaf := decodeChain(text); leaf == nil || len(text) > maxFileSize {
+	if _, leaf := decodeChain(text); leaf == nil || len(text) > keyfolder.MaxSize {
 		return fmt.Errorf("tpm: %s: the attester gave no chain of 1 to %d certificates", doing, maxChain)
 	}
 	if err := privatefile.Replace(k.store.chainPath(attester), text); err != nil {
@@ -140,7 +141,7 @@ func (k *key) SetAKCertificates(ctx context.Context, attester string, chain [][]
 // as no key's file does.
 func (s *Store) chainPath(attester string) string {
 	sum := sha256.Sum256([]byte(attester))
-	return filepath.Join(s.folder.String(), ".ak-"+hex.EncodeToString(sum[:])+extension)
+	return filepath.Join(s.folder.String(), ".ak-"+hex.EncodeToString(sum[:])+".pem")
 }
 
 // decodeChain returns the certificates in a PEM text and the first of them, or

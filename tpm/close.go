@@ -18,20 +18,20 @@ func (d *device) close() (err error) {
 		d.endLife()
 		closed := make(chan error, 1)
 		go func() { closed <- d.shutDown() }()
-		patience := longestCommand
-		if d.deserted.Load() != nil {
-			patience = closeTimeout
+		wait := longestCommand
+		if c := d.running.Load(); c != nil && c.deserted.Load() {
+			wait = closeTimeout
 		}
 		select {
 		case err = <-closed:
 			return
-		case <-time.After(patience):
+		case <-time.After(wait):
 			d.interrupt()
 		}
 		select {
 		case err = <-closed:
 		case <-time.After(closeTimeout):
-			err = fmt.Errorf("%w: the TPM has not answered a command for %v: restart the device", keystore.ErrUnavailable, patience)
+			err = fmt.Errorf("%w: the TPM does not answer: restart the device", keystore.ErrUnavailable)
 		}
 	})
 	return err

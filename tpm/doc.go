@@ -14,19 +14,20 @@
 // with its storage root key, in a file: NAME.pem in Config.Dir, in the TSS2 PEM
 // format (draft-bottomley-tpm2-keys) that OpenSSL's tpm2 provider, ssh-tpm-agent
 // and tpm2-tools read and write (none of them uses keys that are bound to PCRs as
-// they are here). Whoever copies the file can do nothing with it
-// without the TPM. Whoever may use the TPM and reads the file can sign, unless
-// the key has a PIN; so files have mode 0600 and one that others may read is
-// refused. A second PEM block, which other programs ignore, has the Name of the
-// storage root key: another one is refused, and so is a TPM that was exchanged
-// or that someone on its bus pretends to be.
+// they are here). Whoever copies the file can do nothing with it without the TPM.
+// Whoever may use the TPM and reads the file can sign, unless the key has a PIN; so
+// files have mode 0600 and one that others may read is refused. A second PEM block,
+// which other programs ignore, has the Name of the storage root key: another one is
+// refused, and so is a TPM that was exchanged or that someone on its bus pretends to
+// be.
 //
 // The parent of a key that is made here is the TCG's ECC storage root key in the
 // owner hierarchy (template H-2). It is made anew whenever a key is loaded and
 // flushed at once; nothing in the TPM is changed, except by Persist.
 //
 // Several processes may use one folder at the same time. Persist, Unpersist and
-// Delete keep each other waiting there, by a lock that ends with its holder.
+// Delete keep each other waiting there, by a lock that ends with its holder, for
+// two minutes at the most; then the error matches keystore.ErrUnavailable.
 //
 // # What a signature costs
 //

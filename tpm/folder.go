@@ -10,12 +10,6 @@ import (
 	"github.com/instancekey/instancekey/keystore"
 )
 
-const (
-	extension = ".pem"
-	// maxFileSize is some 20 times the size of a key's file.
-	maxFileSize = 32 << 10
-)
-
 // folder keeps the key files.
 type folder struct{ keyfolder.Folder }
 
@@ -57,7 +51,7 @@ func (f folder) update(name string, read, written *keyFile) error {
 // returns nil if nothing can be understood.
 func (f folder) remains(name string) *keyFile {
 	info, err := os.Lstat(f.File(name))
-	if err != nil || !info.Mode().IsRegular() || info.Size() > maxFileSize {
+	if err != nil || !info.Mode().IsRegular() || info.Size() > keyfolder.MaxSize {
 		return nil
 	}
 	text, err := os.ReadFile(f.File(name))

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
 
+	"github.com/instancekey/instancekey/internal/keyfolder"
 	"github.com/instancekey/instancekey/keystore"
 )
 
@@ -64,7 +65,7 @@ func parseKeyFile(text []byte) (*keyFile, error) {
 }
 
 func decodeKeyFile(text []byte) (*keyFile, error) {
-	if len(text) > maxFileSize {
+	if len(text) > keyfolder.MaxSize {
 		return nil, errors.New("is too long for a key file")
 	}
 	block, rest := pem.Decode(text)

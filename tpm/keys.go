@@ -3,6 +3,7 @@ package tpm
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/instancekey/instancekey/keystore"
 )
@@ -128,8 +129,11 @@ func (s *Store) tryWithoutPIN(ctx context.Context, name string, k *keyFile) *key
 	return learnt
 }
 
-// note writes down what Open has learnt of a key.
+// note writes down what Open or a signature has learnt of a key. What is only noted
+// keeps nobody waiting for another process.
 func (s *Store) note(ctx context.Context, name string, read, learnt *keyFile) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
 	unlock, err := s.folder.Lock(ctx)
 	if err != nil {
 		return err

@@ -36,8 +36,7 @@ type device struct {
 	work    chan func() // to the worker; only the holder of the slot sends
 	once    sync.Once
 	opened  atomic.Pointer[connection] // what interrupt closes
-	// deserted is the operation that runs while nobody waits for it any more.
-	deserted atomic.Pointer[call]
+	running atomic.Pointer[call]       // in the worker; written by the holder of the slot
 
 	// What follows belongs to the holder of the slot.
 
@@ -102,21 +101,20 @@ func run[T any](ctx context.Context, d *device, f func(*call) (T, error), secret
 	}
 	done := make(chan result, 1)
 	d.work <- func() {
+		d.running.Store(c)
 		value, err := repeat(c, f)
 		clearAll(secrets)
+		d.running.Store(nil)
 		<-d.slot
 		done <- result{value, err}
-		d.deserted.CompareAndSwap(c, nil)
 	}
 	select {
 	case r := <-done:
 		return r.value, r.err
 	case <-ctx.Done():
-		if d.deserted.Store(c); len(done) > 0 { // it has just ended
-			d.deserted.CompareAndSwap(c, nil)
-		}
+		c.deserted.Store(true)
 		time.AfterFunc(longestCommand, func() {
-			if len(done) == 0 {
+			if d.running.Load() == c {
 				d.interrupt() // others wait behind it
 			}
 		})
@@ -184,8 +182,9 @@ func (c *call) checked(err error) error {
 type call struct {
 	ctx context.Context
 	*device
-	busy   atomic.Uint32 // the busy code that a command was repeated for at last; 0: it was answered
-	waited time.Duration // for a TPM that was busy, in all commands
+	busy     atomic.Uint32 // the busy code that a command was repeated for at last; 0: it was answered
+	deserted atomic.Bool   // nobody waits for it any more
+	waited   time.Duration // for a TPM that was busy, in all commands
 }
 
 func newCall(ctx context.Context, d *device) *call { return &call{ctx: ctx, device: d} }

@@ -139,8 +139,9 @@ func (cfg Config) check() error {
 // sessions out of the TPM and closes a connection that the Store has opened.
 // Whatever is called later, or was still waiting for its turn, gives
 // keystore.ErrClosed. Closing again does nothing. The error matches
-// keystore.ErrUnavailable if something was left in the TPM, or if the TPM has not
-// answered within a minute, which is longer than it takes for any command.
+// keystore.ErrUnavailable if something was left in the TPM, or if the TPM does not
+// answer: Close waits 70 seconds at the most, and 20 for an operation whose caller
+// has given up.
 func (s *Store) Close() error {
 	if err := s.device.close(); err != nil {
 		return fmt.Errorf("tpm: close: %w", err)

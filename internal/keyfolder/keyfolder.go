@@ -20,8 +20,8 @@ import (
 
 const (
 	extension = ".pem"
-	// maxSize of a key file, in bytes, is more than ten times what any has.
-	maxSize = 32 << 10
+	// MaxSize of a key file, in bytes, is more than ten times what any has.
+	MaxSize = 32 << 10
 	// abandoned is how old a temporary file is that nobody is writing any more.
 	abandoned = time.Hour
 )
@@ -112,7 +112,7 @@ func (f Folder) Replace(name string, content []byte) error {
 // keystore.ErrNotFound, keystore.ErrCorrupt for what is not a plain file of a
 // plausible size, and keystore.ErrUnavailable for a file that others may read.
 func (f Folder) Read(name string) ([]byte, error) {
-	content, err := privatefile.Read(f.File(name), maxSize)
+	content, err := privatefile.Read(f.File(name), MaxSize)
 	switch {
 	case err == nil:
 		return content, nil

@@ -38,7 +38,7 @@ func (f Folder) Lock(ctx context.Context) (unlock func(), err error) {
 			return nil, fmt.Errorf("%s: waiting for another process that changes keys in %s: %w", f.pkg, f.path, ctx.Err())
 		case <-hangs.C:
 			dir.Close()
-			return nil, fmt.Errorf("%s: %w: another process has been changing keys in %s for %v: end it", f.pkg, keystore.ErrUnavailable, f.path, patience)
+			return nil, fmt.Errorf("%s: %w: somebody has been changing keys in %s for %v: end the process that hangs", f.pkg, keystore.ErrUnavailable, f.path, patience)
 		}
 	}
 	return func() { dir.Close() }, nil
