@@ -54,8 +54,9 @@ type challenge struct {
 	number   int // in the order of receipt; a clock may be set back
 	received time.Time
 	// Guarded by challenges.mu.
-	sends    int // how often it was given out
-	accepted int // how often the server has answered with success
+	sends    int  // how often it was given out
+	accepted int  // how often the server has answered with success
+	refused  bool // by the server: not to be given out again
 }
 
 // use is one giving-out of a challenge. The zero use is a request that goes
@@ -184,14 +185,20 @@ func (c *challenges) share(u use, accepted bool) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	next := c.next()
+	if next != nil && next != u.challenge && next.value == u.challenge.value {
+		// Two refusals at once offered the same one.
+		next.sends++
+		u.challenge = next
+	}
 	if accepted {
 		u.accepted++
 	}
 	c.givenOut(u.challenge)
-	if c.singleUse {
+	if c.singleUse || u.refused {
 		return
 	}
-	if next := c.next(); next == nil || next.number < u.number {
+	if next == nil || next.number < u.number {
 		c.add(u.challenge)
 	}
 }
@@ -212,6 +219,7 @@ func (c *challenges) refused(u use) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	u.refused = true
 	if u.reused && u.accepted < 2 && c.young(u.challenge) {
 		c.singleUse = true
 	}

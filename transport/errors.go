@@ -35,8 +35,8 @@ type Error struct {
 	Thumbprint string // RFC 7638 thumbprint of the Client Instance Key
 	// Step is what failed: "get attestation", "get challenge", "sign", "send",
 	// "prepare retry", or "answer": the server's answer is a refusal, or no
-	// answer of OAuth at all. Only package client makes errors of the last kind;
-	// a Transport returns the response. It also has "get metadata".
+	// answer of OAuth at all. That and "get metadata" are package client's alone: a
+	// Transport returns the response.
 	Step   string
 	Send   int    // which send of the request it was for, from 1; 0 if not known
 	Status int    // HTTP status of the server's refusal; 0 without one
@@ -47,13 +47,16 @@ type Error struct {
 // Error names the step and the server, and the server's refusal or else the
 // cause.
 func (e *Error) Error() string {
-	text := fmt.Sprintf("transport: %s (send %d to %s)", e.Step, e.Send, e.Audience)
+	text := fmt.Sprintf("transport: %s (%s)", e.Step, e.Audience)
+	if e.Send > 0 {
+		text = fmt.Sprintf("transport: %s (send %d to %s)", e.Step, e.Send, e.Audience)
+	}
 	switch {
 	case e.Code != "" && e.Step == string(stepRetry):
 		return fmt.Sprintf("%s after %d %.100q: %v", text, e.Status, e.Code, e.Err)
 	case e.Code != "":
 		return fmt.Sprintf("%s: %d %.100q", text, e.Status, e.Code)
-	case e.Status != 0:
+	case e.Status != 0 && (e.Step == "answer" || e.Err == nil):
 		return fmt.Sprintf("%s: %d %s without an OAuth error code", text, e.Status, http.StatusText(e.Status))
 	default:
 		return fmt.Sprintf("%s: %v", text, e.Err)
@@ -69,16 +72,14 @@ func (e *Error) Unwrap() error { return e.Err }
 // method of this name is asked.
 func (e *Error) Temporary() bool {
 	switch {
-	case e.Status == http.StatusTooManyRequests || e.Status >= 500:
+	case e.Status == http.StatusRequestTimeout || e.Status == http.StatusTooEarly || e.Status == http.StatusTooManyRequests || e.Status >= 500:
 		return true
 	case e.Status != 0 && e.Step != string(stepRetry): // there something else failed since
-		return e.Code == "temporarily_unavailable" || e.Code == "server_error" || e.Code == "slow_down" || e.Code == "authorization_pending"
-	case errors.Is(e.Err, context.Canceled) || errors.Is(e.Err, ErrHeaderTooLarge) || errors.Is(e.Err, ErrClosed):
+		return retryable(e.Code) || e.Code == "temporarily_unavailable" || e.Code == "server_error" || e.Code == "slow_down" || e.Code == "authorization_pending"
+	case errors.Is(e.Err, context.Canceled) || errors.Is(e.Err, ErrHeaderTooLarge) || errors.Is(e.Err, ErrClosed) || errors.Is(e.Err, ErrRedirect):
 		return false
 	case errors.Is(e.Err, keystore.ErrUnavailable) || errors.Is(e.Err, keystore.ErrLockedOut) || errors.Is(e.Err, context.DeadlineExceeded):
 		return true
-	case errors.Is(e.Err, ErrRedirect):
-		return false
 	}
 	var cause interface{ Temporary() bool }
 	if errors.As(e.Err, &cause) && cause.Temporary() {

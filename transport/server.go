@@ -105,7 +105,7 @@ func (t *Transport) newServer(s Server) (*server, error) {
 	for _, raw := range s.Endpoints {
 		u, err := endpoint.Parse(raw)
 		if err != nil {
-			return nil, fmt.Errorf("transport: endpoint of %s: %w", s.Issuer, err)
+			return nil, fmt.Errorf("transport: an endpoint of %s %w", s.Issuer, err)
 		}
 		out.locations[endpoint.Location(u)] = t.dpop != nil && out.method == MethodPoP && slices.Contains(s.DPoPEndpoints, raw)
 	}
@@ -162,7 +162,7 @@ func (t *Transport) newAudience(identifier, challengeEndpoint string, method Met
 	if challengeEndpoint != "" {
 		at, err := endpoint.Parse(challengeEndpoint)
 		if err != nil {
-			return nil, nil, fmt.Errorf("transport: challenge endpoint of %s: %w", identifier, err)
+			return nil, nil, fmt.Errorf("transport: the challenge endpoint of %s %w", identifier, err)
 		}
 		t.setFetchers(out, at.String())
 	}
@@ -216,8 +216,8 @@ func accessToken(req *http.Request) (scheme, token string) {
 	return scheme, strings.TrimLeft(token, " ")
 }
 
-// Authenticates reports whether RoundTrip would authenticate a request with
-// this method and URL.
+// Authenticates reports whether a request with this method, URL and Host is one
+// that RoundTrip authenticates, or refuses after Close.
 func (t *Transport) Authenticates(req *http.Request) bool { return t.server(req) != nil }
 
 // server returns the server or resource that req is for, nil if there is none.

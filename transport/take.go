@@ -7,38 +7,52 @@ import "context"
 // the last one seen, else none. It waits for the network at most, and ends with
 // ctx.
 func (c *challenges) take(ctx context.Context) (use, error) {
-	c.mu.Lock()
-	if next := c.next(); next != nil {
-		defer c.mu.Unlock()
-		return c.give(next), nil
-	}
-	if c.fetch == nil || c.barren || c.singleUse && c.nonce {
-		defer c.mu.Unlock()
-		if c.fallback == nil {
-			return use{}, nil
+	for {
+		u, ok, singleUse := c.atHand()
+		if ok {
+			return u, nil
 		}
-		return c.give(c.fallback), nil
+		if singleUse {
+			value, err := c.fetch(ctx)
+			return c.reserve(value), err
+		}
+		ch, err := c.fetchShared(ctx)
+		if err != nil {
+			return use{}, err
+		}
+		if u, ok := c.giveFetched(ch); ok {
+			return u, nil
+		}
+		// The endpoint has none to give, or this one is another waiter's and, as
+		// we know meanwhile, good for one only.
 	}
-	singleUse := c.singleUse
-	c.mu.Unlock()
+}
 
-	if singleUse {
-		value, err := c.fetch(ctx)
-		return c.reserve(value), err
-	}
-	ch, err := c.fetchShared(ctx)
-	if err != nil || ch == nil {
-		return use{}, err
-	}
+// atHand gives out what needs no fetch; ok is false if one is due, and singleUse
+// whether that is for one request alone.
+func (c *challenges) atHand() (u use, ok, singleUse bool) {
 	c.mu.Lock()
-	if c.singleUse && ch.sends > 0 {
-		// Another waiter has it, and meanwhile we know that it is good for one
-		// only.
-		c.mu.Unlock()
-		return c.take(ctx)
-	}
 	defer c.mu.Unlock()
-	return c.give(ch), nil
+	if next := c.next(); next != nil {
+		return c.give(next), true, false
+	}
+	if c.fetch != nil && !c.barren && !(c.singleUse && c.nonce) {
+		return use{}, false, c.singleUse
+	}
+	if c.fallback != nil {
+		u = c.give(c.fallback)
+	}
+	return u, true, false
+}
+
+// giveFetched gives out a challenge that several may have waited for.
+func (c *challenges) giveFetched(ch *challenge) (u use, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if ch == nil || c.singleUse && ch.sends > 0 {
+		return use{}, false
+	}
+	return c.give(ch), true
 }
 
 // fetchShared asks the endpoint, with one request in flight for all who wait. It

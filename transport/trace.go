@@ -31,7 +31,7 @@ type TraceEvent struct {
 	Audience string // issuer or resource identifier; "" for signatures and renewals
 	Send     int    // which send of the request, from 1; 0 where that has no meaning
 	Status   int    // HTTP status of the response; 0 without one
-	Code     string // OAuth error code that the server asks to send again with
+	Code     string // OAuth error code of a refusal (400 or 401), asked to send again or not; "" without one
 	Err      error
 }
 

@@ -242,8 +242,8 @@ func (t Transport) String() string { return "transport.Transport{key " + t.thumb
 func (t Transport) GoString() string { return t.String() }
 
 // RoundTrip implements http.RoundTripper. Errors are of type *[Error], or match
-// [ErrRedirect] or [ErrClosed], or, for requests that pass through, are those of the base
-// transport.
+// [ErrRedirect] or [ErrClosed], or, for requests that pass through, are those of
+// the base transport.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	s := t.server(req)
 	if req.Response != nil && (s != nil || t.isRedirected(req)) {
@@ -261,10 +261,11 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // Close ends what the Transport does in the background, which is the challenge
-// requests that several requests may wait for. Those fail with [ErrClosed], and
-// so do later requests that would be authenticated. Requests that have got what
-// they need go on, all others pass through as before, and the base transport
-// stays open. Close may be called more than once; its error is nil.
+// requests that several requests may wait for. Requests that wait for one fail with
+// an *[Error] that matches [ErrClosed], and later ones that would be authenticated
+// with ErrClosed. Requests that have got what they need go on, all others pass
+// through as before, and the base transport stays open. Close may be called more
+// than once; its error is nil.
 func (t *Transport) Close() error {
 	t.close()
 	return nil

@@ -94,7 +94,7 @@ type Server struct {
 func New(cfg Config) (*Server, error) {
 	identifier, err := endpoint.ParseIdentifier(cfg.URL)
 	if err != nil {
-		return nil, fmt.Errorf("attester: URL: %w", err)
+		return nil, fmt.Errorf("attester: URL %w", err)
 	}
 	if len(cfg.Clients) == 0 || slices.Contains(cfg.Clients, "") {
 		return nil, errors.New("attester: Clients is empty, or has an empty client_id")

@@ -49,7 +49,7 @@ func (s *Server) addResource(config ResourceConfig, issuer *url.URL) error {
 	identifier, err := endpoint.ParseIdentifier(config.Identifier)
 	switch {
 	case err != nil:
-		return fmt.Errorf("resource identifier: %w", err)
+		return fmt.Errorf("resource identifier %w", err)
 	case config.Challenges != nil && config.Challenges.Lifetime < 0:
 		return errors.New("resource: a duration is negative")
 	case len(config.Methods) == 0:

@@ -135,7 +135,7 @@ func New(cfg Config) (*Server, error) {
 	cfg = cfg.withDefaults()
 	issuer, err := endpoint.ParseIdentifier(cfg.Issuer)
 	if err != nil {
-		return nil, fmt.Errorf("authserver: issuer: %w", err)
+		return nil, fmt.Errorf("authserver: issuer %w", err)
 	}
 	if min(cfg.MaxAttestationAge, cfg.ProofWindow, cfg.TokenLifetime) < 0 || cfg.Challenges != nil && cfg.Challenges.Lifetime < 0 {
 		return nil, errors.New("authserver: a duration is negative")
