@@ -111,16 +111,11 @@ func (a *attestations) renew(ctx context.Context, rejected string, signingAlgs [
 	}
 
 	next, err := a.ask(ctx, request)
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.settle(next, err, signingAlgs)
 	if err != nil {
-		a.fail(err, signingAlgs)
 		a.log.WarnContext(ctx, "client: no new attestation", "client_id", a.request.ClientID, "error", err)
 		return "", err
 	}
-	a.hold(next)
-	a.pause = pause{}
-	delete(a.unfit, listKey(signingAlgs))
 	a.log.DebugContext(ctx, "client: new attestation", "client_id", a.request.ClientID, "expiry", next.expiry)
 	return next.raw, nil
 }

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -54,6 +55,7 @@ type clock struct {
 	strayed  time.Duration // how far the first has gone from the second since
 
 	warned time.Duration // the last difference that was warned of and not acted on
+	said   []func()      // what is to be logged when the lock is free
 }
 
 func newClock(device func() time.Time, log *slog.Logger) *clock {
@@ -65,29 +67,40 @@ func newClock(device func() time.Time, log *slog.Logger) *clock {
 	return c
 }
 
-// read returns what the device's clock shows. A step of it by as much as it had
-// to be corrected by says that it was set right, and ends the correction. Any
-// other may be a sleep, after which the clock is as wrong as before. c.mu is
-// held.
-func (c *clock) read() time.Time {
+// read calls f with what the device's clock shows, under the lock. A step of that
+// clock by as much as it had to be corrected by says that it was set right, and ends
+// the correction. Any other may be a sleep, after which the clock is as wrong as
+// before. What f and this have to say is logged when the lock is free: a handler may
+// take its time, or want to know what time it is.
+func (c *clock) read(f func(device time.Time)) {
 	device, process := c.device(), time.Now()
+	c.mu.Lock()
 	// Round(0): what the clock shows, not what has passed.
 	step := device.Round(0).Sub(c.last.device.Round(0)) - process.Sub(c.last.process)
 	c.last.device, c.last.process = device, process
 	c.strayed += step
 	if c.offset != 0 && step.Abs() > minOffset && (step-c.offset).Abs() < maxDelay {
-		c.log.Info("client: the device's clock was set right, and is not corrected any more", "device", device, "correction", c.offset)
+		c.say(slog.LevelInfo, "the device's clock was set right, and is not corrected any more", "device", device, "correction", c.offset)
 		c.offset = 0
 	}
-	return device
+	f(device)
+	said := c.said
+	c.said = nil
+	c.mu.Unlock()
+	for _, log := range said {
+		log()
+	}
+}
+
+// say logs once the lock is free. c.mu is held.
+func (c *clock) say(level slog.Level, text string, args ...any) {
+	c.said = append(c.said, func() { c.log.Log(context.Background(), level, "client: "+text, args...) })
 }
 
 // now returns the corrected time.
-func (c *clock) now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	device := c.read()
-	return device.Add(c.offset)
+func (c *clock) now() (now time.Time) {
+	c.read(func(device time.Time) { now = device.Add(c.offset) })
+	return now
 }
 
 // unset reports whether the device's clock was never set and nothing has
@@ -116,11 +129,9 @@ func (c *clock) since(t time.Time) time.Duration {
 
 // inDoubt reports whether the device's clock was set, or the device has slept,
 // since a server's Date was last compared, or none ever was.
-func (c *clock) inDoubt() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.read()
-	return !c.compared || c.strayed.Abs() > minOffset
+func (c *clock) inDoubt() (doubt bool) {
+	c.read(func(time.Time) { doubt = !c.compared || c.strayed.Abs() > minOffset })
+	return doubt
 }
 
 // observe learns from the Date of a response whose server TLS has
@@ -133,36 +144,36 @@ func (c *clock) observe(resp *http.Response, delay time.Duration) {
 	if err != nil {
 		return
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	device := c.read()
+	c.read(func(device time.Time) { c.compare(device, date) })
+}
+
+// compare learns from a server's Date. c.mu is held.
+func (c *clock) compare(device, date time.Time) {
 	c.compared, c.strayed = true, 0
 	offset := date.Sub(device)
 	if change := offset - c.offset; -minOffset < change && change < minOffset {
 		return
 	}
-	wasSet := !device.Before(released)
-	if wasSet && offset.Abs() > maxOffset || date.Before(released) {
-		c.warn(device, date)
-		return
+	switch wasSet := !device.Before(released); {
+	case date.Before(released):
+		c.warn(device, date, "is from before this version of the package, and is not believed: the server's clock is wrong")
+	case wasSet && offset.Abs() > maxOffset:
+		c.warn(device, date, "is more than 7 days from the device's clock, and is not believed: set the device's clock")
+	default:
+		c.say(slog.LevelWarn, "the device's clock differs from the server's, and is corrected for", "device", device, "server", date)
+		c.offset = offset
 	}
-	c.log.Warn("client: the device's clock differs from the server's, and is corrected for", "device", device, "server", date)
-	c.offset = offset
 }
 
 // warn tells, once for each difference and not with each response, of a Date that
 // is not believed. c.mu is held.
-func (c *clock) warn(device, date time.Time) {
+func (c *clock) warn(device, date time.Time, why string) {
 	difference := date.Sub(device)
 	if (difference - c.warned).Abs() < sameOffset {
 		return
 	}
 	c.warned = difference
-	what := "is more than 7 days from the device's clock, and is not believed: set the device's clock"
-	if date.Before(released) {
-		what = "is from before this version of the package, and is not believed: the server's clock is wrong"
-	}
-	c.log.Warn("client: a server's Date "+what, "device", device, "server", date)
+	c.say(slog.LevelWarn, "a server's Date "+why, "device", device, "server", date)
 }
 
 // observer is a base transport that tells a clock that was never set from an

@@ -1,8 +1,12 @@
 package client_test
 
 import (
+	"context"
+	"errors"
+	"io"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -50,5 +54,54 @@ func TestClockWarnsOnce(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// shipping is a handler that sends each record on, through the Client that logs it.
+type shipping struct {
+	slog.Handler
+	client *client.Client
+	sent   atomic.Int64
+}
+
+func (s *shipping) Handle(context.Context, slog.Record) error {
+	resp, err := s.client.HTTPClient().Get("https://logs.example.com/")
+	if err != nil {
+		return err
+	}
+	s.sent.Add(1)
+	return resp.Body.Close()
+}
+
+// TestLogHandlerUsesClient: nothing is locked while something is logged, so that a
+// handler can use the Client, and one that hangs keeps nobody else.
+func TestLogHandlerUsesClient(t *testing.T) {
+	r := newRig(t, transporttest.Policy{Window: 24 * time.Hour})
+	var device time.Duration
+	handler := &shipping{Handler: slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelDebug})}
+	handler.client = r.client(t, func(cfg *client.Config) {
+		cfg.Base = overTLS{dated{inProcess{r}, r.clock.now, 0, ""}}
+		cfg.Clock = func() time.Time { return r.clock.now().Add(device) }
+		cfg.Logger = slog.New(handler)
+	})
+	done := make(chan error, 1)
+	go func() {
+		err := grant(t.Context(), handler.client)
+		device = -time.Hour // the device's clock is set back
+		for range 2 {
+			err = errors.Join(err, grant(t.Context(), handler.client))
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("the Client hangs")
+	}
+	if handler.sent.Load() == 0 {
+		t.Error("nothing was logged")
 	}
 }

@@ -173,12 +173,8 @@ func (cfg *Config) check() (issuer *url.URL, err error) {
 	if cfg.Metadata == nil {
 		return issuer, nil
 	}
-	method := cfg.Method
 	if err = cfg.Metadata.check(cfg.Issuer, cfg.Origins); err == nil {
-		method, err = cfg.Metadata.method(cfg.Method)
-	}
-	if err == nil {
-		err = checkBinding(method, cfg.BindBody)
+		_, err = cfg.Metadata.method(cfg.Method, cfg.BindBody)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMetadata, err)

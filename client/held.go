@@ -50,6 +50,19 @@ func (a *attestations) usable(now time.Time, rejected string, signingAlgs []stri
 	return usable
 }
 
+// settle takes note of what a renewal has brought.
+func (a *attestations) settle(next *attestation, err error, signingAlgs []string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err != nil {
+		a.fail(err, signingAlgs)
+		return
+	}
+	a.hold(next)
+	a.pause = pause{}
+	delete(a.unfit, listKey(signingAlgs))
+}
+
 // hold takes in a new attestation. a.mu is held.
 func (a *attestations) hold(next *attestation) {
 	a.got++

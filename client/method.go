@@ -58,8 +58,16 @@ var popMethods = map[transport.Method]string{
 // configured if that is set, else what the metadata offers, PoP JWT first. What
 // the metadata is silent about is not held against the server; what it rules
 // out is an error, and so are other mechanisms than the draft's two where none
-// of these is offered.
-func (m *Metadata) method(configured transport.Method) (transport.Method, error) {
+// of these is offered, and a method that cannot bind bodies if that is wanted.
+func (m *Metadata) method(configured transport.Method, bindBody bool) (transport.Method, error) {
+	method, err := m.choose(configured)
+	if err == nil {
+		err = checkBinding(method, bindBody)
+	}
+	return method, err
+}
+
+func (m *Metadata) choose(configured transport.Method) (transport.Method, error) {
 	authentication, signal := m.offered()
 	switch {
 	case len(authentication)+len(signal)+len(m.TokenEndpointAuthMethods) == 0 && !m.demandsOther():

@@ -37,8 +37,8 @@ type Registration struct {
 // Config.Method is empty, the method is what the server's metadata has settled,
 // or the PoP JWT as long as that is not known: ask [Client.Metadata] first.
 //
-// Every instance of the client is registered by this one description, and lists
-// the algorithm of its own key alone: add those of the others, if they differ.
+// One registration serves all instances of a client. This one lists the algorithm
+// of this instance's key only: add the others', if they differ.
 func (c *Client) Registration() Registration {
 	method := c.knownMethod()
 	if method == "" {

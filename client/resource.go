@@ -18,21 +18,6 @@ import (
 	"github.com/instancekey/instancekey/transport"
 )
 
-// resourceMetadata is what a Client uses of a protected resource's metadata
-// (RFC 9728, section 2; draft, "Authorization Server Metadata", which has these
-// for resources too).
-type resourceMetadata struct {
-	Resource             string   `json:"resource"`
-	AuthorizationServers []string `json:"authorization_servers"`
-	ChallengeEndpoint    string   `json:"challenge_endpoint"`
-
-	PoPMethods                []string `json:"client_attestation_pop_methods_supported"`
-	AttestationSigningAlgs    []string `json:"client_attestation_signing_alg_values_supported"`
-	AttestationPoPSigningAlgs []string `json:"client_attestation_pop_signing_alg_values_supported"`
-	DPoPSigningAlgs           []string `json:"dpop_signing_alg_values_supported"`
-	DPoPRequired              bool     `json:"dpop_bound_access_tokens_required"`
-}
-
 // resource is a protected resource that the Client authenticates to.
 type resource struct {
 	identifier string
@@ -100,6 +85,9 @@ func (r *resource) current() (t *transport.Transport, asked time.Time) {
 // ready returns the transport of r, after fetching the resource's metadata if
 // that is missing or old. A resource need not have any.
 func (c *Client) ready(ctx context.Context, r *resource) (*transport.Transport, error) {
+	if c.ctx.Err() != nil {
+		return nil, ErrClosed
+	}
 	if err := c.rebind(ctx, r); err != nil {
 		return nil, err
 	}
@@ -111,6 +99,31 @@ func (c *Client) ready(ctx context.Context, r *resource) (*transport.Transport, 
 		c.startDescribing(ctx, r, r.wellKnown) // what is known does until then
 	}
 	return t, nil
+}
+
+// rebind sees to it that DPoP proofs at r are by the key that tokens are bound to
+// (RFC 9449, section 7.1). With another key than the Client Instance Key for
+// them, that is settled by the method at the server, which has to be known
+// first, and which new metadata may change.
+func (c *Client) rebind(ctx context.Context, r *resource) error {
+	if c.dpop != DPoPOwnKey {
+		return nil // the one key there is
+	}
+	bound, err := c.settledMethod(ctx)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.bound == bound {
+		return nil
+	}
+	t, err := c.newResourceTransport(r.metadata, bound)
+	if err != nil {
+		return fmt.Errorf("%w of %s: %w", ErrMetadata, r.identifier, err)
+	}
+	r.transport, r.bound = t, bound
+	return nil
 }
 
 // toResource sends a request to its resource.
@@ -159,9 +172,6 @@ func (r *resource) metadataIn(resp *http.Response) string {
 // describe fetches the metadata of r from place, once for all who wait, and
 // returns the transport made from it.
 func (c *Client) describe(ctx context.Context, r *resource, place string) (*transport.Transport, error) {
-	if c.ctx.Err() != nil {
-		return nil, ErrClosed
-	}
 	t, err := await[*transport.Transport](ctx, "resource metadata", c.startDescribing(ctx, r, place))
 	return t, c.closedOr(err)
 }
@@ -175,18 +185,15 @@ func (c *Client) startDescribing(ctx context.Context, r *resource, place string)
 }
 
 func (c *Client) fetchResource(ctx context.Context, r *resource, place string) (*transport.Transport, error) {
-	r.mu.Lock()
-	t, old, bound, first := r.transport, r.metadata, r.bound, r.asked.IsZero() // t stays if metadata is what it was
-	r.mu.Unlock()
-
 	metadata, err := c.resourceMetadata(ctx, r.identifier, place)
-	if err == nil && metadata != nil && !reflect.DeepEqual(old, metadata) {
-		t, err = c.newResourceTransport(metadata, bound)
-	}
 	asked := c.clock.now()
+	if err == nil {
+		err = c.redescribe(r, metadata)
+	}
+	t, before := r.current()
 	if err != nil {
 		err = c.metadataError(r.identifier, fmt.Errorf("from %s: %w", place, err))
-		if first {
+		if before.IsZero() {
 			return nil, err
 		}
 		c.log.WarnContext(ctx, "client: resource metadata not renewed, what is known is used on", "resource", r.identifier, "error", err)
@@ -195,62 +202,25 @@ func (c *Client) fetchResource(ctx context.Context, r *resource, place string) (
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.asked = asked
-	if err == nil {
-		r.described = metadata != nil
-	}
-	if err == nil && metadata != nil {
-		r.transport, r.metadata, r.bound = t, metadata, bound
-	}
 	if c.ctx.Err() != nil {
-		r.transport.Close() // which Close may not have seen
+		t.Close() // which Close may not have seen
 	}
-	return r.transport, nil
+	return t, nil
 }
 
-// resourceMetadata returns the metadata at place, nil if there is none: a
-// resource need not have any, and many answer 401 to every path they do not
-// know.
-func (c *Client) resourceMetadata(ctx context.Context, identifier, place string) (*resourceMetadata, error) {
-	var metadata resourceMetadata
-	err := c.fetchMetadata(ctx, c.base, place, &metadata)
-	var status *statusError
-	if errors.As(err, &status) && !status.passes() {
-		return nil, nil
-	}
-	if err == nil {
-		err = c.checkResource(ctx, &metadata, identifier)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &metadata, nil
-}
-
-// checkResource refuses metadata that is not the resource's own (RFC 9728,
-// section 3.3) or asks for what this Client is not set up for.
-func (c *Client) checkResource(ctx context.Context, m *resourceMetadata, identifier string) error {
-	if m.Resource != identifier {
-		return fmt.Errorf("it is for resource %.200q, configured is %q: they must be identical", m.Resource, identifier)
-	}
-	own, err := endpoint.Parse(identifier)
-	if err != nil {
-		return err
-	}
-	if at, err := url.Parse(m.ChallengeEndpoint); m.ChallengeEndpoint != "" && (err != nil || own.Scheme == "https" && at.Scheme != "https") {
-		return errors.New("its challenge_endpoint is not https")
-	}
-	if m.DPoPRequired && c.dpopKey == nil {
-		method, err := c.settledMethod(ctx)
+// redescribe makes the transport for metadata, nil if the resource has none, unless
+// that is what it was.
+func (c *Client) redescribe(r *resource, metadata *resourceMetadata) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if metadata != nil && !reflect.DeepEqual(r.metadata, metadata) {
+		t, err := c.newResourceTransport(metadata, r.bound)
 		if err != nil {
 			return err
 		}
-		if method != transport.MethodDPoP {
-			return errors.New("it takes DPoP-bound tokens only: set Config.DPoP")
-		}
+		r.transport, r.metadata = t, metadata
 	}
-	if len(m.AuthorizationServers) > 0 && !slices.Contains(m.AuthorizationServers, c.issuer) {
-		c.log.WarnContext(ctx, "client: the resource does not name this issuer among its authorization servers", "resource", identifier, "issuer", c.issuer)
-	}
+	r.described = metadata != nil
 	return nil
 }
 
@@ -263,10 +233,7 @@ func (c *Client) newResourceTransport(m *resourceMetadata, bound transport.Metho
 	if unattested {
 		as.PoPMethods = nil // no attestation is sent, so nothing has to fit
 	}
-	method, err := as.method(c.method)
-	if err == nil {
-		err = checkBinding(method, c.bindBody)
-	}
+	method, err := as.method(c.method, c.bindBody)
 	if err != nil {
 		return nil, err
 	}

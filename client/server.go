@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"reflect"
-	"strings"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -61,8 +60,9 @@ func (c *Client) server(ctx context.Context) (*server, error) {
 // known returns the server as far as it is known, and whether that is enough.
 func (c *Client) known() (s *server, fresh bool) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.current, c.current != nil && (c.metadataFrom.IsZero() || c.clock.since(c.metadataFrom) < metadataLifetime)
+	s, from := c.current, c.metadataFrom
+	c.mu.Unlock()
+	return s, s != nil && (from.IsZero() || c.clock.since(from) < metadataLifetime)
 }
 
 func (c *Client) discover(ctx context.Context) (*server, error) {
@@ -107,10 +107,7 @@ func (c *Client) findServer(ctx context.Context, old *server) (*server, error) {
 
 // newServer makes the transport for checked metadata.
 func (c *Client) newServer(metadata *Metadata) (*server, error) {
-	method, err := metadata.method(c.method)
-	if err == nil {
-		err = checkBinding(method, c.bindBody)
-	}
+	method, err := metadata.method(c.method, c.bindBody)
 	if err == nil {
 		err = metadata.checkAlgorithms(method, c.key, c.dpopKey)
 	}
@@ -154,19 +151,6 @@ func (c *Client) newServer(metadata *Metadata) (*server, error) {
 	return &server{metadata, method, t}, nil
 }
 
-// checkType refuses a token that is not bound as asked. A server that answers a
-// DPoP proof with a bearer token has taken the binding away.
-func (c *Client) checkType(s *server, token *oauth2.Token) error {
-	wanted := "Bearer"
-	if c.tokenKey(s.method) != nil {
-		wanted = "DPoP"
-	}
-	if !strings.EqualFold(token.TokenType, wanted) {
-		return fmt.Errorf("%w: %.40q, not %s", ErrTokenType, token.TokenType, wanted)
-	}
-	return nil
-}
-
 // Endpoint returns the server's endpoints for golang.org/x/oauth2, from its
 // metadata, which is fetched if need be. AuthStyle is AuthStyleInParams, which
 // sends client_id in the body and nothing else: the client authenticates in the
@@ -189,8 +173,8 @@ func (c *Client) Endpoint(ctx context.Context) (oauth2.Endpoint, error) {
 // for (pushed authorization requests, CIBA, introspection, revocation). An
 // endpoint that the server does not have is "". The copy is the caller's.
 //
-// Errors match [ErrMetadata], which tells whether to try again, [ErrClosed] or
-// ctx.Err().
+// Errors match [ErrMetadata] (its *[transport.Error], if there is one, tells
+// whether to try again), [ErrClosed] or ctx.Err().
 func (c *Client) Metadata(ctx context.Context) (Metadata, error) {
 	s, err := c.server(ctx)
 	if err != nil {

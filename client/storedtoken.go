@@ -13,8 +13,6 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/instancekey/instancekey/internal/privatefile"
-	"github.com/instancekey/instancekey/keystore"
-	"github.com/instancekey/instancekey/transport"
 )
 
 // A StoredToken is a token together with what it is bound to, for keeping it
@@ -58,15 +56,6 @@ func (c *Client) Bind(token *oauth2.Token) (StoredToken, error) {
 	return s, nil
 }
 
-// knownMethod returns the method that is settled, by the configuration or the
-// metadata.
-func (c *Client) knownMethod() transport.Method {
-	if s, _ := c.known(); s != nil {
-		return s.method
-	}
-	return c.method
-}
-
 // Adopt returns the token of s for use with this Client. A token of another
 // key, client or issuer is ErrOtherKey. If the access token is bound to a DPoP
 // key that this Client does not have, only the access token is dropped: the
@@ -84,19 +73,6 @@ func (c *Client) Adopt(s StoredToken) (*oauth2.Token, error) {
 		token.AccessToken, token.Expiry = "", time.Unix(1, 0)
 	}
 	return &token, nil
-}
-
-// hasKey reports whether this Client makes DPoP proofs with the key of that
-// thumbprint.
-func (c *Client) hasKey(thumbprint string) bool {
-	if thumbprint == c.thumbprint && (c.dpopKey == nil || c.knownMethod() != transport.MethodPoP) {
-		return true
-	}
-	if c.dpopKey == nil {
-		return false
-	}
-	own, err := keystore.Thumbprint(c.dpopKey.Public())
-	return err == nil && thumbprint == own
 }
 
 // Refresh gets a new token for a refresh token (RFC 6749, section 6). The

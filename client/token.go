@@ -145,6 +145,7 @@ func (c *Client) grant(ctx context.Context, key string, resources, scopes []stri
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	maps.DeleteFunc(c.tokens, func(_ string, kept *oauth2.Token) bool { return !kept.Valid() })
 	c.tokens[key] = token
 	return token, nil
 }

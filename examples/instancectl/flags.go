@@ -5,7 +5,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -79,8 +78,8 @@ func (f *clientFlags) check() error {
 	if chosen != 1 {
 		return badUsage("give exactly one of -attester, -attestation, -self")
 	}
-	for flag, value := range map[string]string{"-issuer": f.issuer, "-attester": f.attester, "-resource": f.resource} {
-		if err := checkURL(flag, value); err != nil {
+	for _, url := range [][2]string{{"-issuer", f.issuer}, {"-attester", f.attester}, {"-resource", f.resource}} {
+		if err := checkURL(url[0], url[1]); err != nil {
 			return err
 		}
 	}
@@ -95,11 +94,7 @@ func checkURL(flag, value string) error {
 	if value == "" {
 		return nil
 	}
-	u, err := endpoint.Parse(value)
-	if err == nil && (u.RawQuery != "" || u.ForceQuery) {
-		err = errors.New("has a query")
-	}
-	if err != nil {
+	if _, err := endpoint.ParseIdentifier(value); err != nil {
 		return badUsage("%s %w", flag, err)
 	}
 	return nil

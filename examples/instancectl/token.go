@@ -52,12 +52,12 @@ func (f *tokenFlags) check() error {
 	case f.count < 1 || f.concurrency < 1:
 		return badUsage("-n and -c must be 1 or more")
 	}
-	for flag, name := range map[string]string{"-out": f.out, "-refresh": f.refresh} {
-		if name == "" {
+	for _, file := range [][2]string{{"-out", f.out}, {"-refresh", f.refresh}} {
+		if file[1] == "" {
 			continue
 		}
-		if err := checkWritable(name); err != nil {
-			return usageError{fmt.Errorf("%s: %w", flag, err)}
+		if err := checkWritable(file[1]); err != nil {
+			return usageError{fmt.Errorf("%s: %w", file[0], err)}
 		}
 	}
 	return nil
