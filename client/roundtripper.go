@@ -17,8 +17,11 @@ type roundTripper struct{ client *Client }
 
 func (r roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := r.client.send(req)
-	if errors.Is(err, transport.ErrClosed) {
+	switch {
+	case errors.Is(err, transport.ErrClosed):
 		err = ErrClosed
+	case req.Context().Err() == nil: // an attestation was waited for, perhaps
+		err = r.client.closedOr(err)
 	}
 	return resp, err
 }

@@ -47,7 +47,7 @@ func (t *Transport) authenticate(req *http.Request, s *server) (*http.Response, 
 		}
 		retried[cause] = true
 
-		next, again, err := t.next(ctx, req, s, a, cause, offered)
+		next, again, err := t.next(ctx, req, s, a, cause, offered, retried[codeUseChallenge])
 		next.after = refusal{resp.StatusCode, code}
 		if err != nil {
 			discard(resp.Body)
@@ -174,8 +174,9 @@ func (t *Transport) sign(ctx context.Context, out *http.Request, s *server, a at
 
 // next returns what to send after a refusal; again is false if there is
 // nothing new to send. What the refusal offers for its cause is for this retry
-// alone.
-func (t *Transport) next(ctx context.Context, req *http.Request, s *server, a attempt, cause string, offered offer) (next attempt, again bool, err error) {
+// alone. lastChallenge says that a challenge was refused before, so that the next
+// one must be good.
+func (t *Transport) next(ctx context.Context, req *http.Request, s *server, a attempt, cause string, offered offer, lastChallenge bool) (next attempt, again bool, err error) {
 	a.number++
 	switch {
 	case cause == codeUseFreshAttestation && !s.unattested:
@@ -198,11 +199,16 @@ func (t *Transport) next(ctx context.Context, req *http.Request, s *server, a at
 		t.log.WarnContext(ctx, "transport: nothing new for the retry", "audience", s.audience, "cause", cause, "error", err)
 		return a, false, nil
 	}
-	// The server may have used up what else was sent.
-	if again && cause != codeUseChallenge && s.sendsPoP() {
+	// The server may have used up what else was sent. A nonce that is at hand in
+	// its place may be another request's; the one that was sent may not be used up.
+	switch {
+	case !again || cause == codeUseChallenge || !s.sendsPoP():
+	case lastChallenge:
+		a.challenge, err = s.challenges.takeUnused(ctx)
+	default:
 		a.challenge, err = s.challenges.take(ctx)
 	}
-	if again && err == nil && cause != codeUseDPoPNonce {
+	if again && err == nil && cause != codeUseDPoPNonce && s.nonces.hasSpare() {
 		a.nonce, err = t.nonce(ctx, req, s)
 	}
 	return a, again && err == nil, err

@@ -27,9 +27,9 @@ const (
 // are shared and reused, which costs nothing at most servers, until the server
 // refuses a young one that it had been sent before. From then on it counts as
 // single-use: no challenge is given to two requests, and those that come with
-// responses are kept until they are needed. One that was accepted twice proves
-// that it could be reused; that it is refused nevertheless tells of a rotation
-// or a restart, and of nothing else.
+// responses are kept until they are needed. One that was accepted twice proves the
+// contrary, also when the answer comes late; a refusal then tells of a rotation or a
+// restart, and of nothing else.
 type challenges struct {
 	closed context.Context // of the Transport
 	now    func() time.Time
@@ -45,6 +45,7 @@ type challenges struct {
 	ready     []*challenge // those that may be given out, the most recently received one last; one at the most until singleUse
 	fallback  *challenge   // the last one of those given out, for when there is no endpoint to ask
 	singleUse bool
+	reusable  bool // one was accepted twice, so that the server cannot be of single use
 	barren    bool // the endpoint has no challenges to give; or, of nonces, did not answer
 }
 
@@ -192,7 +193,9 @@ func (c *challenges) share(u use, accepted bool) {
 		u.challenge = next
 	}
 	if accepted {
-		u.accepted++
+		if u.accepted++; u.accepted >= 2 {
+			c.reusable, c.singleUse = true, false
+		}
 	}
 	c.givenOut(u.challenge)
 	if c.singleUse || u.refused {
@@ -220,7 +223,7 @@ func (c *challenges) refused(u use) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	u.refused = true
-	if u.reused && u.accepted < 2 && c.young(u.challenge) {
+	if u.reused && !c.reusable && c.young(u.challenge) {
 		c.singleUse = true
 	}
 	c.drop(func(ch *challenge) bool { return ch == u.challenge || c.singleUse && ch.sends > 0 })

@@ -127,3 +127,47 @@ func TestSingleUseSequential(t *testing.T) {
 		})
 	}
 }
+
+// TestTwoRestarts: a server whose challenges were used again is not taken for
+// another kind by losing them twice.
+func TestTwoRestarts(t *testing.T) {
+	f := newFixture(t, policy{})
+	f.token(http.StatusOK)
+	f.token(http.StatusOK)
+	for range 2 {
+		f.server.Rotate()
+		f.token(http.StatusOK) // refused, then accepted
+	}
+	f.server.Forget()
+	for range 5 {
+		f.token(http.StatusOK)
+	}
+	f.counts(5, 0)
+}
+
+// TestProofComesLate: a server is taken for single-use by a refusal, until the
+// answers to requests that were under way tell the contrary.
+func TestProofComesLate(t *testing.T) {
+	f := newFixture(t, policy{})
+	f.token(http.StatusOK)
+	judged, answer := make(chan struct{}, 2), make(chan struct{})
+	f.server.Set(func(p *policy) { p.After = func(transporttest.Request) { judged <- struct{}{}; <-answer } })
+	slow := []<-chan bool{f.begin(), f.begin()}
+	<-judged
+	<-judged
+	f.server.Set(func(p *policy) { p.After = nil })
+	f.server.Rotate()
+	f.token(http.StatusOK) // refused, then accepted
+	close(answer)
+	for _, done := range slow {
+		if !<-done {
+			t.Error("a slow request failed")
+		}
+	}
+	f.token(http.StatusOK) // which has a challenge again, at the latest
+	f.server.Forget()
+	for range 5 {
+		f.token(http.StatusOK)
+	}
+	f.counts(5, 0)
+}

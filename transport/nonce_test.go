@@ -216,3 +216,64 @@ func TestChallengeIsNotOptional(t *testing.T) {
 		})
 	}
 }
+
+// TestRetriesForBoth: a request that was refused once for its challenge and once for
+// its nonce has no retry left for either. Its last send has a challenge that the
+// server cannot have used up, and the nonce that was just given.
+func TestRetriesForBoth(t *testing.T) {
+	f := newFixture(t, policy{}, withDPoP)
+	sends := 0
+	f.server.Set(func(p *policy) {
+		p.Intercept = func(w http.ResponseWriter, r transporttest.Request) bool {
+			if r.Endpoint != transporttest.Token {
+				return false
+			}
+			switch sends++; {
+			case sends == 1:
+				w.Header().Set(transport.HeaderChallenge, "of the refusal")
+				writeCode(w, "use_attestation_challenge")
+			case sends == 2:
+				w.Header().Set(transport.HeaderDPoPNonce, "of the refusal")
+				writeCode(w, "use_dpop_nonce")
+			case r.PoP.Challenge == "of the refusal" || r.DPoP.Nonce != "of the refusal":
+				writeCode(w, "use_attestation_challenge")
+			default:
+				w.WriteHeader(http.StatusOK)
+			}
+			return true
+		}
+	})
+	f.token(http.StatusOK)
+	f.counts(3, 2)
+}
+
+// TestNonceIsKeptForTheRetry: with a server that takes each nonce once, a refusal for
+// the challenge alone has not used up the nonce, and there is no other.
+func TestNonceIsKeptForTheRetry(t *testing.T) {
+	f := newFixture(t, policy{}, withDPoP)
+	f.onceNonces()
+	f.token(http.StatusOK)
+	f.token(http.StatusOK) // which learns that each nonce is good for one
+	refused, nonces := false, []string{}
+	f.server.Set(func(p *policy) {
+		p.Intercept = func(w http.ResponseWriter, r transporttest.Request) bool {
+			if r.Endpoint != transporttest.Token {
+				return false
+			}
+			nonces = append(nonces, r.DPoP.Nonce)
+			if !refused {
+				refused = true
+				w.Header().Set(transport.HeaderDPoPNonce, "spare")
+				w.Header().Set(transport.HeaderChallenge, "another")
+				writeCode(w, "use_attestation_challenge")
+				return true
+			}
+			w.WriteHeader(http.StatusOK)
+			return true
+		}
+	})
+	f.token(http.StatusOK)
+	if len(nonces) != 2 || nonces[1] != "spare" {
+		t.Errorf("nonces %q, want the spare one for the retry", nonces)
+	}
+}

@@ -55,6 +55,29 @@ func (c *challenges) giveFetched(ch *challenge) (u use, ok bool) {
 	return c.give(ch), true
 }
 
+// takeUnused is take for a request that cannot afford another refusal: as long as
+// nothing tells that the server takes challenges more than once, one that was sent
+// before is left to others where the endpoint gives a new one.
+func (c *challenges) takeUnused(ctx context.Context) (use, error) {
+	c.mu.Lock()
+	next := c.next()
+	unused := c.reusable || next != nil && next.sends == 0 || c.fetch == nil || c.barren
+	c.mu.Unlock()
+	if unused {
+		return c.take(ctx)
+	}
+	value, err := c.fetch(ctx)
+	return c.reserve(value), err
+}
+
+// hasSpare reports whether taking one does not give out a used one of a server that
+// takes each only once.
+func (c *challenges) hasSpare() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.singleUse || c.next() != nil
+}
+
 // fetchShared asks the endpoint, with one request in flight for all who wait. It
 // does not end with the caller who happened to start it, so each can give up
 // alone; it ends with the Transport. The result is nil if the endpoint has no
