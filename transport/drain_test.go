@@ -13,8 +13,7 @@ import (
 	"github.com/instancekey/instancekey/transport/transporttest"
 )
 
-// TestStalledBodyOfARefusal: a refusal whose code came in its header is not
-// waited for.
+// TestStalledBodyOfARefusal: a refusal whose code has come is not waited for.
 func TestStalledBodyOfARefusal(t *testing.T) {
 	t.Run("body", func(t *testing.T) {
 		f := newFixture(t, policy{})
@@ -42,30 +41,37 @@ func TestStalledBodyOfARefusal(t *testing.T) {
 			}
 		})
 	})
-	t.Run("network", func(t *testing.T) {
-		f := newFixture(t, policy{Kind: transporttest.NoChallenges})
-		release := make(chan struct{})
-		defer close(release)
-		var refused atomic.Bool
-		f.server.Set(func(p *policy) {
-			p.Intercept = func(w http.ResponseWriter, r transporttest.Request) bool {
-				if r.Endpoint != transporttest.Token || refused.Swap(true) {
-					return false
+	for name, body := range map[string]string{"network": "", "network, code in a body without end": `{"error":"use_attestation_challenge"}`} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, policy{Kind: transporttest.NoChallenges})
+			release := make(chan struct{})
+			defer close(release)
+			var refused atomic.Bool
+			f.server.Set(func(p *policy) {
+				p.Intercept = func(w http.ResponseWriter, r transporttest.Request) bool {
+					if r.Endpoint != transporttest.Token || refused.Swap(true) {
+						return false
+					}
+					if body == "" {
+						w.Header().Set("WWW-Authenticate", `Attest error="use_attestation_challenge"`)
+					} else {
+						w.Header().Set("Content-Type", "application/json")
+					}
+					w.Header().Set(transport.HeaderChallenge, "another")
+					w.Header().Set("Content-Length", "100")
+					w.WriteHeader(http.StatusUnauthorized)
+					_, _ = io.WriteString(w, body)
+					_ = http.NewResponseController(w).Flush()
+					<-release
+					return true
 				}
-				w.Header().Set("WWW-Authenticate", `Attest error="use_attestation_challenge"`)
-				w.Header().Set(transport.HeaderChallenge, "another")
-				w.Header().Set("Content-Length", "100")
-				w.WriteHeader(http.StatusUnauthorized)
-				_ = http.NewResponseController(w).Flush()
-				<-release
-				return true
-			}
+			})
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			f.want(http.StatusOK, f.request(ctx))
+			f.counts(2, 1)
 		})
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-		defer cancel()
-		f.want(http.StatusOK, f.request(ctx))
-		f.counts(2, 1)
-	})
+	}
 }
 
 // A stalledBody has nothing to read until it is closed.

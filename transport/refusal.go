@@ -41,7 +41,7 @@ func refusalCode(resp *http.Response, profile Profile, proved bool) string {
 		Error       string `json:"error"`
 		Description string `json:"error_description"`
 	}
-	if json.Unmarshal(peek(resp), &answer) != nil {
+	if peek(resp, &answer) != nil {
 		return code
 	}
 	if profile == ProfileOpenID4VCI && retryable(answer.Description) {
@@ -50,24 +50,34 @@ func refusalCode(resp *http.Response, profile Profile, proved bool) string {
 	return cmp.Or(answer.Error, code)
 }
 
-// peek returns the beginning of a response's body, which can then still be
-// read from there.
-func peek(resp *http.Response) []byte {
-	start, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
-	rest := io.Reader(resp.Body)
-	if err != nil {
-		rest = failingReader{err} // the caller meets the error where we met it
-	}
+// peek decodes the JSON value with which a response's body begins, and reads no
+// further than it must: not every server ends its answer. The body can then still
+// be read from its beginning.
+func peek(resp *http.Response, value any) error {
+	var start bytes.Buffer
+	body := &brittle{Reader: resp.Body}
+	err := json.NewDecoder(io.TeeReader(io.LimitReader(body, maxBody), &start)).Decode(value)
 	resp.Body = struct {
 		io.Reader
 		io.Closer
-	}{io.MultiReader(bytes.NewReader(start), rest), resp.Body}
-	return start
+	}{io.MultiReader(&start, body), resp.Body}
+	return err
 }
 
-type failingReader struct{ err error }
+// brittle is a reader that fails for good: whoever reads on meets the error where it
+// was met at first.
+type brittle struct {
+	io.Reader
+	err error
+}
 
-func (r failingReader) Read([]byte) (int, error) { return 0, r.err }
+func (b *brittle) Read(p []byte) (n int, err error) {
+	if b.err != nil {
+		return 0, b.err
+	}
+	n, b.err = b.Reader.Read(p)
+	return n, b.err
+}
 
 // retryable reports whether a request may be sent again because of this code.
 func retryable(code string) bool {
