@@ -54,6 +54,10 @@ func (c *Client) server(ctx context.Context) (*server, error) {
 		return s, nil // old metadata does until the new is there
 	}
 	s, err := await[*server](ctx, "metadata", discovered)
+	if ctx.Err() != nil {
+		// It may be stalled: whoever comes next does not wait for it, too.
+		c.flight.Forget("metadata")
+	}
 	return s, c.closedOr(err)
 }
 

@@ -31,7 +31,9 @@ const tokenTimeout = 2 * time.Minute
 // does not issue one token for several, use [Client.TokenFor]. A token is kept
 // until 10 seconds before it expires, if the server says when; callers that come
 // at the same time share one grant. A caller's context ends only that caller's
-// wait.
+// wait; whoever comes after that begins a new grant. A challenge or metadata
+// request that is never answered holds up all who need its answer, for 30 seconds
+// at the most.
 //
 // A message of transport.BindMessage is not bound, since the request may be
 // another caller's: use x/oauth2's clientcredentials for that.
@@ -90,6 +92,10 @@ func (c *Client) token(ctx context.Context, name string, resources, scopes []str
 		return c.grant(ctx, key, resources, scopes)
 	})
 	shared, err := await[*oauth2.Token](ctx, "token", granted)
+	if ctx.Err() != nil {
+		// It may be stalled: whoever comes next does not wait for it, too.
+		c.flight.Forget("token " + key)
+	}
 	if err != nil {
 		return nil, c.closedOr(err)
 	}

@@ -95,6 +95,8 @@ func (c *challenges) fetchShared(ctx context.Context) (*challenge, error) {
 	})
 	select {
 	case <-ctx.Done():
+		// It may be stalled: whoever comes next does not wait for it, too.
+		c.flight.Forget("")
 		return nil, ctx.Err()
 	case result := <-fetched:
 		return result.Val.(*challenge), result.Err
