@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"time"
 
 	"github.com/google/go-tpm/tpm2"
 )
@@ -38,7 +39,7 @@ type held struct {
 type loadedKey struct {
 	file     *keyFile
 	handle   tpm2.TPMHandle
-	verified bool // a signature of it was checked since it was loaded
+	verified time.Time // when a signature of it was last checked; zero: not since it was loaded
 }
 
 type savedKey struct {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/google/go-tpm/tpm2"
 
@@ -182,12 +183,14 @@ func (c *call) sign(k *keyFile, digest []byte, needsPIN bool, pin []byte) ([]byt
 		c.flushSession()
 		return nil, c.whileThere(k, err)
 	}
-	// What is at a persistent handle may be another key at any time.
-	if !c.key.verified || c.key.persistent() {
+	// What is at a persistent handle may be another key at any time, and what is in a
+	// slot of a raw device after a reset. Signatures that follow closely upon each
+	// other are not all worth the time.
+	if c.key.persistent() || time.Since(c.key.verified) > verifiedFor {
 		if err := k.verify(digest, signature); err != nil {
 			return nil, c.whileThere(k, err)
 		}
-		c.key.verified = true
+		c.key.verified = time.Now()
 	}
 	return signature, nil
 }

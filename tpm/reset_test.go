@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-tpm/tpm2"
 
@@ -183,4 +185,25 @@ func TestWrongSignature(t *testing.T) {
 	r.faults.Add(tpmtest.Fault{Command: ccSign, Executed: true, Answer: flip, Times: 2})
 	_, err := key.Sign(t.Context(), []byte("input"))
 	wantError(t, err, keystore.ErrUnavailable)
+}
+
+// TestSlotTaken: after a reset of a raw device another program loads a key into the
+// slot where ours was. Its signatures are not taken for ours.
+func TestSlotTaken(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, sim)
+		key := create(t, r.Store, "key", tpm.KeyOptions{})
+		sign(t, key)
+		sim.Reset()
+		bareSigner(t, sim)()        // at the same handle
+		time.Sleep(2 * time.Second) // of the bubble
+		r.calls.Reset()
+		for range 3 {
+			sign(t, key)
+		}
+		if n := r.calls.Count(ccSign); n != 4 {
+			t.Errorf("TPM2_Sign was sent %d times, want 4: once to the other key", n)
+		}
+	})
 }

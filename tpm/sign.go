@@ -8,10 +8,15 @@ import (
 	"fmt"
 	"math/big"
 	"slices"
+	"time"
 
 	"github.com/google/go-tpm/tpm2"
 	"golang.org/x/crypto/cryptobyte"
 )
+
+// verifiedFor is how long a loaded key is taken for what it was when a signature of it
+// was last verified, which takes no command.
+const verifiedFor = time.Second
 
 // noTicket says that the digest to be signed was not made by the TPM, which only
 // a restricted key would mind.
