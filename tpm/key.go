@@ -73,6 +73,8 @@ func (k *key) learnPIN(err error, neededPIN bool) error {
 		return err
 	}
 	switch {
+	case errors.Is(err, errMoved):
+		return err // about another key
 	case errors.Is(err, tpm2.TPMRCBadAuth) && k.store.config.PIN != nil:
 		k.needsPIN.Store(true)
 		err = errNeedPIN

@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-tpm/tpm2"
+
 	"github.com/instancekey/instancekey/internal/tpmtest"
 	"github.com/instancekey/instancekey/keystore"
 	"github.com/instancekey/instancekey/tpm"
@@ -196,4 +198,72 @@ func TestPersistTakesNothingOver(t *testing.T) {
 		t.Errorf("persistent keys %x, want the other's", h)
 	}
 	sim.Manufacture()
+}
+
+// TestHandleTakenByKeyWithPIN: a key without a PIN is not taken for one that has
+// one because another key, which has, is at its handle now.
+func TestHandleTakenByKeyWithPIN(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	asked := 0
+	r := newRig(t, sim, func(c *tpm.Config) {
+		c.PIN = func(context.Context, string) ([]byte, error) {
+			asked++
+			return []byte("1234"), nil
+		}
+	})
+	evict := func(object tpm2.TPMHandle, name tpm2.TPM2BName) {
+		_, err := tpm2.EvictControl{
+			Auth:             tpm2.TPMRHOwner,
+			ObjectHandle:     tpm2.NamedHandle{Handle: object, Name: name},
+			PersistentHandle: handle,
+		}.Execute(sim)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, use := range map[string]func(*testing.T, keystore.Key){
+		"Sign":     sign,
+		"Evidence": func(t *testing.T, key keystore.Key) { prove(t, key) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			create(t, r.Store, "key", tpm.KeyOptions{})
+			if err := r.Persist(t.Context(), "key", handle); err != nil {
+				t.Fatal(err)
+			}
+			key := open(t, r.Store, "key")
+			use(t, key)
+			ours, err := tpm2.ReadPublic{ObjectHandle: tpm2.TPMHandle(handle)}.Execute(sim)
+			if err != nil {
+				t.Fatal(err)
+			}
+			evict(handle, ours.Name)
+			template := tpm2.ECCSRKTemplate
+			template.ObjectAttributes.Restricted, template.ObjectAttributes.Decrypt = false, false
+			template.ObjectAttributes.SignEncrypt = true
+			template.Parameters = tpm2.NewTPMUPublicParms(tpm2.TPMAlgECC, &tpm2.TPMSECCParms{CurveID: tpm2.TPMECCNistP256})
+			another, err := tpm2.CreatePrimary{
+				PrimaryHandle: tpm2.TPMRHOwner,
+				InSensitive: tpm2.TPM2BSensitiveCreate{
+					Sensitive: &tpm2.TPMSSensitiveCreate{UserAuth: tpm2.TPM2BAuth{Buffer: []byte("another")}},
+				},
+				InPublic: tpm2.New2B(template),
+			}.Execute(sim)
+			if err != nil {
+				t.Fatal(err)
+			}
+			evict(another.ObjectHandle, another.Name)
+			defer evict(handle, another.Name)
+			flush(t, sim, another.ObjectHandle)
+
+			for range 2 {
+				use(t, key)
+			}
+			if asked != 0 {
+				t.Errorf("the PIN was asked for %d times", asked)
+			}
+			if err := r.Delete(t.Context(), "key"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }
