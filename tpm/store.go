@@ -21,7 +21,8 @@ type Config struct {
 
 	// Dial opens a connection instead of Device, for example to a socket (see
 	// [NewConn]). It is called by Open and again whenever a connection was
-	// lost, never concurrently, and the Store closes what it returned.
+	// lost, never concurrently, and the Store closes what it returned. The
+	// context ends when Dial has returned and must not end the connection.
 	Dial func(context.Context) (transport.TPMCloser, error)
 
 	// TPM is an open connection instead of both. The Store never closes it and
