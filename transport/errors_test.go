@@ -111,7 +111,7 @@ func TestErrorsAreTypedAndHoldNoSecret(t *testing.T) {
 			step: "prepare retry", send: 2, code: "use_attestation_challenge", is: errTest},
 		{name: "retry's attestation", edit: failsAnew(errTest),
 			step: "prepare retry", send: 2, code: "use_fresh_attestation", is: errTest},
-		{name: "retry's attestation, for now", edit: failsAnew(keystore.ErrUnavailable),
+		{name: "retry's attestation, temporarily", edit: failsAnew(keystore.ErrUnavailable),
 			step: "prepare retry", send: 2, code: "use_fresh_attestation", is: keystore.ErrUnavailable, temp: true},
 		{name: "header too large", edit: func(_ *fixture, c *transport.Config) {
 			c.Attestations = sourceFunc(func(context.Context, string) (string, error) { return strings.Repeat("a", 17<<10), nil })
