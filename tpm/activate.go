@@ -73,7 +73,7 @@ func (c *call) activate(credential, secret, endorsementAuth []byte) ([]byte, err
 // authorizeEK opens the session that ek is used with, if it needs one: keys of
 // the low range have the policy that the endorsement hierarchy's password is
 // known, PolicyA of the TCG EK Credential Profile. done ends the session.
-func (c *call) authorizeEK(ek *parent, endorsementAuth []byte) (done func(), err error) {
+func (c *call) authorizeEK(ek *object, endorsementAuth []byte) (done func(), err error) {
 	if ek.public.ObjectAttributes.UserWithAuth {
 		return func() {}, nil // the empty password of every parent
 	}

@@ -59,7 +59,7 @@ var attestationTemplate = tpm2.TPMTPublic{
 }
 
 // makeAttestationKey makes the attestation key. The caller must release it.
-func (c *call) makeAttestationKey(endorsementAuth []byte) (*parent, error) {
+func (c *call) makeAttestationKey(endorsementAuth []byte) (*object, error) {
 	ak, err := c.makePrimary(tpm2.TPMRHEndorsement, endorsementAuth, attestationTemplate)
 	if err != nil {
 		return nil, fmt.Errorf("make the attestation key: %w", endorsementFault(err))

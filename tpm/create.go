@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-tpm/tpm2"
 
 	"github.com/instancekey/instancekey/keystore"
+	"github.com/instancekey/instancekey/tpm/internal/keyfile"
 )
 
 // newTemplate returns the public area of a key to be made, without its policy.
@@ -18,15 +19,15 @@ func newTemplate(o KeyOptions) (tpm2.TPMTPublic, error) {
 	if o.Algorithm == "" {
 		o.Algorithm = "ES256"
 	}
-	for _, a := range algorithms {
-		if a.jws == o.Algorithm {
-			return a.template(o), nil
+	for _, a := range keyfile.Algorithms {
+		if a.JWS == o.Algorithm {
+			return template(a, o), nil
 		}
 	}
 	return tpm2.TPMTPublic{}, fmt.Errorf("tpm: no key for algorithm %.40q: use ES256 or ES384", o.Algorithm)
 }
 
-func (a algorithm) template(o KeyOptions) tpm2.TPMTPublic {
+func template(a keyfile.Algorithm, o KeyOptions) tpm2.TPMTPublic {
 	return tpm2.TPMTPublic{
 		Type:    tpm2.TPMAlgECC,
 		NameAlg: tpm2.TPMAlgSHA256,
@@ -42,10 +43,10 @@ func (a algorithm) template(o KeyOptions) tpm2.TPMTPublic {
 			NoDA: !o.PIN,
 		},
 		Parameters: tpm2.NewTPMUPublicParms(tpm2.TPMAlgECC, &tpm2.TPMSECCParms{
-			CurveID: a.curve,
+			CurveID: a.Curve,
 			Scheme: tpm2.TPMTECCScheme{
 				Scheme:  tpm2.TPMAlgECDSA,
-				Details: tpm2.NewTPMUAsymScheme(tpm2.TPMAlgECDSA, &tpm2.TPMSSigSchemeECDSA{HashAlg: a.hashAlg}),
+				Details: tpm2.NewTPMUAsymScheme(tpm2.TPMAlgECDSA, &tpm2.TPMSSigSchemeECDSA{HashAlg: a.HashAlg}),
 			},
 		}),
 		Unique: tpm2.NewTPMUPublicID(tpm2.TPMAlgECC, &tpm2.TPMSECCPoint{}),
@@ -53,17 +54,17 @@ func (a algorithm) template(o KeyOptions) tpm2.TPMTPublic {
 }
 
 // create makes a key and loads it.
-func (c *call) create(template tpm2.TPMTPublic, pcrs []int, pin []byte) (*keyFile, error) {
-	var steps []policyStep
+func (c *call) create(template tpm2.TPMTPublic, pcrs []int, pin []byte) (*keyfile.File, error) {
+	var policy keyfile.Policy
 	if len(pcrs) > 0 {
 		bound, err := c.bindPCRs(pcrs)
 		if err != nil {
 			return nil, err
 		}
-		if steps = append(steps, bound); pin != nil {
-			steps = append(steps, tpm2.PolicyAuthValue{})
+		if policy = append(policy, bound); pin != nil {
+			policy = append(policy, tpm2.PolicyAuthValue{})
 		}
-		if template.AuthPolicy.Buffer, err = policyDigest(steps, template.NameAlg); err != nil {
+		if template.AuthPolicy.Buffer, err = policy.Digest(template.NameAlg); err != nil {
 			return nil, err
 		}
 	}
@@ -80,9 +81,9 @@ func (c *call) create(template tpm2.TPMTPublic, pcrs []int, pin []byte) (*keyFil
 	if !follows(rsp.OutPublic, template) || !madeUnder(rsp, p) {
 		return nil, fmt.Errorf("%w: TPM2_Create made another key than it was asked for", errGarbled)
 	}
-	k, err := newKeyFile(p, tpm2.TPMRHOwner, rsp.OutPublic, rsp.OutPrivate, pin == nil, marshalPolicy(steps))
+	k, err := keyfile.New(p.Name.Buffer, tpm2.TPMRHOwner, rsp.OutPublic, rsp.OutPrivate, pin == nil, policy)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errGarbled, err)
 	}
 	if err := c.loadUnder(p, k); errors.Is(err, keystore.ErrCorrupt) {
 		return nil, fmt.Errorf("%w: TPM2_Create gave a key that cannot be loaded: %v", errGarbled, err) // and never was in a file
@@ -94,7 +95,7 @@ func (c *call) create(template tpm2.TPMTPublic, pcrs []int, pin []byte) (*keyFil
 
 // madeUnder reports whether the TPM says that the key's parent has the Name that
 // p has. The file will have it, too.
-func madeUnder(rsp *tpm2.CreateResponse, p *parent) bool {
+func madeUnder(rsp *tpm2.CreateResponse, p *object) bool {
 	data, err := rsp.CreationData.Contents()
 	return err == nil && bytes.Equal(data.ParentName.Buffer, p.Name.Buffer)
 }
@@ -112,7 +113,7 @@ func follows(public tpm2.TPM2BPublic, template tpm2.TPMTPublic) bool {
 
 // createUnder sends TPM2_Create, with the PIN, where there is one, encrypted to
 // the parent.
-func (c *call) createUnder(p *parent, template tpm2.TPMTPublic, pin []byte) (*tpm2.CreateResponse, error) {
+func (c *call) createUnder(p *object, template tpm2.TPMTPublic, pin []byte) (*tpm2.CreateResponse, error) {
 	command := tpm2.Create{ParentHandle: p.AuthHandle, InPublic: tpm2.New2B(template)}
 	if pin == nil {
 		return command.Execute(c)

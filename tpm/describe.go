@@ -4,8 +4,6 @@ import (
 	"context"
 	"crypto"
 	"slices"
-
-	"github.com/google/go-tpm/tpm2"
 )
 
 // Description is what a key's file says about the key.
@@ -47,41 +45,21 @@ func (s *Store) Describe(ctx context.Context, name string) (Description, error) 
 	if err != nil {
 		return Description{}, err
 	}
-	area := k.public // a copy, since Contents changes what it is called on
+	area := k.Public // a copy, since Contents changes what it is called on
 	public, err := area.Contents()
 	if err != nil {
 		return Description{}, err // it was parsed before
 	}
 	return Description{
 		File:       s.folder.File(name),
-		Algorithm:  k.jws,
-		Public:     k.ecdsa,
-		PIN:        k.needsPIN(),
-		NoDA:       k.noDA,
-		PCRs:       boundPCRs(k.policy),
+		Algorithm:  k.JWS,
+		Public:     k.ECDSA,
+		PIN:        k.NeedsPIN(),
+		NoDA:       k.NoDA,
+		PCRs:       k.Policy.PCRs(),
 		Imported:   !public.ObjectAttributes.FixedTPM,
-		Handle:     uint32(k.handle),
-		Parent:     uint32(k.parent),
-		ParentName: slices.Clone(k.parentName),
+		Handle:     uint32(k.Handle),
+		Parent:     uint32(k.Parent),
+		ParentName: slices.Clone(k.ParentName),
 	}, nil
-}
-
-// boundPCRs returns the PCRs in a policy, of whatever bank.
-func boundPCRs(steps []policyStep) []int {
-	var pcrs []int
-	for _, step := range steps {
-		bound, ok := step.(tpm2.PolicyPCR)
-		if !ok {
-			continue
-		}
-		for _, bank := range bound.Pcrs.PCRSelections {
-			for i := range 8 * len(bank.PCRSelect) {
-				if bank.PCRSelect[i/8]&(1<<(i%8)) != 0 {
-					pcrs = append(pcrs, i)
-				}
-			}
-		}
-	}
-	slices.Sort(pcrs)
-	return slices.Compact(pcrs)
 }

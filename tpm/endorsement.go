@@ -89,8 +89,8 @@ func (c *call) readEK(ek *endorsementKey, endorsementAuth []byte) ([]byte, error
 
 // loadEK finds the key at its persistent handle or makes it. The caller must
 // release it.
-func (c *call) loadEK(ek *endorsementKey, endorsementAuth []byte) (*parent, error) {
-	persistent, err := c.readParent(persistentEK)
+func (c *call) loadEK(ek *endorsementKey, endorsementAuth []byte) (*object, error) {
+	persistent, err := c.readObject(persistentEK)
 	if err == nil && ek.is(&persistent.public) {
 		return persistent, nil
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-tpm/tpm2"
 
 	"github.com/instancekey/instancekey/keystore"
+	"github.com/instancekey/instancekey/tpm/internal/keyfile"
 )
 
 const (
@@ -103,16 +104,16 @@ func (k *key) prove(ctx context.Context, req keystore.EvidenceRequest, pin []byt
 // The command needs the key's ADMIN role (TPM 2.0 Part 3, "TPM2_Certify"): its
 // authorization value opens that for each of our keys, also for one whose USER
 // role, signing, takes a policy (Part 1, "ADMIN Role").
-func (c *call) authorizeCertify(k *keyFile, needsPIN bool, pin []byte) (auth tpm2.Session, done func(), err error) {
+func (c *call) authorizeCertify(k *keyfile.File, needsPIN bool, pin []byte) (auth tpm2.Session, done func(), err error) {
 	nothing := func() {}
-	if k.adminWithPolicy() {
+	if k.AdminWithPolicy {
 		return nil, nil, fmt.Errorf("%w: the key's attributes have adminWithPolicy, so TPM2_Certify would need a policy that is not known here: make the key without", keystore.ErrPolicy)
 	}
-	if !k.usesPolicy {
+	if !k.UsesPolicy {
 		auth, err = c.authorize(k, needsPIN, pin)
 		return auth, nothing, err
 	}
-	if k.emptyAuth && !needsPIN {
+	if k.EmptyAuth && !needsPIN {
 		return tpm2.PasswordAuth(nil), nothing, nil
 	}
 	if pin == nil && c.hasSession(k) {
@@ -121,7 +122,7 @@ func (c *call) authorizeCertify(k *keyFile, needsPIN bool, pin []byte) (auth tpm
 	if pin == nil {
 		return nil, nil, errNeedPIN
 	}
-	if hasAuthValue(k.policy) && !c.hasSession(k) {
+	if k.Policy.HasAuthValue() && !c.hasSession(k) {
 		// Signing comes next, and shall not ask for the PIN again.
 		if err := c.openSession(k, pin); err != nil {
 			return nil, nil, err
@@ -134,16 +135,10 @@ func (c *call) authorizeCertify(k *keyFile, needsPIN bool, pin []byte) (auth tpm
 	return auth, func() { c.flush(auth.Handle()) }, nil
 }
 
-func (k *keyFile) adminWithPolicy() bool {
-	area := k.public // a copy, since Contents changes what it is called on
-	public, err := area.Contents()
-	return err == nil && public.ObjectAttributes.AdminWithPolicy
-}
-
 // certify has ak say that k is in this TPM.
-func (c *call) certify(k *keyFile, auth tpm2.Session, ak *parent, binding []byte) (*proof, error) {
+func (c *call) certify(k *keyfile.File, auth tpm2.Session, ak *object, binding []byte) (*proof, error) {
 	rsp, err := tpm2.Certify{
-		ObjectHandle:   tpm2.AuthHandle{Handle: c.key.handle, Name: k.name, Auth: auth},
+		ObjectHandle:   tpm2.AuthHandle{Handle: c.key.handle, Name: k.Name, Auth: auth},
 		SignHandle:     ak.AuthHandle,
 		QualifyingData: tpm2.TPM2BData{Buffer: binding},
 		InScheme:       tpm2.TPMTSigScheme{Scheme: tpm2.TPMAlgNull}, // the attestation key's own
@@ -155,7 +150,7 @@ func (c *call) certify(k *keyFile, auth tpm2.Session, ak *parent, binding []byte
 	if err != nil {
 		return nil, err
 	}
-	if name, err := certifiedName(rsp.CertifyInfo); err != nil || !bytes.Equal(name, k.name.Buffer) {
+	if name, err := certifiedName(rsp.CertifyInfo); err != nil || !bytes.Equal(name, k.Name.Buffer) {
 		return nil, fmt.Errorf("%w: TPM2_Certify: not about the key", errGarbled)
 	}
 	return &proof{certifyInfo: rsp.CertifyInfo.Bytes(), signature: signature}, nil
@@ -174,7 +169,7 @@ func certifiedName(info tpm2.TPM2BAttest) ([]byte, error) {
 }
 
 // quote has ak say what is in the PCRs, until that is what was read from them.
-func (c *call) quote(ak *parent, binding []byte, pcrs []int) (*keystore.Quote, error) {
+func (c *call) quote(ak *object, binding []byte, pcrs []int) (*keystore.Quote, error) {
 	pcrs = slices.Sorted(slices.Values(pcrs))
 	for range maxQuotes {
 		values, err := c.readPCRs(pcrs)
@@ -247,7 +242,7 @@ type tpmStatement struct {
 	Public       []byte   `cbor:"pubArea"`
 }
 
-func (p *proof) statement(k *keyFile, certificates [][]byte) ([]byte, error) {
+func (p *proof) statement(k *keyfile.File, certificates [][]byte) ([]byte, error) {
 	encoder, err := cbor.CTAP2EncOptions().EncMode()
 	if err != nil {
 		return nil, err
@@ -260,7 +255,7 @@ func (p *proof) statement(k *keyFile, certificates [][]byte) ([]byte, error) {
 			Certificates: certificates,
 			Signature:    p.signature,
 			CertifyInfo:  p.certifyInfo,
-			Public:       k.public.Bytes(),
+			Public:       k.Public.Bytes(),
 		},
 	})
 }

@@ -1,5 +1,7 @@
 package tpm
 
+import "github.com/instancekey/instancekey/tpm/internal/keyfile"
+
 // Fault is a line of the table of faults.
 type Fault struct {
 	Causes   []error
@@ -18,11 +20,11 @@ func Faults() []Fault {
 
 // ParseKeyFile parses a key file and encodes what it understood.
 func ParseKeyFile(text []byte) (encoded []byte, err error) {
-	k, err := parseKeyFile(text)
+	k, err := keyfile.Parse(text)
 	if err != nil {
 		return nil, err
 	}
-	return k.text, nil
+	return k.Text, nil
 }
 
 const (

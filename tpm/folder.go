@@ -8,6 +8,7 @@ import (
 
 	"github.com/instancekey/instancekey/internal/keyfolder"
 	"github.com/instancekey/instancekey/keystore"
+	"github.com/instancekey/instancekey/tpm/internal/keyfile"
 )
 
 // folder keeps the key files.
@@ -19,16 +20,16 @@ func openFolder(dir string) (folder, error) {
 }
 
 // load reads and parses the key's file.
-func (f folder) load(name string) (*keyFile, error) {
+func (f folder) load(name string) (*keyfile.File, error) {
 	text, err := f.Read(name)
 	if err != nil {
 		return nil, err
 	}
-	k, err := parseKeyFile(text)
+	k, err := keyfile.Parse(text)
 	if err != nil {
 		return nil, fmt.Errorf("tpm: key %q: %w: restore %s, or delete the key and enrol with a new one", name, err, f.File(name))
 	}
-	if k.importable {
+	if k.Importable {
 		return nil, fmt.Errorf("tpm: key %q: %w: %s is an importable key: use Import on it", name, keystore.ErrCorrupt, f.File(name))
 	}
 	return k, nil
@@ -36,20 +37,20 @@ func (f folder) load(name string) (*keyFile, error) {
 
 // update writes a key's file anew, unless it is not any more what was read: a key
 // that was deleted meanwhile must not come back. The folder is locked.
-func (f folder) update(name string, read, written *keyFile) error {
+func (f folder) update(name string, read, written *keyfile.File) error {
 	now, err := f.load(name)
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(now.text, read.text) {
+	if !bytes.Equal(now.Text, read.Text) {
 		return f.Error(name, keystore.ErrUnavailable, errors.New("another program has changed the file meanwhile: try again"))
 	}
-	return f.Replace(name, written.text)
+	return f.Replace(name, written.Text)
 }
 
 // remains reads a key's file for deleting the key, whoever else may read it. It
 // returns nil if nothing can be understood.
-func (f folder) remains(name string) *keyFile {
+func (f folder) remains(name string) *keyfile.File {
 	info, err := os.Lstat(f.File(name))
 	if err != nil || !info.Mode().IsRegular() || info.Size() > keyfolder.MaxSize {
 		return nil
@@ -58,7 +59,7 @@ func (f folder) remains(name string) *keyFile {
 	if err != nil {
 		return nil
 	}
-	k, err := parseKeyFile(text)
+	k, err := keyfile.Parse(text)
 	if err != nil {
 		return nil
 	}

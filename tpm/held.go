@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/google/go-tpm/tpm2"
+
+	"github.com/instancekey/instancekey/tpm/internal/keyfile"
 )
 
 // maxFlushes is how often a flush is tried before the object is left where it is.
@@ -37,20 +39,20 @@ type held struct {
 
 // loadedKey is a key that can be used by its handle.
 type loadedKey struct {
-	file     *keyFile
+	file     *keyfile.File
 	handle   tpm2.TPMHandle
 	verified time.Time // when a signature of it was last checked; zero: not since it was loaded
 }
 
 type savedKey struct {
-	file    *keyFile
+	file    *keyfile.File
 	context tpm2.TPMSContext
 }
 
 // isFor reports whether the key was loaded from such a file. The Name alone would
 // let a damaged file pass as long as its key is loaded.
-func (k *loadedKey) isFor(file *keyFile) bool {
-	return k != nil && (k.file == file || bytes.Equal(k.file.text, file.text))
+func (k *loadedKey) isFor(file *keyfile.File) bool {
+	return k != nil && (k.file == file || bytes.Equal(k.file.Text, file.Text))
 }
 
 func (k *loadedKey) persistent() bool { return tpm2.TPMHT(k.handle>>24) == tpm2.TPMHTPersistent }
@@ -130,21 +132,21 @@ func (c *call) makeRoom() {
 			if c.saved == nil {
 				c.saved = make(map[string]savedKey)
 			}
-			c.saved[string(c.key.file.text)] = savedKey{c.key.file, rsp.Context}
+			c.saved[string(c.key.file.Text)] = savedKey{c.key.file, rsp.Context}
 		}
 	}
 	c.flushHeld()
 }
 
-func (h *held) isSaved(file *keyFile) bool {
-	_, ok := h.saved[string(file.text)]
+func (h *held) isSaved(file *keyfile.File) bool {
+	_, ok := h.saved[string(file.Text)]
 	return ok
 }
 
 // forget removes what is held of one key, because it is deleted or moves.
-func (c *call) forget(file *keyFile) {
-	maps.DeleteFunc(c.saved, func(_ string, s savedKey) bool { return s.file.isKey(file) })
-	if c.key != nil && c.key.file.isKey(file) {
+func (c *call) forget(file *keyfile.File) {
+	maps.DeleteFunc(c.saved, func(_ string, s savedKey) bool { return s.file.IsKey(file) })
+	if c.key != nil && c.key.file.IsKey(file) {
 		c.flushHeld()
 	}
 }

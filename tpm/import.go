@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-tpm/tpm2"
 
 	"github.com/instancekey/instancekey/keystore"
+	"github.com/instancekey/instancekey/tpm/internal/keyfile"
 )
 
 // Import takes a key that was made elsewhere and wrapped for this TPM's storage
@@ -24,8 +25,8 @@ func (s *Store) Import(ctx context.Context, name string, pem []byte) (keystore.K
 	if err := s.check(ctx, name); err != nil {
 		return nil, err
 	}
-	wrapped, err := parseKeyFile(pem)
-	if err == nil && !wrapped.importable {
+	wrapped, err := keyfile.Parse(pem)
+	if err == nil && !wrapped.Importable {
 		err = fmt.Errorf("%w: the file is a loadable key: put it in the folder as it is", keystore.ErrCorrupt)
 	}
 	if err != nil {
@@ -34,11 +35,11 @@ func (s *Store) Import(ctx context.Context, name string, pem []byte) (keystore.K
 	if err := s.folder.Vacant(name); err != nil {
 		return nil, err
 	}
-	k, err := run(ctx, s.device, func(c *call) (*keyFile, error) { return c.importKey(wrapped) })
+	k, err := run(ctx, s.device, func(c *call) (*keyfile.File, error) { return c.importKey(wrapped) })
 	if err != nil {
 		return nil, explain(doing, err)
 	}
-	if err := s.folder.Create(name, k.text); err != nil {
+	if err := s.folder.Create(name, k.Text); err != nil {
 		s.forget(ctx, k)
 		return nil, err
 	}
@@ -46,18 +47,18 @@ func (s *Store) Import(ctx context.Context, name string, pem []byte) (keystore.K
 }
 
 // importKey sends TPM2_Import and loads the key, to see that it can be.
-func (c *call) importKey(wrapped *keyFile) (*keyFile, error) {
+func (c *call) importKey(wrapped *keyfile.File) (*keyfile.File, error) {
 	c.makeRoom()
-	p, err := c.loadParent(wrapped.parent, wrapped.parentName)
+	p, err := c.loadParent(wrapped.Parent, wrapped.ParentName)
 	if err != nil {
 		return nil, err
 	}
 	defer c.release(p)
 	rsp, err := tpm2.Import{
 		ParentHandle: p.AuthHandle,
-		ObjectPublic: wrapped.public,
-		Duplicate:    wrapped.private,
-		InSymSeed:    wrapped.secret,
+		ObjectPublic: wrapped.Public,
+		Duplicate:    wrapped.Private,
+		InSymSeed:    wrapped.Secret,
 		Symmetric:    tpm2.TPMTSymDef{Algorithm: tpm2.TPMAlgNull},
 	}.Execute(c)
 	if errors.Is(err, tpm2.TPMRCIntegrity) {
@@ -66,9 +67,9 @@ func (c *call) importKey(wrapped *keyFile) (*keyFile, error) {
 	if err != nil {
 		return nil, damaged("TPM2_Import", err)
 	}
-	k, err := newKeyFile(p, wrapped.parent, wrapped.public, rsp.OutPrivate, wrapped.emptyAuth, marshalPolicy(wrapped.policy))
+	k, err := keyfile.New(p.Name.Buffer, wrapped.Parent, wrapped.Public, rsp.OutPrivate, wrapped.EmptyAuth, wrapped.Policy)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errGarbled, err)
 	}
 	return k, c.loadUnder(p, k)
 }

@@ -147,14 +147,14 @@ func (c *call) inspectCertificates(status *Status) error {
 
 func (c *call) inspectStorageRootKey(status *Status) error {
 	found := &status.StorageRootKey
-	persistent, err := c.readParent(persistentSRK)
+	persistent, err := c.readObject(persistentSRK)
 	if err != nil && !c.refused(err) {
 		return err
 	}
 	if err == nil {
 		found.Persistent = kindOf(&persistent.public)
 	}
-	made, err := c.createPrimary(tpm2.TPMRHOwner)
+	made, err := c.makeStorageRootKey(tpm2.TPMRHOwner)
 	if err != nil && !c.refused(err) {
 		return err
 	}

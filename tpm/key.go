@@ -12,42 +12,33 @@ import (
 	"github.com/google/go-tpm/tpm2"
 
 	"github.com/instancekey/instancekey/keystore"
+	"github.com/instancekey/instancekey/tpm/internal/keyfile"
 )
 
 // key is a key of a Store.
 type key struct {
 	store    *Store
 	name     string
-	file     *keyFile
+	file     *keyfile.File
 	needsPIN atomic.Bool
 	learnt   atomic.Bool // needsPIN is not what the file says, which is yet to be written there
 }
 
 var _ keystore.Key = (*key)(nil)
 
-func newKey(s *Store, name string, k *keyFile) *key {
+func newKey(s *Store, name string, k *keyfile.File) *key {
 	result := &key{store: s, name: name, file: k}
-	result.needsPIN.Store(k.needsPIN())
+	result.needsPIN.Store(k.NeedsPIN())
 	return result
 }
 
-// needsPIN is what the file says about the PIN, as far as that is to be believed:
-// tpm2-tools 5.4 says the opposite of what is true. Trying without one is free
-// where wrong PINs are not counted.
-func (k *keyFile) needsPIN() bool {
-	if k.usesPolicy {
-		return !k.emptyAuth && hasAuthValue(k.policy)
-	}
-	return !k.emptyAuth && !k.noDA
-}
-
-func (k *key) Algorithm() string        { return k.file.jws }
-func (k *key) Public() crypto.PublicKey { return k.file.ecdsa }
+func (k *key) Algorithm() string        { return k.file.JWS }
+func (k *key) Public() crypto.PublicKey { return k.file.ECDSA }
 
 // Sign hashes here and has the TPM sign the hash: one command when the key is
 // loaded.
 func (k *key) Sign(ctx context.Context, signingInput []byte) ([]byte, error) {
-	hash := k.file.hash.New()
+	hash := k.file.Hash.New()
 	hash.Write(signingInput)
 	digest := hash.Sum(nil)
 	signature, err := withPIN(ctx, k, func(pin []byte) ([]byte, error) { return k.sign(ctx, digest, pin) })
@@ -69,7 +60,7 @@ func (k *key) sign(ctx context.Context, digest, pin []byte) ([]byte, error) {
 // says that it has none, and returns errNeedPIN if there is a point in asking for
 // it now. neededPIN is whether the PIN was used.
 func (k *key) learnPIN(err error, neededPIN bool) error {
-	if neededPIN || k.file.usesPolicy && !hasAuthValue(k.file.policy) {
+	if neededPIN || k.file.UsesPolicy && !k.file.Policy.HasAuthValue() {
 		return err
 	}
 	switch {
@@ -78,14 +69,14 @@ func (k *key) learnPIN(err error, neededPIN bool) error {
 	case errors.Is(err, tpm2.TPMRCBadAuth) && k.store.config.PIN != nil:
 		k.needsPIN.Store(true)
 		err = errNeedPIN
-	case errors.Is(err, tpm2.TPMRCAuthFail) && !k.file.noDA:
+	case errors.Is(err, tpm2.TPMRCAuthFail) && !k.file.NoDA:
 		// The wrong try without a PIN was counted. Whether there is one with
 		// a PIN is up to the caller; one without would be wrong again.
 		k.needsPIN.Store(true)
 	default:
 		return err
 	}
-	k.learnt.Store(k.file.emptyAuth)
+	k.learnt.Store(k.file.EmptyAuth)
 	return err
 }
 
@@ -94,7 +85,7 @@ func (k *key) learnPIN(err error, neededPIN bool) error {
 func (k *key) noteLearnt(ctx context.Context) {
 	if k.learnt.Load() && k.learnt.Swap(false) {
 		// Where it cannot be written, each process finds it out for itself.
-		_ = k.store.note(ctx, k.name, k.file, k.file.withEmptyAuth(false))
+		_ = k.store.note(ctx, k.name, k.file, k.file.WithEmptyAuth(false))
 	}
 }
 
@@ -166,7 +157,7 @@ func (s *Store) askPIN(ctx context.Context, name string) ([]byte, error) {
 	return nil, err
 }
 
-func (c *call) sign(k *keyFile, digest []byte, needsPIN bool, pin []byte) ([]byte, error) {
+func (c *call) sign(k *keyfile.File, digest []byte, needsPIN bool, pin []byte) ([]byte, error) {
 	if needsPIN && pin == nil && !c.hasSession(k) {
 		return nil, errNeedPIN // before anything is loaded
 	}
@@ -189,8 +180,8 @@ func (c *call) sign(k *keyFile, digest []byte, needsPIN bool, pin []byte) ([]byt
 	// slot of a raw device after a reset. Signatures that follow closely upon each
 	// other are not all worth the time.
 	if c.key.persistent() || time.Since(c.key.verified) > verifiedFor {
-		if err := k.verify(digest, signature); err != nil {
-			return nil, c.whileThere(k, err)
+		if !k.Verify(digest, signature) {
+			return nil, c.whileThere(k, fmt.Errorf("%w: the signature is not the key's", errGarbled))
 		}
 		c.key.verified = time.Now()
 	}
@@ -198,7 +189,7 @@ func (c *call) sign(k *keyFile, digest []byte, needsPIN bool, pin []byte) ([]byt
 }
 
 // String names the key and shows nothing of it.
-func (k *key) String() string { return fmt.Sprintf("%s key %q in a TPM", k.file.jws, k.name) }
+func (k *key) String() string { return fmt.Sprintf("%s key %q in a TPM", k.file.JWS, k.name) }
 
 // GoString returns what String returns.
 func (k *key) GoString() string { return k.String() }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/instancekey/instancekey/keystore"
+	"github.com/instancekey/instancekey/tpm/internal/keyfile"
 )
 
 // KeyOptions says what key CreateKey makes.
@@ -54,11 +55,11 @@ func (s *Store) CreateKey(ctx context.Context, name string, o KeyOptions) (keyst
 			return nil, explain(doing, err)
 		}
 	}
-	k, err := run(ctx, s.device, func(c *call) (*keyFile, error) { return c.create(template, o.PCRs, pin) }, pin)
+	k, err := run(ctx, s.device, func(c *call) (*keyfile.File, error) { return c.create(template, o.PCRs, pin) }, pin)
 	if err != nil {
 		return nil, explain(doing, err)
 	}
-	if err := s.folder.Create(name, k.text); err != nil {
+	if err := s.folder.Create(name, k.Text); err != nil {
 		// Nobody can reach the key any more. It is only in a slot of the TPM,
 		// and leaves it at the latest for the next key.
 		s.forget(ctx, k)
@@ -95,12 +96,12 @@ func (s *Store) Open(ctx context.Context, name string) (keystore.Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	loaded, err := run(ctx, s.device, func(c *call) (*keyFile, error) {
+	loaded, err := run(ctx, s.device, func(c *call) (*keyfile.File, error) {
 		parentName, err := c.load(k)
-		if err != nil || k.parentName != nil || parentName == nil {
+		if err != nil || k.ParentName != nil || parentName == nil {
 			return k, err
 		}
-		c.key.file = k.with(parentName, k.handle)
+		c.key.file = k.With(parentName, k.Handle)
 		return c.key.file, nil
 	})
 	if err != nil {
@@ -116,22 +117,22 @@ func (s *Store) Open(ctx context.Context, name string) (keystore.Key, error) {
 // tryWithoutPIN finds out whether a foreign key that is said to have a PIN has one,
 // when there is none to be had: tpm2-tools 5.4 says so of keys without. A wrong try
 // may count toward a lockout, so there is one in the life of the file.
-func (s *Store) tryWithoutPIN(ctx context.Context, name string, k *keyFile) *keyFile {
-	if s.config.PIN != nil || !k.needsPIN() || k.usesPolicy {
+func (s *Store) tryWithoutPIN(ctx context.Context, name string, k *keyfile.File) *keyfile.File {
+	if s.config.PIN != nil || !k.NeedsPIN() || k.UsesPolicy {
 		return k
 	}
-	_, err := run(ctx, s.device, func(c *call) ([]byte, error) { return c.sign(k, make([]byte, k.size), false, nil) })
+	_, err := run(ctx, s.device, func(c *call) ([]byte, error) { return c.sign(k, make([]byte, k.CoordinateSize), false, nil) })
 	if err != nil {
 		return k
 	}
-	learnt := k.withEmptyAuth(true)
+	learnt := k.WithEmptyAuth(true)
 	_ = s.note(ctx, name, k, learnt) // it is true all the same
 	return learnt
 }
 
 // note writes down what Open or a signature has learnt of a key. What is only noted
 // keeps nobody waiting for another process.
-func (s *Store) note(ctx context.Context, name string, read, learnt *keyFile) error {
+func (s *Store) note(ctx context.Context, name string, read, learnt *keyfile.File) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	unlock, err := s.folder.Lock(ctx)
@@ -183,8 +184,8 @@ func (s *Store) check(ctx context.Context, name string) error {
 }
 
 // withdraw removes a key from the TPM.
-func (s *Store) withdraw(ctx context.Context, k *keyFile) error {
-	if k.handle == 0 {
+func (s *Store) withdraw(ctx context.Context, k *keyfile.File) error {
+	if k.Handle == 0 {
 		s.forget(ctx, k)
 		return nil
 	}
@@ -194,7 +195,7 @@ func (s *Store) withdraw(ctx context.Context, k *keyFile) error {
 
 // forget flushes a key, as far as it is loaded. Where that fails, the next
 // operation or Close does it.
-func (s *Store) forget(ctx context.Context, k *keyFile) {
+func (s *Store) forget(ctx context.Context, k *keyfile.File) {
 	_, _ = run(ctx, s.device, func(c *call) (struct{}, error) {
 		c.forget(k)
 		return struct{}{}, nil

@@ -8,21 +8,22 @@ import (
 	"github.com/google/go-tpm/tpm2"
 
 	"github.com/instancekey/instancekey/keystore"
+	"github.com/instancekey/instancekey/tpm/internal/keyfile"
 )
 
 // load makes a key ready for use, if it is not. It returns the Name of the
 // parent that it was loaded under, or nil where that was not needed.
-func (c *call) load(k *keyFile) (parentName []byte, err error) {
+func (c *call) load(k *keyfile.File) (parentName []byte, err error) {
 	if c.key.isFor(k) {
 		return nil, nil
 	}
 	c.makeRoom()
-	for _, shortcut := range []func(*keyFile) (bool, error){c.usePersistent, c.loadSaved} {
+	for _, shortcut := range []func(*keyfile.File) (bool, error){c.usePersistent, c.loadSaved} {
 		if done, err := shortcut(k); done || err != nil {
 			return nil, err
 		}
 	}
-	p, err := c.loadParent(k.parent, k.parentName)
+	p, err := c.loadParent(k.Parent, k.ParentName)
 	if err != nil {
 		return nil, err
 	}
@@ -31,9 +32,9 @@ func (c *call) load(k *keyFile) (parentName []byte, err error) {
 }
 
 // loadUnder sends TPM2_Load.
-func (c *call) loadUnder(p *parent, k *keyFile) error {
-	rsp, err := tpm2.Load{ParentHandle: p.AuthHandle, InPrivate: k.private, InPublic: k.public}.Execute(c)
-	if errors.Is(err, tpm2.TPMRCIntegrity) && bytes.Equal(p.Name.Buffer, k.parentName) {
+func (c *call) loadUnder(p *object, k *keyfile.File) error {
+	rsp, err := tpm2.Load{ParentHandle: p.AuthHandle, InPrivate: k.Private, InPublic: k.Public}.Execute(c)
+	if errors.Is(err, tpm2.TPMRCIntegrity) && bytes.Equal(p.Name.Buffer, k.ParentName) {
 		return fmt.Errorf("%w: TPM2_Load: %w: the parent is the one that the key was made under, so the key file is damaged", keystore.ErrCorrupt, err)
 	}
 	if err != nil {
@@ -59,14 +60,14 @@ func damaged(command string, err error) error {
 }
 
 // loadSaved loads a key that had to make room for another one.
-func (c *call) loadSaved(k *keyFile) (bool, error) {
-	saved, ok := c.saved[string(k.text)]
+func (c *call) loadSaved(k *keyfile.File) (bool, error) {
+	saved, ok := c.saved[string(k.Text)]
 	if !ok {
 		return false, nil
 	}
 	rsp, err := tpm2.ContextLoad{Context: saved.context}.Execute(c)
 	if errors.As(err, new(tpm2.TPMRC)) { // as after a reset of the TPM
-		delete(c.saved, string(k.text))
+		delete(c.saved, string(k.Text))
 		return false, nil
 	}
 	if err != nil {

@@ -20,20 +20,13 @@ var srkTemplate = func() tpm2.TPMTPublic {
 	return t
 }()
 
-// parent is the storage key that a key is wrapped with, in the TPM.
-type parent struct {
-	tpm2.AuthHandle
-	public    tpm2.TPMTPublic
-	transient bool
-}
-
 // loadParent makes the storage root key, if handle is the owner hierarchy, or
 // looks at the persistent key there. It refuses one with another Name than
 // pinned, unless that is nil. The caller must release it.
-func (c *call) loadParent(handle tpm2.TPMHandle, pinned []byte) (*parent, error) {
+func (c *call) loadParent(handle tpm2.TPMHandle, pinned []byte) (*object, error) {
 	find := c.readParent
 	if handle == tpm2.TPMRHOwner {
-		find = c.createPrimary
+		find = c.makeStorageRootKey
 	}
 	p, err := find(handle)
 	if err == nil && pinned != nil && !bytes.Equal(p.Name.Buffer, pinned) {
@@ -53,13 +46,7 @@ func (c *call) loadParent(handle tpm2.TPMHandle, pinned []byte) (*parent, error)
 	return p, nil
 }
 
-func (c *call) release(p *parent) {
-	if p.transient {
-		c.flush(p.Handle)
-	}
-}
-
-func (c *call) createPrimary(hierarchy tpm2.TPMHandle) (*parent, error) {
+func (c *call) makeStorageRootKey(hierarchy tpm2.TPMHandle) (*object, error) {
 	p, err := c.makePrimary(hierarchy, c.ownerAuth, srkTemplate)
 	if err != nil {
 		return nil, fmt.Errorf("make the storage root key: %w", err)
@@ -67,78 +54,12 @@ func (c *call) createPrimary(hierarchy tpm2.TPMHandle) (*parent, error) {
 	return p, nil
 }
 
-// makePrimary makes a primary key of a hierarchy that has the password.
-func (c *call) makePrimary(hierarchy tpm2.TPMHandle, password []byte, template tpm2.TPMTPublic) (*parent, error) {
-	auth, done, err := c.hierarchyAuthorization(password)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	rsp, err := tpm2.CreatePrimary{
-		PrimaryHandle: tpm2.AuthHandle{Handle: hierarchy, Auth: auth},
-		InPublic:      tpm2.New2B(template),
-	}.Execute(c)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.adopt(rsp.ObjectHandle); err != nil {
-		return nil, err
-	}
-	p, err := newParent(rsp.ObjectHandle, rsp.OutPublic)
-	if err == nil && !follows(rsp.OutPublic, template) {
-		err = fmt.Errorf("%w: TPM2_CreatePrimary made another key than it was asked for", errGarbled)
-	}
-	if err != nil {
-		c.flush(rsp.ObjectHandle)
-		return nil, err
-	}
-	p.transient = true
-	return p, nil
-}
-
-func (c *call) readParent(handle tpm2.TPMHandle) (*parent, error) {
-	rsp, err := tpm2.ReadPublic{ObjectHandle: handle}.Execute(c)
+// readParent looks at the persistent key that keys are wrapped with.
+func (c *call) readParent(handle tpm2.TPMHandle) (*object, error) {
+	p, err := c.readObject(handle)
 	if errors.Is(err, tpm2.TPMRCHandle) {
 		return nil, fmt.Errorf("%w: %w: the key's parent is not at 0x%08x any more: the TPM has been cleared, or somebody has removed it: put it back, or delete the key and enrol anew",
 			keystore.ErrKeyLost, err, uint32(handle))
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read the parent at 0x%08x: %w", uint32(handle), err)
-	}
-	return newParent(handle, rsp.OutPublic)
-}
-
-// newParent computes the Name itself: what the TPM says would let whoever sits
-// on the bus claim any.
-func newParent(handle tpm2.TPMHandle, public tpm2.TPM2BPublic) (*parent, error) {
-	contents, err := public.Contents()
-	if err != nil {
-		return nil, fmt.Errorf("%w: public area of the parent: %w", errGarbled, err)
-	}
-	name, err := tpm2.ObjectName(contents)
-	if err != nil {
-		return nil, fmt.Errorf("%w: public area of the parent: %w", errGarbled, err)
-	}
-	return &parent{
-		AuthHandle: tpm2.AuthHandle{Handle: handle, Name: *name, Auth: tpm2.PasswordAuth(nil)},
-		public:     *contents,
-	}, nil
-}
-
-// hierarchyAuthorization returns a session for one command with a hierarchy.
-// done ends it. A password session serves an empty password; any other stays
-// off the bus.
-func (c *call) hierarchyAuthorization(password []byte) (auth tpm2.Session, done func(), err error) {
-	if len(password) == 0 {
-		return tpm2.PasswordAuth(nil), func() {}, nil
-	}
-	auth, _, err = tpm2.HMACSession(c, tpm2.TPMAlgSHA256, nonceSize, tpm2.Auth(password))
-	if err != nil {
-		return nil, nil, fmt.Errorf("open a session for the hierarchy: %w", err)
-	}
-	handle := auth.Handle()
-	if err := c.adopt(handle); err != nil {
-		return nil, nil, err
-	}
-	return auth, func() { c.flush(handle) }, nil
+	return p, err
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-tpm/tpm2"
 
 	"github.com/instancekey/instancekey/keystore"
+	"github.com/instancekey/instancekey/tpm/internal/keyfile"
 )
 
 // Persist puts a key at a persistent handle, 0x81000000 to 0x817fffff, where it
@@ -40,7 +41,7 @@ func (s *Store) Persist(ctx context.Context, name string, handle uint32) error {
 		return err
 	}
 	doing := fmt.Sprintf("persist key %q at 0x%08x", name, handle)
-	noted := k.with(k.parentName, tpm2.TPMHandle(handle))
+	noted := k.With(k.ParentName, tpm2.TPMHandle(handle))
 	_, err = run(ctx, s.device, func(c *call) (struct{}, error) { return struct{}{}, c.mayPersist(k, noted) })
 	if err != nil {
 		return explain(doing, err)
@@ -73,32 +74,32 @@ func (s *Store) Unpersist(ctx context.Context, name string) error {
 	}
 	defer unlock()
 	k, err := s.folder.load(name)
-	if err != nil || k.handle == 0 {
+	if err != nil || k.Handle == 0 {
 		return err
 	}
 	if err := s.withdraw(ctx, k); err != nil {
 		return explain(fmt.Sprintf("unpersist key %q", name), err)
 	}
-	return s.folder.update(name, k, k.with(k.parentName, 0))
+	return s.folder.update(name, k, k.With(k.ParentName, 0))
 }
 
 // isAt reports whether the key is at its persistent handle. An error that
 // matches keystore.ErrExists says that something else is.
-func (c *call) isAt(k *keyFile) (bool, error) {
-	rsp, err := tpm2.ReadPublic{ObjectHandle: k.handle}.Execute(c)
+func (c *call) isAt(k *keyfile.File) (bool, error) {
+	rsp, err := tpm2.ReadPublic{ObjectHandle: k.Handle}.Execute(c)
 	if errors.Is(err, tpm2.TPMRCHandle) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("read what is at 0x%08x: %w", uint32(k.handle), err)
+		return false, fmt.Errorf("read what is at 0x%08x: %w", uint32(k.Handle), err)
 	}
 	if public, err := rsp.OutPublic.Contents(); err != nil {
-		return false, fmt.Errorf("%w: no public area of 0x%08x", errGarbled, uint32(k.handle))
+		return false, fmt.Errorf("%w: no public area of 0x%08x", errGarbled, uint32(k.Handle))
 	} else if name, err := tpm2.ObjectName(public); err != nil || !bytes.Equal(name.Buffer, rsp.Name.Buffer) {
-		return false, fmt.Errorf("%w: the public area of 0x%08x is not that of its Name", errGarbled, uint32(k.handle))
+		return false, fmt.Errorf("%w: the public area of 0x%08x is not that of its Name", errGarbled, uint32(k.Handle))
 	}
-	if !bytes.Equal(rsp.Name.Buffer, k.name.Buffer) {
-		return false, fmt.Errorf("%w: 0x%08x has something else: choose another handle", keystore.ErrExists, uint32(k.handle))
+	if !bytes.Equal(rsp.Name.Buffer, k.Name.Buffer) {
+		return false, fmt.Errorf("%w: 0x%08x has something else: choose another handle", keystore.ErrExists, uint32(k.Handle))
 	}
 	return true, nil
 }
@@ -106,30 +107,30 @@ func (c *call) isAt(k *keyFile) (bool, error) {
 // mayPersist checks that the new handle is free, or has the key already, and that
 // the key is not at the one in its file: Persist may have failed after it noted
 // that.
-func (c *call) mayPersist(k, noted *keyFile) error {
-	if k.handle != 0 && k.handle != noted.handle {
+func (c *call) mayPersist(k, noted *keyfile.File) error {
+	if k.Handle != 0 && k.Handle != noted.Handle {
 		if there, err := c.isAt(k); there {
-			return fmt.Errorf("%w at 0x%08x: unpersist it first", keystore.ErrExists, uint32(k.handle))
+			return fmt.Errorf("%w at 0x%08x: unpersist it first", keystore.ErrExists, uint32(k.Handle))
 		} else if err != nil && !errors.Is(err, keystore.ErrExists) {
 			return err
 		}
 	}
 	there, err := c.isAt(noted)
-	if there && k.handle != noted.handle {
-		return fmt.Errorf("%w: 0x%08x has this key already, and not by Persist: remove it there with tpm2_evictcontrol, or choose another handle", keystore.ErrExists, uint32(noted.handle))
+	if there && k.Handle != noted.Handle {
+		return fmt.Errorf("%w: 0x%08x has this key already, and not by Persist: remove it there with tpm2_evictcontrol, or choose another handle", keystore.ErrExists, uint32(noted.Handle))
 	}
 	return err
 }
 
 // usePersistent makes the persistent key the loaded one, if it is there.
 // Otherwise the key in the file is used.
-func (c *call) usePersistent(k *keyFile) (bool, error) {
-	if k.handle == 0 || k.parentName == nil { // the parent is to be looked at once
+func (c *call) usePersistent(k *keyfile.File) (bool, error) {
+	if k.Handle == 0 || k.ParentName == nil { // the parent is to be looked at once
 		return false, nil
 	}
 	there, err := c.isAt(k)
 	if there {
-		c.key = &loadedKey{file: k, handle: k.handle}
+		c.key = &loadedKey{file: k, handle: k.Handle}
 	}
 	if errors.Is(err, keystore.ErrExists) {
 		err = nil
@@ -139,7 +140,7 @@ func (c *call) usePersistent(k *keyFile) (bool, error) {
 
 // whileThere returns err, which the use of a key has given, or errMoved if that was
 // another key: what is at a persistent handle can be replaced at any time.
-func (c *call) whileThere(k *keyFile, err error) error {
+func (c *call) whileThere(k *keyfile.File, err error) error {
 	if !c.key.persistent() {
 		return err
 	}
@@ -150,19 +151,19 @@ func (c *call) whileThere(k *keyFile, err error) error {
 	return fmt.Errorf("%w: %w", errMoved, err)
 }
 
-func (c *call) persist(k *keyFile) error {
+func (c *call) persist(k *keyfile.File) error {
 	if there, err := c.isAt(k); there || err != nil {
 		return err
 	}
-	if _, err := c.load(k.with(k.parentName, 0)); err != nil {
+	if _, err := c.load(k.With(k.ParentName, 0)); err != nil {
 		return err
 	}
-	err := c.evict(tpm2.NamedHandle{Handle: c.key.handle, Name: k.name}, k.handle)
+	err := c.evict(tpm2.NamedHandle{Handle: c.key.handle, Name: k.Name}, k.Handle)
 	c.forget(k)
 	return err
 }
 
-func (c *call) unpersist(k *keyFile) error {
+func (c *call) unpersist(k *keyfile.File) error {
 	c.forget(k)
 	there, err := c.isAt(k)
 	if errors.Is(err, keystore.ErrExists) {
@@ -171,7 +172,7 @@ func (c *call) unpersist(k *keyFile) error {
 	if err != nil || !there {
 		return err
 	}
-	return c.evict(tpm2.NamedHandle{Handle: k.handle, Name: k.name}, k.handle)
+	return c.evict(tpm2.NamedHandle{Handle: k.Handle, Name: k.Name}, k.Handle)
 }
 
 // evict sends TPM2_EvictControl, which makes a loaded object persistent and

@@ -9,6 +9,8 @@ import (
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
+
+	"github.com/instancekey/instancekey/tpm/internal/keyfile"
 )
 
 const (
@@ -44,20 +46,20 @@ func (s *session) end() {
 
 // hasSession reports whether a session is open for k, so that k's PIN is not
 // needed.
-func (c *call) hasSession(k *keyFile) bool {
-	return c.session != nil && bytes.Equal(c.session.keyName, k.name.Buffer)
+func (c *call) hasSession(k *keyfile.File) bool {
+	return c.session != nil && bytes.Equal(c.session.keyName, k.Name.Buffer)
 }
 
 // authorize returns the session for a command with k. It returns errNeedPIN if a
 // session has to be opened for a key with a PIN and there is none. The caller
 // flushes the session when the command has failed, since its state is unknown
 // then.
-func (c *call) authorize(k *keyFile, needsPIN bool, pin []byte) (tpm2.Session, error) {
+func (c *call) authorize(k *keyfile.File, needsPIN bool, pin []byte) (tpm2.Session, error) {
 	if !c.hasSession(k) {
 		if needsPIN && pin == nil {
 			return nil, errNeedPIN
 		}
-		if !needsPIN && !k.usesPolicy {
+		if !needsPIN && !k.UsesPolicy {
 			return tpm2.PasswordAuth(nil), nil
 		}
 		if err := c.openSession(k, pin); err != nil {
@@ -66,17 +68,17 @@ func (c *call) authorize(k *keyFile, needsPIN bool, pin []byte) (tpm2.Session, e
 	}
 	s := c.session
 	s.used = time.Now()
-	if err := c.satisfy(k.policy, s.handle); err != nil {
+	if err := c.satisfy(k.Policy, s.handle); err != nil {
 		c.flushSession()
 		return nil, err
 	}
 	return s, nil
 }
 
-func (c *call) openSession(k *keyFile, pin []byte) error {
+func (c *call) openSession(k *keyfile.File, pin []byte) error {
 	c.flushSession()
 	open := tpm2.HMACSession
-	if k.usesPolicy {
+	if k.UsesPolicy {
 		open = tpm2.PolicySession
 	}
 	pin = bytes.Clone(pin) // the caller clears its own
@@ -85,7 +87,7 @@ func (c *call) openSession(k *keyFile, pin []byte) error {
 		clear(pin)
 		return err
 	}
-	c.session = &session{Session: auth, handle: auth.Handle(), keyName: k.name.Buffer, pin: pin, used: time.Now()}
+	c.session = &session{Session: auth, handle: auth.Handle(), keyName: k.Name.Buffer, pin: pin, used: time.Now()}
 	c.session.watch(c.device)
 	return nil
 }
@@ -95,10 +97,10 @@ type sessionKind func(transport.TPM, tpm2.TPMIAlgHash, int, ...tpm2.AuthOption) 
 
 // startSession starts a session that is authorized by pin, unless that is nil,
 // and goes on using the slice.
-func (c *call) startSession(start sessionKind, k *keyFile, pin []byte) (tpm2.Session, error) {
+func (c *call) startSession(start sessionKind, k *keyfile.File, pin []byte) (tpm2.Session, error) {
 	var options []tpm2.AuthOption
 	if pin != nil {
-		p, err := c.loadParent(k.parent, k.parentName)
+		p, err := c.loadParent(k.Parent, k.ParentName)
 		if err != nil {
 			return nil, err
 		}
@@ -109,7 +111,7 @@ func (c *call) startSession(start sessionKind, k *keyFile, pin []byte) (tpm2.Ses
 			tpm2.AESEncryption(128, tpm2.EncryptIn),
 		}
 	}
-	auth, _, err := start(c, k.nameAlg, nonceSize, options...)
+	auth, _, err := start(c, k.NameAlg, nonceSize, options...)
 	if err == nil {
 		err = c.adopt(auth.Handle())
 	}

@@ -2,16 +2,16 @@ package tpm
 
 import (
 	"bytes"
-	"crypto/ecdsa"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/big"
 	"slices"
 	"time"
 
 	"github.com/google/go-tpm/tpm2"
 	"golang.org/x/crypto/cryptobyte"
+
+	"github.com/instancekey/instancekey/tpm/internal/keyfile"
 )
 
 // verifiedFor is how long a loaded key is taken for what it was when a signature of it
@@ -30,12 +30,12 @@ var noTicket = tpm2.Marshal(tpm2.TPMTTKHashCheck{Tag: tpm2.TPMSTHashCheck, Hiera
 // which takes longer than all else that is done for a signature outside of the
 // TPM, and most of all on a device with a small processor. Its sessions and
 // structures are used here, too.
-func (c *call) signDigest(k *keyFile, auth tpm2.Session, digest []byte) ([]byte, error) {
+func (c *call) signDigest(k *keyfile.File, auth tpm2.Session, digest []byte) ([]byte, error) {
 	if err := auth.NewNonceCaller(); err != nil {
 		return nil, err
 	}
-	names := []tpm2.TPM2BName{k.name}
-	command, err := signCommand(c.key.handle, names, k.scheme, auth, digest)
+	names := []tpm2.TPM2BName{k.Name}
+	command, err := signCommand(c.key.handle, names, k.Scheme, auth, digest)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +54,7 @@ func (c *call) signDigest(k *keyFile, auth tpm2.Session, digest []byte) ([]byte,
 	if err != nil {
 		return nil, fmt.Errorf("%w: TPM2_Sign: %w", errGarbled, err)
 	}
-	return k.joinSignature(parameters)
+	return joinSignature(k, parameters)
 }
 
 // signCommand encodes the command. auth encrypts the digest, if it does that.
@@ -105,30 +105,21 @@ func splitResponse(body cryptobyte.String) (parameters []byte, authorized *tpm2.
 }
 
 // joinSignature makes r‖s of a TPMT_SIGNATURE. A TPM may leave out leading zeros.
-func (k *keyFile) joinSignature(encoded cryptobyte.String) ([]byte, error) {
+func joinSignature(k *keyfile.File, encoded cryptobyte.String) ([]byte, error) {
 	var alg, hash uint16
 	var r, s cryptobyte.String
 	if !encoded.ReadUint16(&alg) || !encoded.ReadUint16(&hash) ||
 		!encoded.ReadUint16LengthPrefixed(&r) || !encoded.ReadUint16LengthPrefixed(&s) || !encoded.Empty() ||
-		tpm2.TPMAlgID(alg) != tpm2.TPMAlgECDSA || tpm2.TPMAlgID(hash) != k.hashAlg {
+		tpm2.TPMAlgID(alg) != tpm2.TPMAlgECDSA || tpm2.TPMAlgID(hash) != k.HashAlg {
 		return nil, fmt.Errorf("%w: TPM2_Sign: no ECDSA signature", errGarbled)
 	}
-	joined := make([]byte, 2*k.size)
+	joined := make([]byte, 2*k.CoordinateSize)
 	for i, part := range [][]byte{r, s} {
 		part = bytes.TrimLeft(part, "\x00")
-		if len(part) > k.size {
+		if len(part) > k.CoordinateSize {
 			return nil, fmt.Errorf("%w: a signature of %d bytes", errGarbled, len(part))
 		}
-		copy(joined[(i+1)*k.size-len(part):], part)
+		copy(joined[(i+1)*k.CoordinateSize-len(part):], part)
 	}
 	return joined, nil
-}
-
-// verify finds out before the server does that the handle is another key's.
-func (k *keyFile) verify(digest, signature []byte) error {
-	r, s := new(big.Int).SetBytes(signature[:k.size]), new(big.Int).SetBytes(signature[k.size:])
-	if !ecdsa.Verify(k.ecdsa, digest, r, s) {
-		return fmt.Errorf("%w: the signature is not the key's", errGarbled)
-	}
-	return nil
 }
