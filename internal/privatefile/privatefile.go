@@ -12,10 +12,6 @@ import (
 	"runtime"
 )
 
-// TempPrefix begins the names of temporary files, which a killed process may
-// leave behind. It begins with a dot, as no name of a key does.
-const TempPrefix = ".new-"
-
 // ErrMode: the file or folder can be used by others than its owner.
 var ErrMode = errors.New("open to others than its owner")
 
@@ -60,13 +56,13 @@ func checkMode(path string, info fs.FileInfo, forbidden fs.FileMode) error {
 // another process makes meanwhile, is fs.ErrExist and stays as it is. The file
 // system must have hard links (FAT has none).
 func Create(path string, content []byte) error {
-	temp, err := writeTemp(filepath.Dir(path), content)
+	temp, err := writeTemp(path, content)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(temp)
+	defer temp.remove()
 	// A link and not a rename, which would replace what is there.
-	if err := os.Link(temp, path); err != nil {
+	if err := os.Link(temp.path, path); err != nil {
 		return err
 	}
 	return SyncDir(filepath.Dir(path))
@@ -74,32 +70,15 @@ func Create(path string, content []byte) error {
 
 // Replace writes a file, in place of the one that may be there.
 func Replace(path string, content []byte) error {
-	temp, err := writeTemp(filepath.Dir(path), content)
+	temp, err := writeTemp(path, content)
 	if err != nil {
 		return err
 	}
-	if err := os.Rename(temp, path); err != nil {
-		os.Remove(temp)
+	defer temp.remove()
+	if err := os.Rename(temp.path, path); err != nil {
 		return err
 	}
 	return SyncDir(filepath.Dir(path))
-}
-
-// writeTemp returns the path of a new file that is complete and on the disk.
-func writeTemp(dir string, content []byte) (path string, err error) {
-	temp, err := os.CreateTemp(dir, TempPrefix) // mode 0600
-	if err != nil {
-		return "", err
-	}
-	_, err = temp.Write(content)
-	if err == nil {
-		err = temp.Sync()
-	}
-	if err = errors.Join(err, temp.Close()); err != nil {
-		os.Remove(temp.Name())
-		return "", err
-	}
-	return temp.Name(), nil
 }
 
 // SyncDir puts a folder's entries on the disk, which syncing a file does not.

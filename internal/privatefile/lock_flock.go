@@ -1,0 +1,26 @@
+//go:build linux || darwin || freebsd || netbsd || openbsd || dragonfly
+
+package privatefile
+
+import (
+	"os"
+	"syscall"
+)
+
+const hasLocks = true
+
+// tryLock locks a file until it is closed or its process ends, if nobody else has
+// locked it. known is false where the file system has no locks.
+func tryLock(file *os.File) (locked, known bool) {
+	for {
+		switch err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err {
+		case nil:
+			return true, true
+		case syscall.EWOULDBLOCK:
+			return false, true
+		case syscall.EINTR:
+		default:
+			return false, false
+		}
+	}
+}

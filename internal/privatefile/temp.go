@@ -1,0 +1,155 @@
+package privatefile
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// TempPrefix begins the names of temporary files, which a killed process may
+// leave behind. It begins with a dot, as no name of a key does. The name of the
+// file that is to be written follows, and a random number.
+const TempPrefix = ".new-"
+
+const (
+	// abandoned is how old a temporary file is that nobody is writing any more,
+	// where nothing else tells.
+	abandoned = time.Hour
+
+	// maxBase is how much of a file's name goes into that of its temporary file:
+	// most file systems allow 255 bytes.
+	maxBase = 200
+
+	// tempTries bounds how often a temporary file is made anew that was swept away
+	// between its making and its locking.
+	tempTries = 10
+)
+
+// A temp is a temporary file that is complete and on the disk. Its writer holds
+// a lock on it until it is renamed or removed, so that the file of a writer that
+// was killed can be told from one that is needed.
+type temp struct {
+	path string
+	lock *os.File // nil where the system has no such locks
+}
+
+// remove removes the file, if it is still there under its own name.
+func (t temp) remove() {
+	os.Remove(t.path)
+	if t.lock != nil {
+		t.lock.Close()
+	}
+}
+
+// writeTemp writes a temporary file for the file of that path. Those that killed
+// writers of the same file have left go first: they may be what fills the disk,
+// and they may hold secrets.
+func writeTemp(path string, content []byte) (temp, error) {
+	Sweep(path)
+	file, err := createTemp(path)
+	if err != nil {
+		return temp{}, err
+	}
+	t := temp{path: file.Name()}
+	_, err = file.Write(content)
+	if err == nil {
+		err = file.Sync()
+	}
+	if err == nil && hasLocks {
+		t.lock = file
+		return t, nil
+	}
+	if err = errors.Join(err, file.Close()); err != nil {
+		t.remove()
+		return temp{}, err
+	}
+	return t, nil
+}
+
+// createTemp makes a locked temporary file, with mode 0600.
+func createTemp(path string) (file *os.File, err error) {
+	for range tempTries {
+		file, err = os.CreateTemp(filepath.Dir(path), tempName(path)+"*")
+		if err != nil || !hasLocks {
+			return file, err
+		}
+		// Before it was locked, another process may have taken it for abandoned.
+		if locked, known := tryLock(file); !known || locked && isThere(file) {
+			return file, nil
+		}
+		file.Close()
+		os.Remove(file.Name())
+		err = &fs.PathError{Op: "create", Path: file.Name(), Err: errors.New("removed by another process")}
+	}
+	return nil, err
+}
+
+// tempName begins the names of the temporary files of a path.
+func tempName(path string) string {
+	base := filepath.Base(path)
+	return TempPrefix + base[:min(len(base), maxBase)] + "-"
+}
+
+func isThere(file *os.File) bool {
+	there, err := os.Lstat(file.Name())
+	if err != nil {
+		return false
+	}
+	ours, err := file.Stat()
+	return err == nil && os.SameFile(there, ours)
+}
+
+// Sweep removes the temporary files that writers of this file have left who were
+// killed, and no others: the folder may be anybody's. Create and Replace begin
+// with it.
+func Sweep(path string) {
+	prefix := tempName(path)
+	removeTemps(filepath.Dir(path), func(name string, _ fs.FileInfo) bool { return strings.HasPrefix(name, prefix) })
+}
+
+// SweepDir removes the temporary files of all killed writers from a folder that
+// is this program's own, if they are more than an hour old: those that an earlier
+// version is writing have no lock.
+func SweepDir(dir string) {
+	removeTemps(dir, func(_ string, info fs.FileInfo) bool { return isOld(info) })
+}
+
+// removeTemps removes those of a folder's temporary files that which picks and
+// nobody is writing. It is tidying: what fails is tried again the next time.
+func removeTemps(dir string, which func(name string, info fs.FileInfo) bool) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, entry := range entries {
+		if !strings.HasPrefix(entry.Name(), TempPrefix) {
+			continue
+		}
+		info, err := entry.Info()
+		if err != nil || !info.Mode().IsRegular() || !which(entry.Name(), info) {
+			continue
+		}
+		if path := filepath.Join(dir, entry.Name()); isAbandoned(path, info) {
+			os.Remove(path)
+		}
+	}
+}
+
+// isAbandoned reports whether nobody is writing a temporary file any more.
+func isAbandoned(path string, info fs.FileInfo) bool {
+	if !hasLocks {
+		return isOld(info)
+	}
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return false // another user's, perhaps
+	}
+	defer file.Close()
+	locked, known := tryLock(file)
+	return locked || !known && isOld(info)
+}
+
+func isOld(info fs.FileInfo) bool { return time.Since(info.ModTime()) > abandoned }
