@@ -99,10 +99,14 @@ func (c *call) startup() error {
 
 // newCommand puts a header before the body of a command.
 func newCommand(tag tpm2.TPMST, code tpm2.TPMCC, body []byte) []byte {
-	command := binary.BigEndian.AppendUint16(nil, uint16(tag))
-	command = binary.BigEndian.AppendUint32(command, uint32(headerSize+len(body)))
-	command = binary.BigEndian.AppendUint32(command, uint32(code))
-	return append(command, body...)
+	size := headerSize + len(body)
+	return append(appendHeader(make([]byte, 0, size), tag, size, code), body...)
+}
+
+func appendHeader(to []byte, tag tpm2.TPMST, size int, code tpm2.TPMCC) []byte {
+	to = binary.BigEndian.AppendUint16(to, uint16(tag))
+	to = binary.BigEndian.AppendUint32(to, uint32(size))
+	return binary.BigEndian.AppendUint32(to, uint32(code))
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

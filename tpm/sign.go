@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/google/go-tpm/tpm2"
@@ -59,47 +58,90 @@ func (c *call) signDigest(k *keyfile.File, auth tpm2.Session, digest []byte) ([]
 
 // signCommand encodes the command. auth encrypts the digest, if it does that.
 func signCommand(handle tpm2.TPMHandle, names []tpm2.TPM2BName, scheme []byte, auth tpm2.Session, digest []byte) ([]byte, error) {
-	digest = bytes.Clone(digest)
-	if err := auth.Encrypt(digest); err != nil {
+	parameters := make([]byte, 0, 2+len(digest)+len(scheme)+len(noTicket))
+	parameters = appendSized(parameters, digest)
+	parameters = append(parameters, scheme...)
+	parameters = append(parameters, noTicket...)
+	if err := auth.Encrypt(parameters[2 : 2+len(digest)]); err != nil {
 		return nil, err
 	}
-	var parameters cryptobyte.Builder
-	parameters.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(digest) })
-	parameters.AddBytes(scheme)
-	parameters.AddBytes(noTicket)
-
-	authorization, err := auth.Authorize(tpm2.TPMCCSign, parameters.BytesOrPanic(), nil, names, 0)
+	authorization, err := auth.Authorize(tpm2.TPMCCSign, parameters, nil, names, 0)
 	if err != nil {
 		return nil, err
 	}
-	var area cryptobyte.Builder // TPMS_AUTH_COMMAND
-	area.AddUint32(uint32(authorization.Handle))
-	area.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(authorization.Nonce.Buffer) })
-	area.AddBytes(tpm2.Marshal(authorization.Attributes))
-	area.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(authorization.Authorization.Buffer) })
+	nonce, hmac := authorization.Nonce.Buffer, authorization.Authorization.Buffer
+	area := 4 + 2 + len(nonce) + 1 + 2 + len(hmac) // TPMS_AUTH_COMMAND
+	size := headerSize + 4 + 4 + area + len(parameters)
 
-	body := binary.BigEndian.AppendUint32(nil, uint32(handle))
-	body = binary.BigEndian.AppendUint32(body, uint32(len(area.BytesOrPanic())))
-	body = slices.Concat(body, area.BytesOrPanic(), parameters.BytesOrPanic())
-	return newCommand(tpm2.TPMSTSessions, tpm2.TPMCCSign, body), nil
+	command := appendHeader(make([]byte, 0, size), tpm2.TPMSTSessions, size, tpm2.TPMCCSign)
+	command = binary.BigEndian.AppendUint32(command, uint32(handle))
+	command = binary.BigEndian.AppendUint32(command, uint32(area))
+	command = binary.BigEndian.AppendUint32(command, uint32(authorization.Handle))
+	command = appendSized(command, nonce)
+	command = append(command, sessionOctet(authorization.Attributes))
+	command = appendSized(command, hmac)
+	return append(command, parameters...), nil
+}
+
+// appendSized appends a TPM2B: its size and its octets.
+func appendSized(to, octets []byte) []byte {
+	return append(binary.BigEndian.AppendUint16(to, uint16(len(octets))), octets...)
+}
+
+// The bits of TPMA_SESSION (TPM 2.0 Part 2).
+const (
+	continueSession = 1 << iota
+	auditExclusive
+	auditReset
+	_
+	_
+	decrypt
+	encrypt
+	audit
+)
+
+// sessionOctet encodes a TPMA_SESSION.
+func sessionOctet(a tpm2.TPMASession) (octet byte) {
+	for _, bit := range []struct {
+		is    bool
+		value byte
+	}{
+		{a.ContinueSession, continueSession}, {a.AuditExclusive, auditExclusive}, {a.AuditReset, auditReset},
+		{a.Decrypt, decrypt}, {a.Encrypt, encrypt}, {a.Audit, audit},
+	} {
+		if bit.is {
+			octet |= bit.value
+		}
+	}
+	return octet
+}
+
+// sessionAttributes is the inverse of sessionOctet.
+func sessionAttributes(octet byte) tpm2.TPMASession {
+	return tpm2.TPMASession{
+		ContinueSession: octet&continueSession != 0,
+		AuditExclusive:  octet&auditExclusive != 0,
+		AuditReset:      octet&auditReset != 0,
+		Decrypt:         octet&decrypt != 0,
+		Encrypt:         octet&encrypt != 0,
+		Audit:           octet&audit != 0,
+	}
 }
 
 // splitResponse takes the body of a response with one session apart.
 func splitResponse(body cryptobyte.String) (parameters []byte, authorized *tpm2.TPMSAuthResponse, err error) {
+	const reserved = 0xff &^ (continueSession | auditExclusive | auditReset | decrypt | encrypt | audit)
 	var size uint32
-	var nonce, octet, hmac []byte
+	var octet uint8
+	var nonce, hmac cryptobyte.String
 	if !body.ReadUint32(&size) || !body.ReadBytes(&parameters, int(size)) ||
-		!body.ReadUint16LengthPrefixed((*cryptobyte.String)(&nonce)) || !body.ReadBytes(&octet, 1) ||
-		!body.ReadUint16LengthPrefixed((*cryptobyte.String)(&hmac)) || !body.Empty() {
-		return nil, nil, errors.New("a response of the wrong length")
-	}
-	attributes, err := tpm2.Unmarshal[tpm2.TPMASession](octet)
-	if err != nil {
-		return nil, nil, err
+		!body.ReadUint16LengthPrefixed(&nonce) || !body.ReadUint8(&octet) ||
+		!body.ReadUint16LengthPrefixed(&hmac) || !body.Empty() || octet&reserved != 0 {
+		return nil, nil, errors.New("not the response of one session")
 	}
 	return parameters, &tpm2.TPMSAuthResponse{
 		Nonce:         tpm2.TPM2BNonce{Buffer: bytes.Clone(nonce)}, // which the session keeps
-		Attributes:    *attributes,
+		Attributes:    sessionAttributes(octet),
 		Authorization: tpm2.TPM2BData{Buffer: hmac},
 	}, nil
 }
