@@ -44,10 +44,9 @@ func template(a keyfile.Algorithm, o KeyOptions) tpm2.TPMTPublic {
 		},
 		Parameters: tpm2.NewTPMUPublicParms(tpm2.TPMAlgECC, &tpm2.TPMSECCParms{
 			CurveID: a.Curve,
-			Scheme: tpm2.TPMTECCScheme{
-				Scheme:  tpm2.TPMAlgECDSA,
-				Details: tpm2.NewTPMUAsymScheme(tpm2.TPMAlgECDSA, &tpm2.TPMSSigSchemeECDSA{HashAlg: a.HashAlg}),
-			},
+			// No scheme: it comes with each TPM2_Sign. Verifiers of Web
+			// Authentication take a scheme to be two bytes long, which null is.
+			Scheme: tpm2.TPMTECCScheme{Scheme: tpm2.TPMAlgNull},
 		}),
 		Unique: tpm2.NewTPMUPublicID(tpm2.TPMAlgECC, &tpm2.TPMSECCPoint{}),
 	}

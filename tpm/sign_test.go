@@ -21,6 +21,7 @@ import (
 func TestSignCommand(t *testing.T) {
 	sim := tpmtest.Simulator(t)
 	sum256, sum384 := sha256.Sum256([]byte("input")), sha512.Sum384([]byte("input"))
+	hashes := map[string]tpm2.TPMIAlgHash{"ES256": tpm2.TPMAlgSHA256, "ES384": tpm2.TPMAlgSHA384}
 	for algorithm, digest := range map[string][]byte{"ES256": sum256[:], "ES384": sum384[:]} {
 		t.Run(algorithm, func(t *testing.T) {
 			r := newRig(t, sim)
@@ -43,6 +44,10 @@ func TestSignCommand(t *testing.T) {
 			_, err = tpm2.Sign{
 				KeyHandle:  tpm2.AuthHandle{Handle: handle, Name: public.Name, Auth: tpm2.PasswordAuth(nil)},
 				Digest:     tpm2.TPM2BDigest{Buffer: digest},
+				InScheme: tpm2.TPMTSigScheme{
+					Scheme:  tpm2.TPMAlgECDSA, // the key has none of its own
+					Details: tpm2.NewTPMUSigScheme(tpm2.TPMAlgECDSA, &tpm2.TPMSSchemeHash{HashAlg: hashes[algorithm]}),
+				},
 				Validation: tpm2.TPMTTKHashCheck{Tag: tpm2.TPMSTHashCheck},
 			}.Execute(conn)
 			if err != nil {
