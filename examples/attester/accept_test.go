@@ -26,7 +26,7 @@ func TestAttest(t *testing.T) {
 		delete(claims, claim)
 	}
 	want := object{
-		"eat_profile": "tag:github.com,2026:instancekey/instancekey#client-attestation-1",
+		"eat_profile": "https://github.com/instancekey/instancekey#client-attestation-1",
 		"oemid":       32473.0,
 		"hwmodel":     "R2F0ZXdheSBYMQ",
 		"hwversion":   []any{"B"},

@@ -16,6 +16,12 @@ func TestProtocolDocument(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden := readExchange(t)
+	if *update {
+		document = illustrate(t, document, golden)
+		if err := os.WriteFile("PROTOCOL.md", document, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 	shown := 0
 	for name, value := range golden {
 		if name == "context.json" || strings.HasSuffix(name, "attestation.request.json") || strings.HasSuffix(name, "attestation.response.json") {
@@ -44,6 +50,26 @@ func TestProtocolDocument(t *testing.T) {
 	if codes != 15 {
 		t.Errorf("%d codes, want 15", codes)
 	}
+}
+
+// illustrate puts the files of the exchange into the document's JSON blocks, which
+// come in this order.
+func illustrate(t *testing.T, document []byte, golden exchange) []byte {
+	t.Helper()
+	parts := strings.Split(string(document), "```json\n")
+	files := []string{
+		"1-attest.request", "1-attest.response", "2-secret.request", "2-secret.response", "3-challenge.response",
+		"4-client-attestation.request.decoded", "4-client-attestation.request.attObj", "4-client-attestation.response.decoded",
+		"registry", "reference",
+	}
+	if len(parts) != len(files)+1 {
+		t.Fatalf("PROTOCOL.md has %d JSON blocks, want %d", len(parts)-1, len(files))
+	}
+	for i, file := range files {
+		_, after, _ := strings.Cut(parts[i+1], "```\n")
+		parts[i+1] = abbreviate(t, golden[file+".json"]) + "```\n" + after
+	}
+	return []byte(strings.Join(parts, "```json\n"))
 }
 
 // abbreviate is a file as the document shows it: long strings cut.

@@ -13,6 +13,10 @@ import (
 // Enrolment of a TPM's attestation key takes two requests, in the manner of
 // Smallstep's Attestation CA: the device names its keys and gets a challenge,
 // and for the answer it gets a certificate. Byte strings are in base64.
+//
+// Whoever sends the first request has proved nothing: EK certificates are no
+// secret. So nothing is kept of it. All that the second one needs travels in the
+// session, and what is remembered of that is remembered of a TPM that has answered.
 
 const maxEnrolmentSize = 64 << 10
 
@@ -68,11 +72,11 @@ func (s *Server) enrol(request *enrolmentRequest) (*enrolmentChallenge, error) {
 	if err != nil {
 		return nil, err
 	}
-	session, err := s.sessions.add(enrolment)
+	state, err := enrolment.MarshalBinary()
 	if err != nil {
 		return nil, err
 	}
-	return &enrolmentChallenge{Session: session, Credential: enrolment.Credential, Secret: enrolment.Secret}, nil
+	return &enrolmentChallenge{Session: s.sessions.Seal(state), Credential: enrolment.Credential, Secret: enrolment.Secret}, nil
 }
 
 // serveActivate is the second request.
@@ -92,10 +96,20 @@ func (s *Server) activate(w http.ResponseWriter, r *http.Request) (chain [][]byt
 	if err := readBody(w, r, maxEnrolmentSize, &answer); err != nil {
 		return nil, "", err
 	}
-	enrolment := s.sessions.take(answer.Session)
-	if enrolment == nil {
+	state, err := s.sessions.Open(answer.Session)
+	if err != nil || s.answered.Has(answer.Session) {
 		return nil, "", refuse(codeInvalidSession, "no such session, or no longer")
 	}
-	chain, err = s.cfg.Evidence.Complete(enrolment, answer.Secret)
-	return chain, enrolment.EK, err
+	var enrolment evidence.Enrolment
+	if err := enrolment.UnmarshalBinary(state); err != nil {
+		return nil, "", err
+	}
+	chain, err = s.cfg.Evidence.Complete(&enrolment, answer.Secret)
+	if err == nil {
+		err = spend(s.answered, answer.Session, codeInvalidSession)
+	}
+	if err != nil {
+		return nil, enrolment.EK, err
+	}
+	return chain, enrolment.EK, nil
 }

@@ -95,6 +95,12 @@ func (w *world) firmware(version string, secureBoot bool) *factory.Firmware {
 // start starts a server with what the operator has written.
 func (w *world) start() {
 	w.t.Helper()
+	verifier := w.verifier()
+	w.configure(func(cfg *attester.Config) { cfg.Evidence = verifier })
+}
+
+func (w *world) verifier() *evidence.Verifier {
+	w.t.Helper()
 	cfg := evidence.Config{
 		Roots: evidence.NewRoots(w.roots, w.crls),
 		CA:    w.ca,
@@ -115,7 +121,7 @@ func (w *world) start() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.configure(func(cfg *attester.Config) { cfg.Evidence = verifier })
+	return verifier
 }
 
 func encodeJSON(t testing.TB, v any) []byte {

@@ -68,9 +68,9 @@ func TestPolicy(t *testing.T) {
 		"version below minimum":           {old, with(byLog, "software", []object{release("refused", pcrsOf(old, 4))}), "gateway-os 2.0 is refused", nil, "", nil},
 		"first release that fits decides": {good, with(byLog, "software", []object{release("refused", pcrsOf(good, 0)), release("affirming", pcrsOf(good, 4))}), "is refused", nil, "", nil},
 
-		"unknown loader, lenient":  {unknown, lenient, "", object{"swname": nil, "swversion": nil, "oemboot": true}, "contraindicated", object{"configuration": 2.0, "executables": 96.0}},
+		"unknown loader, lenient":  {unknown, lenient, "", object{"swname": nil, "swversion": nil, "oemboot": true}, "contraindicated", object{"configuration": 2.0, "executables": 33.0}},
 		"Secure Boot off, lenient": {off, lenient, "", object{"swversion": []any{"2.0"}, "oemboot": false}, "warning", object{"configuration": 32.0, "executables": 3.0}},
-		"both, lenient":            {w.firmware("x", false), lenient, "", object{"swname": nil, "oemboot": false}, "contraindicated", object{"configuration": 32.0, "executables": 96.0}},
+		"both, lenient":            {w.firmware("x", false), lenient, "", object{"swname": nil, "oemboot": false}, "contraindicated", object{"configuration": 32.0, "executables": 33.0}},
 		"warning":                  {good, with(byLog, "software", []object{release("warning", pcrsOf(good, 4))}), "", object{"swversion": []any{"2.0"}}, "warning", object{"executables": 32.0}},
 		"contraindicated":          {good, with(byLog, "software", []object{release("contraindicated", pcrsOf(good, 4))}), "", object{"swversion": []any{"2.0"}}, "contraindicated", object{"executables": 96.0}},
 	}

@@ -47,7 +47,7 @@ type requestClaims struct {
 }
 
 // A request is a verified request for an attestation: its sender holds the key,
-// now, and its challenge has been used up. The evidence is still to be verified.
+// now. The evidence is still to be verified, and the challenge to be used up.
 type request struct {
 	clientID   string
 	key        *ecdsa.PublicKey
@@ -57,8 +57,7 @@ type request struct {
 }
 
 // readRequest reads and checks a request for an attestation, all but its
-// evidence. The challenge is used up last, so that only the holder of a key
-// can use up the challenge that he got for it.
+// evidence.
 func (s *Server) readRequest(w http.ResponseWriter, r *http.Request) (*request, error) {
 	var body struct {
 		Request string `json:"request"`
@@ -92,9 +91,6 @@ func (s *Server) readRequest(w http.ResponseWriter, r *http.Request) (*request, 
 	thumbprint, err := keystore.Thumbprint(key)
 	if err != nil {
 		return nil, refuse(codeInvalidPoP, "%v", err)
-	}
-	if err := s.spendChallenge(claims.Challenge); err != nil {
-		return nil, err
 	}
 	if string(claims.Evidence) == "null" {
 		claims.Evidence = nil
@@ -144,15 +140,19 @@ func (s *Server) checkClaims(claims *requestClaims) error {
 	if err := s.challenges.Check(claims.Challenge); err != nil {
 		return refuse(codeInvalidChallenge, "%v", err)
 	}
+	if s.spent.Has(claims.Challenge) { // spend has the last word
+		return refuse(codeInvalidChallenge, "%v", freshness.ErrSeen)
+	}
 	return nil
 }
 
-// spendChallenge uses a challenge up. Of two requests that race with one
-// challenge, one fails here.
-func (s *Server) spendChallenge(challenge string) error {
-	switch err := s.spent.Add(challenge); {
+// spend uses a challenge or a session up, last of all: what is remembered must
+// be of a device that has proved its TPM, or anybody could fill the memory. Of two
+// requests that race with one value, one fails here.
+func spend(used *freshness.Seen, value, code string) error {
+	switch err := used.Add(value); {
 	case errors.Is(err, freshness.ErrSeen):
-		return refuse(codeInvalidChallenge, "%v", err)
+		return refuse(code, "%v", err)
 	case err != nil:
 		return refuse(codeTemporarilyUnavailable, "%v", err)
 	}

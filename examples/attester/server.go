@@ -21,7 +21,7 @@
 //   - request.go: what a request must be
 //   - evidence/: whether the evidence holds, and which claims follow
 //   - attestation.go: the Client Attestation JWT
-//   - enrol.go, sessions.go: a certificate for a TPM's attestation key
+//   - enrol.go: a certificate for a TPM's attestation key
 //   - provision.go: step (f)
 //   - errors.go: error codes
 package attester
@@ -75,8 +75,14 @@ type Config struct {
 
 const (
 	challengeLifetime = 5 * time.Minute
+	sessionLifetime   = 5 * time.Minute
 	clockSkew         = 10 * time.Second
-	replayCapacity    = 100_000
+
+	// replayCapacity bounds how many attestations are issued within the lifetime
+	// of a challenge, and maxAnswered how many TPMs are enrolled within that of a
+	// session: 25 MB and 5 MB when full. Only who has proved his TPM takes a place.
+	replayCapacity = 500_000
+	maxAnswered    = 100_000
 )
 
 // A Server is a Client Attester. It is safe for concurrent use.
@@ -84,8 +90,9 @@ type Server struct {
 	cfg        Config
 	signer     jose.Signer
 	challenges *freshness.Challenges
-	spent      *freshness.Seen
-	sessions   *sessions
+	spent      *freshness.Seen   // challenges
+	sessions   *freshness.Sealer // enrolments that wait for the device's answer
+	answered   *freshness.Seen   // sessions
 	routes     serve.Routes
 }
 
@@ -116,12 +123,14 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("attester: Key: %w", err)
 	}
+	clock := freshness.Monotone(cfg.Now)
 	s := &Server{
 		cfg:        cfg,
 		signer:     signer,
-		challenges: freshness.NewChallenges(challengeLifetime, cfg.Now),
-		spent:      freshness.NewSeen(challengeLifetime, replayCapacity, cfg.Now),
-		sessions:   newSessions(cfg.Now),
+		challenges: freshness.NewChallenges(challengeLifetime, clock),
+		spent:      freshness.NewSeen(challengeLifetime, replayCapacity, clock),
+		sessions:   freshness.NewSealer(sessionLifetime, clock),
+		answered:   freshness.NewSeen(sessionLifetime, maxAnswered, clock),
 	}
 	path := strings.TrimSuffix(identifier.Path, "/")
 	s.routes = serve.Routes{
@@ -175,6 +184,9 @@ func (s *Server) serveClientAttestation(w http.ResponseWriter, r *http.Request) 
 		return
 	}
 	verified, err := s.verify(request)
+	if err == nil {
+		err = spend(s.spent, request.challenge, codeInvalidChallenge)
+	}
 	known := append([]slog.Attr{
 		slog.String("client_id", request.clientID), slog.String("instance_key", request.thumbprint), slog.String("ek", verified.EK),
 	}, verified.Details...)

@@ -80,14 +80,7 @@ func (ca *CA) Key() crypto.Signer { return ca.key }
 // certificate itself says which EK it belongs to, so that the attester has to
 // remember nothing.
 func (ca *CA) issue(ak crypto.PublicKey, e *Endorsement, now time.Time) ([]byte, error) {
-	name, err := ekx509.MarshalSubjectAltName(&ekx509.SubjectAltName{
-		DirectoryNames: []pkix.Name{{ExtraNames: []pkix.AttributeTypeAndValue{
-			{Type: oid.TPMManufacturer, Value: e.Manufacturer},
-			{Type: oid.TPMModel, Value: e.Model},
-			{Type: oid.TPMVersion, Value: e.Version},
-		}}},
-		PermanentIdentifiers: []ekx509.PermanentIdentifier{{IdentifierValue: e.EK, Assigner: oid.EKPermIDSHA256}},
-	}, true)
+	name, err := akName(e)
 	if err != nil {
 		return nil, err
 	}
@@ -101,6 +94,34 @@ func (ca *CA) issue(ak crypto.PublicKey, e *Endorsement, now time.Time) ([]byte,
 		ExtraExtensions:       []pkix.Extension{name},
 	}
 	return x509.CreateCertificate(rand.Reader, template, ca.certificate, ak, ca.key)
+}
+
+// akName is the subjectAltName of an attestation key's certificate: the TPM as its
+// maker describes it, and then the EK. The order matters to verifiers of Web
+// Authentication that read the first name alone.
+func akName(e *Endorsement) (pkix.Extension, error) {
+	names := []*ekx509.SubjectAltName{
+		{DirectoryNames: []pkix.Name{{ExtraNames: []pkix.AttributeTypeAndValue{
+			{Type: oid.TPMManufacturer, Value: e.Manufacturer},
+			{Type: oid.TPMModel, Value: e.Model},
+			{Type: oid.TPMVersion, Value: e.Version},
+		}}}},
+		{PermanentIdentifiers: []ekx509.PermanentIdentifier{{IdentifierValue: e.EK, Assigner: oid.EKPermIDSHA256}}},
+	}
+	var sequence []asn1.RawValue
+	for _, name := range names { // one at a time: MarshalSubjectAltName has an order of its own
+		extension, err := ekx509.MarshalSubjectAltName(name, true)
+		if err != nil {
+			return pkix.Extension{}, err
+		}
+		var one []asn1.RawValue
+		if _, err := asn1.Unmarshal(extension.Value, &one); err != nil {
+			return pkix.Extension{}, err
+		}
+		sequence = append(sequence, one...)
+	}
+	value, err := asn1.Marshal(sequence)
+	return pkix.Extension{Id: oid.SubjectAltName, Critical: true, Value: value}, err
 }
 
 func earliest(a, b time.Time) time.Time {

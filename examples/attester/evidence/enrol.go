@@ -1,9 +1,9 @@
 package evidence
 
 import (
-	"crypto"
 	"crypto/rand"
 	"crypto/subtle"
+	"encoding/json"
 
 	"github.com/google/go-tpm/tpm2"
 )
@@ -20,16 +20,38 @@ type EnrolmentRequest struct {
 	AK             []byte   // TPMT_PUBLIC
 }
 
-// An Enrolment waits for the device's answer. Its secret must be given one
-// chance and a few minutes; that is the caller's business.
+// An Enrolment waits for the device's answer. The device must be given a few
+// minutes for it, and be enrolled once; that is the caller's business.
 type Enrolment struct {
 	Endorsement
 	// Credential and Secret are the challenge for TPM2_ActivateCredential: the
 	// contents of its two parameters, without their size.
 	Credential, Secret []byte
 
-	ak     crypto.PublicKey
+	ak     []byte // TPMT_PUBLIC
 	answer []byte
+}
+
+// enrolmentState is what Complete needs of an Enrolment.
+type enrolmentState struct {
+	Endorsement Endorsement
+	AK, Answer  []byte
+}
+
+// MarshalBinary returns what [Verifier.Complete] needs of the enrolment. It has the
+// answer to the challenge in it: the device must not be able to read it.
+func (e *Enrolment) MarshalBinary() ([]byte, error) {
+	return json.Marshal(enrolmentState{e.Endorsement, e.ak, e.answer})
+}
+
+// UnmarshalBinary reads what MarshalBinary has returned.
+func (e *Enrolment) UnmarshalBinary(state []byte) error {
+	var read enrolmentState
+	if err := json.Unmarshal(state, &read); err != nil {
+		return err
+	}
+	*e = Enrolment{Endorsement: read.Endorsement, ak: read.AK, answer: read.Answer}
+	return nil
 }
 
 // Enrol verifies the endorsement and the attributes of the attestation key, and
@@ -42,7 +64,7 @@ func (v *Verifier) Enrol(request EnrolmentRequest) (*Enrolment, error) {
 	if _, err := v.cfg.Registry.admit(endorsement.EK); err != nil {
 		return nil, err
 	}
-	area, ak, err := parseAK(request.AK)
+	area, _, err := parseAK(request.AK)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +76,7 @@ func (v *Verifier) Enrol(request EnrolmentRequest) (*Enrolment, error) {
 	if err != nil {
 		return nil, refuse(CodeUntrustedTPM, "%v", err)
 	}
-	e := &Enrolment{Endorsement: *endorsement, ak: ak, answer: make([]byte, 32)}
+	e := &Enrolment{Endorsement: *endorsement, ak: request.AK, answer: make([]byte, 32)}
 	rand.Read(e.answer) // never fails (crypto/rand)
 	e.Credential, e.Secret, err = tpm2.CreateCredential(rand.Reader, ek, name.Buffer, e.answer)
 	if err != nil {
@@ -69,7 +91,14 @@ func (v *Verifier) Complete(e *Enrolment, answer []byte) ([][]byte, error) {
 	if subtle.ConstantTimeCompare(answer, e.answer) != 1 {
 		return nil, refuse(CodeActivationFailed, "wrong secret")
 	}
-	certificate, err := v.cfg.CA.issue(e.ak, &e.Endorsement, v.cfg.Now())
+	if _, err := v.cfg.Registry.admit(e.EK); err != nil {
+		return nil, err
+	}
+	_, ak, err := parseAK(e.ak)
+	if err != nil {
+		return nil, err
+	}
+	certificate, err := v.cfg.CA.issue(ak, &e.Endorsement, v.cfg.Now())
 	if err != nil {
 		return nil, err
 	}

@@ -8,8 +8,9 @@ import (
 )
 
 // Profile is the eat_profile of attestations with evidence (RFC 9711, section
-// 6): the claims below. PROTOCOL.md describes them.
-const Profile = "tag:github.com,2026:instancekey/instancekey#client-attestation-1"
+// 6): the claims below. PROTOCOL.md describes them. It is a URL of this project, to
+// be compared and not to be fetched.
+const Profile = "https://github.com/instancekey/instancekey#client-attestation-1"
 
 // A Status is a verdict on a device, in the terms of EAR
 // (draft-ietf-rats-ear): the ear_status of an appraisal.
@@ -41,6 +42,7 @@ const (
 	unsafeConfig       = 32
 	approvedBoot       = 3 // executables
 	unsafeBoot         = 32
+	unrecognizedBoot   = 33
 	rejectedBoot       = 96
 )
 
@@ -112,7 +114,7 @@ func (r *Reference) addPlatformClaims(claims map[string]any, device Device, j *j
 	}
 
 	results := [][]string{{"software", "fail"}}
-	vector["executables"] = rejectedBoot
+	vector["executables"] = unrecognizedBoot
 	if j.release == nil {
 		status = Contraindicated
 	} else {

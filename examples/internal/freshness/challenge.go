@@ -1,6 +1,6 @@
 // Package freshness is what the reference servers need against replay:
-// challenges that carry their own expiry, and a bounded memory of values that
-// may be used once.
+// challenges that carry their own expiry, state that its owner carries, a bounded
+// memory of values that may be used once, and a clock that never goes back.
 package freshness
 
 import (
@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// Errors of [Challenges.Check].
+// Errors of [Challenges.Check] and [Sealer.Open].
 var (
-	// ErrUnknown: the value was not made by these Challenges.
+	// ErrUnknown: the value was not made here, or not by this process.
 	ErrUnknown = errors.New("not a challenge of this server")
 	// ErrExpired: it was, and its lifetime has passed.
 	ErrExpired = errors.New("challenge has expired")
@@ -40,7 +40,8 @@ const (
 )
 
 // NewChallenges returns Challenges with a key of their own, so that what one of
-// a server's uses hands out is never taken for another's.
+// a server's uses hands out is never taken for another's. They live for lifetime
+// by now, which should be [Monotone].
 func NewChallenges(lifetime time.Duration, now func() time.Time) *Challenges {
 	c := &Challenges{lifetime: lifetime, now: now}
 	rand.Read(c.key[:]) // never fails (crypto/rand)
@@ -62,13 +63,8 @@ func (c *Challenges) New() string {
 // and otherwise [ErrUnknown] or [ErrExpired]. Whether a challenge may be used
 // again is not its business: see [Seen].
 func (c *Challenges) Check(challenge string) error {
-	raw, err := base64.RawURLEncoding.DecodeString(challenge)
+	raw, err := decodeCanonical(challenge)
 	if err != nil || len(raw) != bodySize+macSize {
-		return ErrUnknown
-	}
-	// Base64 has several texts for the same bytes (line breaks, unused bits).
-	// One challenge must have one text, or a single-use one could be used again.
-	if base64.RawURLEncoding.EncodeToString(raw) != challenge {
 		return ErrUnknown
 	}
 	if !hmac.Equal(raw[bodySize:], c.mac(raw[:bodySize])) {

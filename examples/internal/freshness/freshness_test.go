@@ -1,6 +1,8 @@
 package freshness_test
 
 import (
+	"bytes"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"strings"
@@ -76,11 +78,125 @@ func TestSeen(t *testing.T) {
 	if err := seen.Add("d"); !errors.Is(err, freshness.ErrFull) {
 		t.Errorf("over capacity: got %v, want ErrFull", err)
 	}
-	c.t = c.t.Add(time.Minute)
-	for i := range 3 { // the three old ones must have gone, not just one
-		if err := seen.Add(fmt.Sprint("new", i)); err != nil {
-			t.Errorf("after expiry, value %d: %v", i, err)
+	if !seen.Has("c") || seen.Has("d") {
+		t.Error("what was added is not there, or what was refused is")
+	}
+	c.t = c.t.Add(time.Minute - 1)
+	if err := seen.Add("d"); !errors.Is(err, freshness.ErrFull) {
+		t.Errorf("just before expiry: got %v, want ErrFull", err)
+	}
+	c.t = c.t.Add(1)
+	for round := range 3 {
+		for i := range 3 { // the three old ones must have gone, not just one
+			if err := seen.Add(fmt.Sprint(round, i)); err != nil {
+				t.Errorf("after expiry, round %d, value %d: %v", round, i, err)
+			}
 		}
+		if err := seen.Add("d"); !errors.Is(err, freshness.ErrFull) {
+			t.Errorf("round %d: got %v, want ErrFull", round, err)
+		}
+		if seen.Has("a") || !seen.Has(fmt.Sprint(round, 0)) {
+			t.Errorf("round %d: an old value is still there, or a new one is not", round)
+		}
+		c.t = c.t.Add(time.Minute)
+	}
+}
+
+// TestSeenKeepsWhatItCan: what is over is not forgotten while there is room, so
+// that a clock that is set back makes nothing good again.
+func TestSeenKeepsWhatItCan(t *testing.T) {
+	c := &clock{time.Unix(1_800_000_000, 0)}
+	seen := freshness.NewSeen(time.Minute, 3, c.now)
+	if err := seen.Add("a"); err != nil {
+		t.Fatal(err)
+	}
+	c.t = c.t.Add(time.Hour)
+	if err := seen.Add("b"); err != nil {
+		t.Fatal(err)
+	}
+	c.t = c.t.Add(-time.Hour)
+	if err := seen.Add("a"); !errors.Is(err, freshness.ErrSeen) {
+		t.Errorf("got %v, want ErrSeen", err)
+	}
+}
+
+// TestMonotone: a clock that is set back, or forth and back, makes no challenge
+// good again, and goes on.
+func TestMonotone(t *testing.T) {
+	c := &clock{time.Unix(1_800_000_000, 0)}
+	now := freshness.Monotone(c.now)
+	started := now()
+	for i, step := range []struct{ step, want time.Duration }{
+		{time.Minute, time.Minute},
+		{-time.Hour, time.Minute},
+		{time.Second, time.Minute + time.Second},
+		{2 * time.Hour, 2*time.Hour + time.Minute + time.Second},
+		{-5 * time.Minute, 2*time.Hour + time.Minute + time.Second},
+		{-time.Millisecond, 2*time.Hour + time.Minute + time.Second}, // another goroutine's reading
+		{2 * time.Millisecond, 2*time.Hour + time.Minute + time.Second + time.Millisecond},
+	} {
+		c.t = c.t.Add(step.step)
+		if got := now().Sub(started); got != step.want {
+			t.Errorf("step %d: %v after the start, want %v", i, got, step.want)
+		}
+	}
+
+	challenges := freshness.NewChallenges(time.Minute, now)
+	challenge := challenges.New()
+	c.t = c.t.Add(time.Minute)
+	if err := challenges.Check(challenge); !errors.Is(err, freshness.ErrExpired) {
+		t.Errorf("got %v, want ErrExpired", err)
+	}
+	c.t = c.t.Add(-5 * time.Minute)
+	if err := challenges.Check(challenge); !errors.Is(err, freshness.ErrExpired) {
+		t.Errorf("set back: got %v, want ErrExpired", err)
+	}
+	if err := challenges.Check(challenges.New()); err != nil {
+		t.Errorf("a new one, set back: %v", err)
+	}
+}
+
+// TestSealer: state comes back as it was, to the one who sealed it, in time.
+func TestSealer(t *testing.T) {
+	c := &clock{time.Unix(1_800_000_000, 0)}
+	sealer := freshness.NewSealer(time.Minute, c.now)
+	for _, state := range []string{"", "x", strings.Repeat("state", 1000)} {
+		sealed := sealer.Seal([]byte(state))
+		if got, err := sealer.Open(sealed); err != nil || string(got) != state {
+			t.Errorf("%.10q: %.10q, %v", state, got, err)
+		}
+		if sealer.Seal([]byte(state)) == sealed {
+			t.Error("the same state is sealed to the same text")
+		}
+	}
+	sealed := sealer.Seal([]byte("state"))
+	if raw, _ := base64.RawURLEncoding.DecodeString(sealed); bytes.Contains(raw, []byte("state")) {
+		t.Error("the state can be read")
+	}
+	bad := []string{"", "A", sealed[:len(sealed)-1], sealed + "A", sealed[:9] + "\n" + sealed[9:], sealed + "=",
+		freshness.NewSealer(time.Minute, c.now).Seal([]byte("state")), freshness.NewChallenges(time.Minute, c.now).New()}
+	for i := range sealed {
+		other := "A"
+		if sealed[i] == 'A' {
+			other = "B"
+		}
+		bad = append(bad, sealed[:i]+other+sealed[i+1:])
+	}
+	for _, text := range bad {
+		if state, err := sealer.Open(text); !errors.Is(err, freshness.ErrUnknown) {
+			t.Errorf("%q: %q, %v", text, state, err)
+		}
+	}
+	if len(bad) < 60 {
+		t.Errorf("%d bad values tried", len(bad))
+	}
+	c.t = c.t.Add(time.Minute - 1)
+	if _, err := sealer.Open(sealed); err != nil {
+		t.Errorf("at the end of its life: %v", err)
+	}
+	c.t = c.t.Add(1)
+	if _, err := sealer.Open(sealed); !errors.Is(err, freshness.ErrExpired) {
+		t.Errorf("after its life: %v", err)
 	}
 }
 
