@@ -15,6 +15,9 @@ func TestProtocolDocument(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if *update {
+		record(t).write(t)
+	}
 	golden := readExchange(t)
 	if *update {
 		document = illustrate(t, document, golden)

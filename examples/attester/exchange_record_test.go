@@ -16,8 +16,9 @@ import (
 
 // testdata/exchange is one run of the protocol, with what both sides knew
 // beforehand: for those who write either side in another language, and to hold
-// the format fixed. go test -run TestExchange -update makes it anew.
-var update = flag.Bool("update", false, "write testdata/exchange anew")
+// the format fixed. go test -run TestProtocolDocument -update makes it anew, and puts
+// it into PROTOCOL.md.
+var update = flag.Bool("update", false, "write testdata/exchange anew, and PROTOCOL.md's examples")
 
 const exchangeDir = "testdata/exchange"
 
