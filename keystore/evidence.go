@@ -78,6 +78,6 @@ type Quote struct {
 // attestation key.
 type Enrolment struct {
 	EK             []byte   // endorsement public key: SubjectPublicKeyInfo, DER
-	EKCertificates [][]byte // that the device holds for it, DER; there may be none
+	EKCertificates [][]byte // DER: the one for EK, then links from it to its maker's root; there may be none
 	AK             []byte   // attestation key: TPMT_PUBLIC
 }

@@ -21,7 +21,7 @@ func (k *key) Activate(ctx context.Context, credential, secret []byte) ([]byte, 
 		return nil, fmt.Errorf("tpm: %s: the challenge is too long", doing)
 	}
 	activated, err := run(ctx, k.store.device, func(c *call) ([]byte, error) {
-		return c.activate(credential, secret, k.store.config.EndorsementAuth)
+		return c.activate(credential, secret, &k.store.config)
 	})
 	var code tpm2.TPMFmt1Error
 	if errors.As(err, &code) {
@@ -34,9 +34,10 @@ func (k *key) Activate(ctx context.Context, credential, secret []byte) ([]byte, 
 
 // activate needs the slots of two objects, the endorsement key and the
 // attestation key.
-func (c *call) activate(credential, secret, endorsementAuth []byte) ([]byte, error) {
+func (c *call) activate(credential, secret []byte, cfg *Config) ([]byte, error) {
 	c.makeRoom()
-	found, err := c.findEK()
+	endorsementAuth := cfg.EndorsementAuth
+	found, err := c.findEK(cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -67,7 +67,11 @@
 // (TPM2_Certify) and what was booted (TPM2_Quote), by an attestation key in the
 // endorsement hierarchy that is made when it is needed and does nothing else.
 // An attester certifies that key once, by credential activation with the TPM's
-// endorsement key; the certificates are kept beside the key files. Evidence
+// endorsement key; the certificates are kept beside the key files. The attester
+// is sent what the TPM has in NV for its endorsement key: the certificate, and the
+// links from 0x01c00100 on that lead to the maker's root; the key is made by the
+// maker's own template or nonce, where these are beside the certificate.
+// Config.EKCertificates adds what a maker has elsewhere. Evidence
 // costs 3 commands, 5 with a quote of up to eight PCRs. The measured-boot log is
 // part of it only if Config.EventLog is set, to [LinuxEventLog] for example.
 //

@@ -19,18 +19,46 @@ func parseEKCertificate(content []byte) *x509.Certificate {
 
 // trimCertificate returns the DER SEQUENCE in the contents of an NV index, which
 // may be longer than what was written to it, and may begin with the header that
-// TPM 1.2 had there (TCG PC Client Specific Implementation, section 7.3.2). It
-// returns nil if there is none.
+// TPM 1.2 had there: TCG_PCCLIENT_STORED_CERT, whose size covers the tag
+// TCG_FULL_CERT, which not every maker has written, and the certificate (TCG PC
+// Client Specific Implementation, section 7.4.4). It returns nil if there is none.
 func trimCertificate(content []byte) []byte {
 	if rest, found := bytes.CutPrefix(content, []byte{0x10, 0x01, 0x00}); found && len(rest) > 2 {
 		if size := int(binary.BigEndian.Uint16(rest)); size <= len(rest)-2 {
-			content = rest[2 : 2+size]
+			content = bytes.TrimPrefix(rest[2:2+size], []byte{0x10, 0x02})
 		}
 	}
-	var sequence asn1.RawValue
-	_, err := asn1.Unmarshal(content, &sequence)
-	if err != nil || sequence.Class != asn1.ClassUniversal || sequence.Tag != asn1.TagSequence || !sequence.IsCompound {
+	return sequence(content)
+}
+
+// sequence returns the DER SEQUENCE that octets begin with; nil if they don't.
+func sequence(octets []byte) []byte {
+	var found asn1.RawValue
+	_, err := asn1.Unmarshal(octets, &found)
+	if err != nil || found.Class != asn1.ClassUniversal || found.Tag != asn1.TagSequence || !found.IsCompound {
 		return nil
 	}
-	return sequence.FullBytes
+	return found.FullBytes
+}
+
+// splitChain returns the certificates in the contents of the NV indexes of a
+// chain, in their order. They are one after the other; one that has no room in an
+// index goes on in the next (EK Credential Profile 2.5, section 2.2.1.5.2). What
+// follows the last of an index is filling. They are not parsed here: that is for
+// whoever verifies them.
+func splitChain(contents [][]byte) (chain [][]byte) {
+	var rest []byte // the beginning of a certificate
+	for _, content := range contents {
+		if joined := append(rest, content...); parseEKCertificate(joined) != nil || sequence(content) == nil {
+			content = joined // and not half a certificate, with a whole one after it
+		}
+		rest = nil
+		for certificate := sequence(content); certificate != nil; certificate = sequence(content) {
+			chain, content = append(chain, certificate), content[len(certificate):]
+		}
+		if len(content) > 1 && content[0] == 0x30 && len(content) < maxNV {
+			rest = content
+		}
+	}
+	return chain
 }

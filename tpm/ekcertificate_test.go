@@ -23,6 +23,7 @@ func TestEKCertificateInNV(t *testing.T) {
 	indexOnly := tpm2.TPMANV{OwnerWrite: true, AuthRead: true, NoDA: true}
 	policyOnly := tpm2.TPMANV{OwnerWrite: true, PolicyRead: true, NoDA: true}
 	header := append([]byte{0x10, 0x01, 0x00, byte(len(der) >> 8), byte(len(der))}, der...)
+	wholeHeader := append([]byte{0x10, 0x01, 0x00, byte((len(der) + 2) >> 8), byte(len(der) + 2), 0x10, 0x02}, der...)
 	for name, tt := range map[string]struct {
 		attributes tpm2.TPMANV
 		size       int
@@ -33,6 +34,7 @@ func TestEKCertificateInNV(t *testing.T) {
 		"padded with zeros":    {ownerNV, 2000, append(bytes.Clone(der), make([]byte, 100)...), true},
 		"padded with ones":     {ownerNV, 2000, append(bytes.Clone(der), bytes.Repeat([]byte{0xff}, 100)...), true},
 		"TPM 1.2's header":     {ownerNV, 2000, header, true},
+		"TPM 1.2's whole":      {ownerNV, 2000, wholeHeader, true},
 		"owner only":           {ownerOnly, len(der), der, true},
 		"index only":           {indexOnly, len(der), der, true},
 		"policy only":          {policyOnly, len(der), der, false},
@@ -129,7 +131,8 @@ func TestTrimCertificate(t *testing.T) {
 		{[]byte{0x30, 3, 2, 1, 5}, []byte{0x30, 3, 2, 1, 5}},
 		{[]byte{0x30, 3, 2, 1, 5, 0xff, 0xff}, []byte{0x30, 3, 2, 1, 5}},
 		{[]byte{0x10, 1, 0, 0, 5, 0x30, 3, 2, 1, 5, 9}, []byte{0x30, 3, 2, 1, 5}},
-		{[]byte{0x10, 1, 0, 0, 6, 0x30, 3, 2, 1, 5}, nil}, // says more than there is
+		{[]byte{0x10, 1, 0, 0, 7, 0x10, 2, 0x30, 3, 2, 1, 5, 9}, []byte{0x30, 3, 2, 1, 5}}, // with TCG_FULL_CERT
+		{[]byte{0x10, 1, 0, 0, 6, 0x30, 3, 2, 1, 5}, nil},                                  // says more than there is
 		{[]byte{0x31, 3, 2, 1, 5}, nil},
 		{[]byte{0x10, 0}, nil},
 		{[]byte{0x30, 0x80, 0, 0}, nil}, // indefinite length

@@ -4,15 +4,19 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rsa"
+	"slices"
 
 	"github.com/google/go-tpm/tpm2"
 )
 
-// ekTemplate is a way to make an endorsement key, with the NV index of the
-// certificate for it (TCG EK Credential Profile, "Default EK Templates" and "NV
-// Index Assignments").
+// ekTemplate is a way to make an endorsement key, with the NV indexes of the
+// certificate for it, and of what the maker of a TPM may have written there to
+// make the key in another way (TCG EK Credential Profile, "Default EK Templates"
+// and "NV Index Assignments").
 type ekTemplate struct {
 	certificate tpm2.TPMHandle
+	template    tpm2.TPMHandle // TPMT_PUBLIC to be used instead of public
+	nonce       tpm2.TPMHandle // for the unique field; 0: none is defined
 	public      tpm2.TPMTPublic
 }
 
@@ -20,12 +24,12 @@ type ekTemplate struct {
 // TPM comes with the certificate of, and that any can make. The H templates for
 // P-521, SM2 and RSA-4096 are left out, since TPMs with just these are not known.
 var ekTemplates = []ekTemplate{
-	{0x01c00002, tpm2.RSAEKTemplate},                  // L-1
-	{0x01c0000a, tpm2.ECCEKTemplate},                  // L-2
-	{0x01c00012, highSHA256.rsa(2048)},                // H-1
-	{0x01c00014, highSHA256.ecc(tpm2.TPMECCNistP256)}, // H-2
-	{0x01c00016, highSHA384.ecc(tpm2.TPMECCNistP384)}, // H-3
-	{0x01c0001c, highSHA384.rsa(3072)},                // H-6
+	{0x01c00002, 0x01c00004, 0x01c00003, tpm2.RSAEKTemplate},         // L-1
+	{0x01c0000a, 0x01c0000c, 0x01c0000b, tpm2.ECCEKTemplate},         // L-2
+	{0x01c00012, 0x01c00013, 0, highSHA256.rsa(2048)},                // H-1
+	{0x01c00014, 0x01c00015, 0, highSHA256.ecc(tpm2.TPMECCNistP256)}, // H-2
+	{0x01c00016, 0x01c00017, 0, highSHA384.ecc(tpm2.TPMECCNistP384)}, // H-3
+	{0x01c0001c, 0x01c0001d, 0, highSHA384.rsa(3072)},                // H-6
 }
 
 // makes reports whether the template's keys are of the same kind as key.
@@ -43,6 +47,55 @@ func (t ekTemplate) makes(key crypto.PublicKey) bool {
 		return err == nil && key.Curve == curve
 	}
 	return false
+}
+
+// adapt returns the template as the maker of this TPM has adapted it. A template
+// in NV stands for itself; a nonce goes into the unique field, filled up with
+// zeros (EK Credential Profile 2.5, section 2.2.1.6). What is no template for a
+// key of this kind is passed over.
+func (t ekTemplate) adapt(template, nonce []byte) tpm2.TPMTPublic {
+	public := t.public
+	if adapted, err := tpm2.Unmarshal[tpm2.TPMTPublic](template); err == nil && t.isEK(adapted) {
+		public = *adapted
+	}
+	if len(nonce) == 0 {
+		return public
+	}
+	fill := func(size int) []byte { return append(slices.Clone(nonce), make([]byte, max(0, size-len(nonce)))...) }
+	if parameters, err := public.Parameters.RSADetail(); err == nil {
+		if size := int(parameters.KeyBits) / 8; len(nonce) <= size {
+			public.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgRSA, &tpm2.TPM2BPublicKeyRSA{Buffer: fill(size)})
+		}
+	} else if parameters, err := public.Parameters.ECCDetail(); err == nil {
+		curve, err := parameters.CurveID.Curve()
+		if err == nil && len(nonce) <= curve.Params().BitSize/8 {
+			size := curve.Params().BitSize / 8
+			public.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgECC, &tpm2.TPMSECCPoint{
+				X: tpm2.TPM2BECCParameter{Buffer: fill(size)}, Y: tpm2.TPM2BECCParameter{Buffer: make([]byte, size)},
+			})
+		}
+	}
+	return public
+}
+
+// isEK reports whether a template makes endorsement keys of the same kind: keys
+// of this TPM alone that decrypt what credential activation does, and nothing
+// else.
+func (t ekTemplate) isEK(template *tpm2.TPMTPublic) bool {
+	a := template.ObjectAttributes
+	if template.Type != t.public.Type || !a.FixedTPM || !a.FixedParent || !a.SensitiveDataOrigin || !a.Restricted || !a.Decrypt || a.SignEncrypt {
+		return false
+	}
+	if ours, err := t.public.Parameters.RSADetail(); err == nil {
+		theirs, err := template.Parameters.RSADetail()
+		return err == nil && ours.KeyBits == theirs.KeyBits
+	}
+	ours, err := t.public.Parameters.ECCDetail()
+	if err != nil {
+		return false
+	}
+	theirs, err := template.Parameters.ECCDetail()
+	return err == nil && ours.CurveID == theirs.CurveID
 }
 
 // highRange is what templates of the high range with one hash share. Unlike the

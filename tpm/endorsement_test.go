@@ -53,7 +53,7 @@ func TestEnrolmentCommands(t *testing.T) {
 	defineNV(t, sim, 0x01c00002, ownerNV, len(der), der)
 	r := newRig(t, sim)
 	key := create(t, r.Store, "key", tpm.KeyOptions{})
-	certificate := []tpm2.TPMCC{ccNVReadPublic, ccGetCapability, ccNVRead, ccNVRead}
+	certificate := []tpm2.TPMCC{ccGetCapability, ccNVReadPublic, ccGetCapability, ccNVRead, ccNVRead}
 	want := func(codes ...tpm2.TPMCC) {
 		t.Helper()
 		r.calls.Want(t, append(certificate, codes...)...)

@@ -98,6 +98,11 @@ func TestEvidenceEachCommandFails(t *testing.T) {
 
 func evidenceFails(t *testing.T, sim *tpmtest.Sim, way tpmtest.Fault, o tpm.KeyOptions) {
 	exclusive := func(c *tpm.Config) { c.Exclusive = way.Executed || way.Answer != nil }
+	leaf := issue(t, endorsementPublic(t, sim, tpm2.RSAEKTemplate))
+	for index, content := range map[tpm2.TPMHandle][]byte{0x01c00002: leaf, 0x01c00100: {0x30, 3, 2, 1, 5}} {
+		defineNV(t, sim, index, ownerNV, len(content), content)
+		defer undefineNV(t, sim, tpm2.TPMRHOwner, index)
+	}
 	r := newRig(t, sim, withPIN("1234"), exclusive)
 	defer func() { r.Close() }() // the last of its Stores
 	key := attestable(t, create(t, r.Store, "key", o))
@@ -113,8 +118,8 @@ func evidenceFails(t *testing.T, sim *tpmtest.Sim, way tpmtest.Fault, o tpm.KeyO
 		},
 		func() error {
 			got, err := key.Enrolment(t.Context())
-			if err == nil && !bytes.Equal(got.AK, enrolment.AK) {
-				t.Error("another attestation key")
+			if err == nil && (!bytes.Equal(got.AK, enrolment.AK) || len(got.EKCertificates) != 2) {
+				t.Error("another attestation key, or other certificates")
 			}
 			return err
 		},

@@ -11,6 +11,31 @@ import (
 // keys have 1 to 2 kB.
 const maxNV = 8 << 10
 
+// maxIndexes is how many NV indexes of a range are looked at: more than the
+// range of endorsement keys has.
+const maxIndexes = 512
+
+// indexes returns the NV indexes that there are from first to last, ascending.
+func (c *call) indexes(first, last tpm2.TPMHandle) ([]tpm2.TPMHandle, error) {
+	var found []tpm2.TPMHandle
+	for len(found) < maxIndexes {
+		list, err := c.handles(first)
+		if err != nil {
+			return nil, fmt.Errorf("list the NV indexes: %w", err)
+		}
+		for _, index := range list {
+			if index < first || index > last {
+				return found, nil // the next range, or nonsense
+			}
+			found, first = append(found, index), index+1
+		}
+		if len(list) < maxListed {
+			return found, nil
+		}
+	}
+	return found, nil
+}
+
 // readNV returns the contents of an NV index, or nil if it is not there, was
 // never written or cannot be read with an empty password or the owner's.
 func (c *call) readNV(index tpm2.TPMHandle) ([]byte, error) {

@@ -2,6 +2,7 @@ package tpm
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
@@ -45,6 +46,13 @@ type Config struct {
 	// and the endorsement hierarchy, without zero bytes. The zero value is
 	// empty, as on most devices.
 	OwnerAuth, EndorsementAuth []byte
+
+	// EKCertificates are certificates (DER) that an attester is sent beside those
+	// in the TPM: the one of this TPM's endorsement key, where its maker has it
+	// elsewhere, on a web site for example, and links from it to the maker's
+	// root. If there is none for this TPM, neither here nor in the TPM,
+	// enrolment fails. 15 are the most.
+	EKCertificates [][]byte
 
 	// EventLog returns the log of what was measured into the PCRs, of at most 1
 	// MiB: LinuxEventLog does on Linux. It is asked for only when evidence is
@@ -104,6 +112,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	cfg.OwnerAuth = slices.Clone(cfg.OwnerAuth)
 	cfg.EndorsementAuth = slices.Clone(cfg.EndorsementAuth)
+	cfg.EKCertificates = slices.Clone(cfg.EKCertificates)
 	s := &Store{config: cfg, folder: dir, device: newDevice(cfg), pin: make(chan struct{}, 1)}
 	_, err = run(ctx, s.device, func(*call) (struct{}, error) { return struct{}{}, nil })
 	if err != nil {
@@ -132,6 +141,14 @@ func (cfg Config) check() error {
 	}
 	if slices.Contains(cfg.OwnerAuth, 0) || slices.Contains(cfg.EndorsementAuth, 0) {
 		return errors.New("tpm: a hierarchy's authorization value has a zero byte: set another with tpm2_changeauth")
+	}
+	if len(cfg.EKCertificates) >= maxEKCertificates {
+		return fmt.Errorf("tpm: Config.EKCertificates: %d certificates, and %d are the most", len(cfg.EKCertificates), maxEKCertificates-1)
+	}
+	for _, der := range cfg.EKCertificates {
+		if _, err := x509.ParseCertificate(der); err != nil {
+			return fmt.Errorf("tpm: Config.EKCertificates: not a certificate in DER: %w", err)
+		}
 	}
 	return nil
 }

@@ -27,6 +27,7 @@ func evidence(ctx context.Context, p *program, args []string) error {
 		"private to the device: the endorsement key tells it from all others.")
 	var f keyFlags
 	f.store.RegisterPIN(fs)
+	f.store.RegisterEK(fs)
 	pcrs := fs.String("pcrs", "0,1,2,3,4,5,6,7", "the `PCRs` that the attester asks for, such as 0,2,7; empty: none")
 	if err := p.parseKey(fs, &f, args, ""); err != nil {
 		return err

@@ -47,6 +47,7 @@ func (f *clientFlags) register(fs *flag.FlagSet, issuer, finds string) {
 	const one = " (exactly one of -attester, -attestation, -self is required)"
 	f.store.RegisterDefaults(fs, "required", storeflag.TemporaryKeys+"; required with "+finds)
 	f.store.RegisterKeys(fs)
+	f.store.RegisterEK(fs)
 	fs.StringVar(&f.name, "name", "", "`name` of the key (default: derived from -issuer and -client-id)")
 	fs.StringVar(&f.issuer, "issuer", "", "the authorization server's issuer identifier, a `URL` ("+issuer+")")
 	fs.StringVar(&f.clientID, "client-id", "", "the OAuth client_id, `ID` (required)")

@@ -43,6 +43,7 @@ type Flags struct {
 	Keys string
 	// KeyFlags describe the keys that are created.
 	KeyFlags
+	EKFlags
 
 	// Boot is no flag. If it is not nil, Open calls it with the simulated TPM
 	// that has just been started, for what a device's makers and its firmware do
@@ -92,6 +93,9 @@ func (f *Flags) Check() error {
 	if f.Store == "soft" {
 		if options.pin != nil || options.pcrs != nil {
 			return errors.New("-pin-file and -pcrs need a TPM: a key in software has neither")
+		}
+		if f.EKCertificates != "" {
+			return errors.New("-ek-certificates needs a TPM: a key in software is in none")
 		}
 		return nil
 	}
@@ -145,6 +149,9 @@ func (f *Flags) Open(ctx context.Context) (_ *Store, err error) {
 
 // tpmConfig returns the way to the TPM; the simulator's is empty.
 func (f *Flags) tpmConfig() (cfg tpm.Config, err error) {
+	if cfg.EKCertificates, err = f.certificates(); err != nil {
+		return cfg, err
+	}
 	kind, address, _ := strings.Cut(f.Store, ":")
 	switch {
 	case f.Store == "":
