@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/instancekey/instancekey/keystore"
+	"github.com/instancekey/instancekey/transport"
 )
 
 // An Attester gets the Client Attestation JWT for a Client Instance Key, in
@@ -36,6 +37,9 @@ type AttestRequest struct {
 	// Type is the attestation's "typ". Empty means the draft's,
 	// oauth-client-attestation+jwt.
 	Type string
+	// Profile is the form of the draft that the server speaks, for attesters that
+	// run inside this instance. Empty means the current one.
+	Profile transport.Profile
 	// Key is the Client Instance Key: its public half is the attestation's
 	// "cnf", and it can sign what the Client Attester wants signed.
 	Key keystore.Key

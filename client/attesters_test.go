@@ -144,8 +144,8 @@ func TestSelfAttester(t *testing.T) {
 				t.Fatal(err)
 			}
 			jwk := claims["cnf"].(map[string]any)["jwk"].(map[string]any)
-			if _, private := jwk["d"]; private || len(jwk) != 4 {
-				t.Errorf("cnf.jwk has members %v, want the four required ones", jwk)
+			if _, private := jwk["d"]; private || len(jwk) != 5 || jwk["alg"] != instance.Algorithm() {
+				t.Errorf("cnf.jwk has members %v, want the four required ones and alg", jwk)
 			}
 			var cnf struct {
 				Confirmation struct {

@@ -11,6 +11,7 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 
 	"github.com/instancekey/instancekey/keystore"
+	"github.com/instancekey/instancekey/transport"
 )
 
 const (
@@ -93,6 +94,7 @@ func checkAttestation(raw string, req AttestRequest, now time.Time) (*attestatio
 	}
 
 	var claims struct {
+		Issuer       any              `json:"iss"` // of any type, but for Keycloak
 		Subject      string           `json:"sub"`
 		IssuedAt     *jwt.NumericDate `json:"iat"`
 		Expiry       *jwt.NumericDate `json:"exp"`
@@ -109,6 +111,11 @@ func checkAttestation(raw string, req AttestRequest, now time.Time) (*attestatio
 	if err := checkConfirmation(claims.Confirmation.JWK, req.Key); err != nil {
 		return nil, err
 	}
+	if req.Profile == transport.ProfileKeycloak {
+		if err := checkForKeycloak(header.KeyID, claims.Issuer, claims.Confirmation.JWK.Algorithm, req.Key.Algorithm()); err != nil {
+			return nil, err
+		}
+	}
 	if claims.Expiry == nil {
 		return nil, fmt.Errorf("%w: it has no exp", ErrInvalidAttestation)
 	}
@@ -122,6 +129,22 @@ func checkAttestation(raw string, req AttestRequest, now time.Time) (*attestatio
 		checked.issued = claims.IssuedAt.Time()
 	}
 	return checked, nil
+}
+
+// checkForKeycloak checks what Keycloak demands of an attestation beyond the draft,
+// for the attester to be mended and not the server to be asked: its refusal comes
+// without the name of what is missing, or not at all like one.
+func checkForKeycloak(kid string, issuer any, alg, keyAlg string) error {
+	iss, _ := issuer.(string)
+	switch {
+	case kid == "":
+		return fmt.Errorf("%w: Keycloak finds the attester's key by kid alone, and it has none: the attester's key needs a kid", ErrInvalidAttestation)
+	case iss == "":
+		return fmt.Errorf("%w: Keycloak demands iss, and it has none: let the attester set one", ErrInvalidAttestation)
+	case alg != keyAlg:
+		return fmt.Errorf("%w: Keycloak demands that cnf.jwk has the alg %s, and it has %.20q: let the attester set it", ErrInvalidAttestation, keyAlg, alg)
+	}
+	return nil
 }
 
 // checkConfirmation compares keys by thumbprint: the members of a JWK that do

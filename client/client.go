@@ -158,7 +158,7 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 		attester: cfg.Attester,
 		request: AttestRequest{
 			ClientID: cfg.ClientID, Key: c.key, Issuer: cfg.Issuer, Clock: c.clock.now,
-			Type: cfg.Deviations.AttestationType, subject: cfg.Deviations.CheckSubject,
+			Type: cfg.Deviations.AttestationType, Profile: cfg.Profile, subject: cfg.Deviations.CheckSubject,
 		},
 		detach:   c.detach,
 		askTime:  c.askTime,

@@ -55,9 +55,24 @@ const (
 	// are older still, "nbf", "exp" and "nonce". Error codes are also looked for in
 	// error_description, where some of its servers put them.
 	ProfileOpenID4VCI Profile = "oid4vci-1"
+
+	// ProfileKeycloak is what Keycloak's feature client-auth-abca of version 26.7
+	// speaks: -07 in the claims that it demands. The PoP JWT has "iss", and a Client
+	// checks that attestations have "iss", a "kid" and an "alg" in cnf.jwk. Error
+	// codes are looked for as in ProfileOpenID4VCI. examples/interop/keycloak has
+	// the recipe.
+	ProfileKeycloak Profile = "keycloak"
 )
 
 // Known reports whether p is one of the constants, or empty.
 func (p Profile) Known() bool {
-	return p == "" || p == ProfileDraft12 || p == ProfileDraft10 || p == ProfileOpenID4VCI
+	switch p {
+	case "", ProfileDraft12, ProfileDraft10, ProfileOpenID4VCI, ProfileKeycloak:
+		return true
+	}
+	return false
 }
+
+// HasIssuer reports whether attestations and PoP JWTs of this profile have "iss",
+// which the draft's -08 removed.
+func (p Profile) HasIssuer() bool { return p == ProfileOpenID4VCI || p == ProfileKeycloak }

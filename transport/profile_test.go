@@ -37,9 +37,9 @@ func TestC18OpenID4VCI(t *testing.T) {
 	})
 }
 
-// TestCodeInErrorDescription: for that profile only.
+// TestCodeInErrorDescription: for the profiles of -07 only.
 func TestCodeInErrorDescription(t *testing.T) {
-	for profile, sends := range map[transport.Profile]int{"": 1, transport.ProfileDraft10: 1, transport.ProfileOpenID4VCI: 2} {
+	for profile, sends := range map[transport.Profile]int{"": 1, transport.ProfileDraft10: 1, transport.ProfileOpenID4VCI: 2, transport.ProfileKeycloak: 2} {
 		t.Run(string(profile), func(t *testing.T) {
 			f := newFixture(t, policy{NoEndpoint: true}, func(c *transport.Config) {
 				c.ClientID, c.Servers[0].Profile = "client", profile

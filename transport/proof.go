@@ -38,8 +38,10 @@ func (t *Transport) signPoP(ctx context.Context, s *server, a attempt) (string, 
 		if challenge := a.challenge.value(); challenge != "" {
 			claims["challenge"] = challenge
 		}
-		if s.profile == ProfileOpenID4VCI {
+		if s.profile.HasIssuer() {
 			claims["iss"] = t.clientID
+		}
+		if s.profile == ProfileOpenID4VCI {
 			claims["nbf"] = now.Unix()
 			claims["exp"] = now.Add(oldPoPLifetime).Unix()
 			if challenge := a.challenge.value(); challenge != "" {

@@ -44,7 +44,7 @@ func refusalCode(resp *http.Response, profile Profile, proved bool) string {
 	if peek(resp, &answer) != nil {
 		return code
 	}
-	if profile == ProfileOpenID4VCI && retryable(answer.Description) {
+	if profile.HasIssuer() && retryable(answer.Description) {
 		return answer.Description
 	}
 	return cmp.Or(answer.Error, code)

@@ -2,7 +2,6 @@ package transport
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -86,8 +85,8 @@ func (t *Transport) newServer(s Server) (*server, error) {
 	if !s.Profile.Known() {
 		return nil, fmt.Errorf("transport: unknown profile %.60q", s.Profile)
 	}
-	if s.Profile == ProfileOpenID4VCI && t.clientID == "" {
-		return nil, errors.New("transport: profile oid4vci-1 needs the client_id")
+	if s.Profile.HasIssuer() && t.clientID == "" {
+		return nil, fmt.Errorf("transport: profile %s needs the client_id", s.Profile)
 	}
 	if len(s.Endpoints) == 0 {
 		return nil, fmt.Errorf("transport: no endpoints of %s", s.Issuer)

@@ -114,7 +114,8 @@ type Config struct {
 	// PoP JWT. Servers with MethodDPoP get proofs by Key in any case.
 	DPoPKey keystore.Key
 
-	// ClientID is the OAuth client_id. Only ProfileOpenID4VCI needs it.
+	// ClientID is the OAuth client_id. Profiles with "iss" need it; see
+	// Profile.HasIssuer.
 	ClientID string
 
 	// Base sends the requests. Nil means http.DefaultTransport.

@@ -54,7 +54,7 @@ func attest(ctx context.Context, p *program, args []string) error {
 	if err != nil {
 		return err
 	}
-	attestation, err := attester.Attest(ctx, client.AttestRequest{ClientID: f.clientID, Key: key, Issuer: f.issuer})
+	attestation, err := attester.Attest(ctx, client.AttestRequest{ClientID: f.clientID, Key: key, Issuer: f.issuer, Profile: profiles[f.profile]})
 	if err != nil {
 		return err
 	}

@@ -91,7 +91,7 @@ func TestAttestIssuer(t *testing.T) {
 
 func TestAttestProfile(t *testing.T) {
 	self, _ := newSelf(t)
-	for profile, want := range map[string]bool{"draft-12": false, "draft-10": false, "oid4vci-1": true} {
+	for profile, want := range map[string]bool{"draft-12": false, "draft-10": false, "oid4vci-1": true, "keycloak": true} {
 		r := ok(t, "attest", "-store", "soft", "-self", self, "-name", "k", "-client-id", clientID, "-profile", profile)
 		if got := strings.Contains(r.stdout, `"iss": "`+clientID+`"`); got != want {
 			t.Errorf("%s: iss %t", profile, got)

@@ -58,7 +58,7 @@ func (f *clientFlags) register(fs *flag.FlagSet, issuer, finds string) {
 	fs.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long one token or attestation may take")
 	fs.StringVar(&f.method, "method", "auto", "client authentication `method`: auto, pop or dpop")
 	fs.BoolVar(&f.dpop, "dpop", false, "ask for sender-constrained tokens (DPoP) beside the PoP JWT; -method dpop implies it")
-	fs.StringVar(&f.profile, "profile", "draft-12", "the `profile` that the server speaks: draft-12, draft-10 or oid4vci-1")
+	fs.StringVar(&f.profile, "profile", "draft-12", "the `profile` that the server speaks: draft-12, draft-10, oid4vci-1 or keycloak")
 }
 
 func registerCA(fs *flag.FlagSet, caFile *string) {
@@ -112,6 +112,7 @@ var (
 		"draft-12":  transport.ProfileDraft12,
 		"draft-10":  transport.ProfileDraft10,
 		"oid4vci-1": transport.ProfileOpenID4VCI,
+		"keycloak":  transport.ProfileKeycloak,
 	}
 )
 
@@ -120,7 +121,7 @@ func (f *clientFlags) checkProtocol() error {
 		return badUsage("-method %.20q: use auto, pop or dpop", f.method)
 	}
 	if _, ok := profiles[f.profile]; !ok {
-		return badUsage("-profile %.20q: use draft-12, draft-10 or oid4vci-1", f.profile)
+		return badUsage("-profile %.20q: use draft-12, draft-10, oid4vci-1 or keycloak", f.profile)
 	}
 	return nil
 }
@@ -169,11 +170,7 @@ func (f *clientFlags) newAttester(p *program, network http.RoundTripper) (client
 		return client.PushAttester{File: f.attestation}, nil
 	default:
 		p.warnReadable("-self", f.self)
-		self, err := readSelfAttester(f.self)
-		if profiles[f.profile] == transport.ProfileOpenID4VCI {
-			self.Claims = map[string]any{"iss": f.clientID}
-		}
-		return self, err
+		return readSelfAttester(f.self)
 	}
 }
 
@@ -199,7 +196,13 @@ func readSelfAttester(name string) (self client.SelfAttester, err error) {
 	if jwk.Algorithm != "" && jwk.Algorithm != key.Algorithm() {
 		return self, badUsage("-self: %s is for %.20q and its curve for %s", name, jwk.Algorithm, key.Algorithm())
 	}
-	return client.SelfAttester{Key: key, KeyID: jwk.KeyID}, nil
+	self = client.SelfAttester{Key: key, KeyID: jwk.KeyID, Certificates: jwk.Certificates}
+	if len(self.Certificates) > 0 {
+		if _, err := keystore.X5C(self.Certificates, key.Public()); err != nil {
+			return self, badUsage("-self: %s: x5c: %w", name, err)
+		}
+	}
+	return self, nil
 }
 
 // newClient opens the key and returns a client with it. It sends nothing.
