@@ -4,11 +4,11 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
@@ -33,7 +33,7 @@ func (s *Server) Issue(clientID string, key crypto.PublicKey) (string, error) {
 }
 
 // issue makes a Client Attestation JWT (section 4). extra are the claims that
-// evidence justifies; they can't replace the draft's own.
+// evidence justifies: they come before Config.Claims, and the draft's own before both.
 func (s *Server) issue(clientID string, key crypto.PublicKey, extra map[string]any) (string, error) {
 	// The required members alone: nothing else that a sender may have put into
 	// his JWK gets this attester's signature, and no private key does.
@@ -41,16 +41,18 @@ func (s *Server) issue(clientID string, key crypto.PublicKey, extra map[string]a
 	if err != nil {
 		return "", err
 	}
-	now := s.cfg.Now()
-	claims := maps.Clone(extra)
-	if claims == nil {
-		claims = make(map[string]any)
+	if alg, err := algorithmOf(key); err == nil {
+		jwk.Algorithm = string(alg) // Keycloak verifies no proof without it
 	}
+	issued, expiry := s.times()
+	claims := make(map[string]any)
+	maps.Copy(claims, s.cfg.Claims)
+	maps.Copy(claims, extra)
 	delete(claims, "iss")
 	maps.Copy(claims, map[string]any{
 		"sub": clientID,
-		"iat": jwt.NewNumericDate(now),
-		"exp": jwt.NewNumericDate(now.Add(s.cfg.Lifetime)),
+		"iat": issued,
+		"exp": expiry,
 		"cnf": map[string]any{"jwk": jwk},
 	})
 	if s.cfg.Issuer != "" {
@@ -59,13 +61,25 @@ func (s *Server) issue(clientID string, key crypto.PublicKey, extra map[string]a
 	return jwt.Signed(s.signer).Claims(claims).Serialize()
 }
 
-// newSigner checks the attester's key and fixes the JOSE header: typ, alg, and
-// kid or x5c (sections 4 and 10.8).
+// times returns iat and exp. Rounded, both are rounded down: nothing lives longer
+// than Lifetime.
+func (s *Server) times() (issued, expiry int64) {
+	now, lifetime, unit := s.cfg.Now().Unix(), int64(s.cfg.Lifetime/time.Second), int64(s.cfg.Rounding/time.Second)
+	if unit == 0 {
+		return now, now + lifetime
+	}
+	issued = now / unit * unit
+	return issued, issued + lifetime/unit*unit
+}
+
+// newSigner checks the attester's key and fixes the JOSE header: typ, alg, kid
+// and x5c, one of them at least (sections 4 and 10.8).
 func newSigner(key jose.JSONWebKey) (jose.Signer, error) {
 	if key.IsPublic() || !key.Valid() {
 		return nil, errors.New("not a private key")
 	}
-	alg, err := algorithmOf(key.Key)
+	public := key.Public().Key
+	alg, err := algorithmOf(public)
 	if err != nil {
 		return nil, err
 	}
@@ -74,27 +88,22 @@ func newSigner(key jose.JSONWebKey) (jose.Signer, error) {
 	}
 	options := (&jose.SignerOptions{}).WithType(typAttestation)
 	signingKey := jose.JSONWebKey{Key: key.Key, KeyID: key.KeyID}
-	switch {
-	case len(key.Certificates) > 0:
-		leaf, ok := key.Certificates[0].PublicKey.(interface{ Equal(crypto.PublicKey) bool })
-		if !ok || !leaf.Equal(key.Public().Key) {
-			return nil, errors.New("the first certificate is for another key")
+	if len(key.Certificates) > 0 {
+		x5c, err := keystore.X5C(key.Certificates, public)
+		if err != nil {
+			return nil, err
 		}
-		chain := make([]string, len(key.Certificates))
-		for i, cert := range key.Certificates {
-			chain[i] = base64.StdEncoding.EncodeToString(cert.Raw)
-		}
-		options = options.WithHeader("x5c", chain)
-		signingKey.KeyID = "" // one way to find the key, not two
-	case key.KeyID == "":
+		options = options.WithHeader("x5c", x5c)
+	} else if key.KeyID == "" {
 		return nil, errors.New("no kid and no certificates: nobody could find the key")
 	}
 	return jose.NewSigner(jose.SigningKey{Algorithm: alg, Key: signingKey}, options)
 }
 
-func algorithmOf(key any) (jose.SignatureAlgorithm, error) {
+// algorithmOf returns the algorithm that keys of this kind sign with.
+func algorithmOf(key crypto.PublicKey) (jose.SignatureAlgorithm, error) {
 	switch key := key.(type) {
-	case *ecdsa.PrivateKey:
+	case *ecdsa.PublicKey:
 		switch key.Curve.Params().BitSize {
 		case 256:
 			return jose.ES256, nil
@@ -103,7 +112,7 @@ func algorithmOf(key any) (jose.SignatureAlgorithm, error) {
 		case 521:
 			return jose.ES512, nil
 		}
-	case ed25519.PrivateKey:
+	case ed25519.PublicKey:
 		return jose.EdDSA, nil
 	}
 	return "", fmt.Errorf("%T is no key for signing attestations: use ECDSA or Ed25519", key)

@@ -7,6 +7,8 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/json"
 	"math/big"
 	"net/http/httptest"
 	"reflect"
@@ -23,7 +25,7 @@ import (
 // members of a public key and no others.
 func cnfOf(t *testing.T, key *ecdsa.PrivateKey) object {
 	t.Helper()
-	public, err := jose.JSONWebKey{Key: &key.PublicKey}.MarshalJSON()
+	public, err := jose.JSONWebKey{Key: &key.PublicKey, Algorithm: "ES256"}.MarshalJSON()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +62,7 @@ func TestAttestationA6Issuer(t *testing.T) {
 func TestAttestationA4(t *testing.T) {
 	f := newFixture(t, nil)
 	r := f.request()
-	r.jwk = jose.JSONWebKey{Key: &f.instance.PublicKey, KeyID: "kid of the sender", Use: "sig", Algorithm: "ES256"}
+	r.jwk = jose.JSONWebKey{Key: &f.instance.PublicKey, KeyID: "kid of the sender", Use: "sig", Algorithm: "ES384"}
 	_, claims := f.open(f.wantAttestation(f.send(r)))
 	if want := cnfOf(t, f.instance); !reflect.DeepEqual(claims["cnf"], want) {
 		t.Errorf("cnf %v, want %v", claims["cnf"], want)
@@ -97,7 +99,7 @@ func TestAttestationA7A9(t *testing.T) {
 	roots := x509.NewCertPool()
 	roots.AddCert(root)
 	chains, err := header.Certificates(x509.VerifyOptions{Roots: roots, CurrentTime: f.now})
-	if err != nil || !f.key.PublicKey.Equal(chains[0][0].PublicKey) || header.KeyID != "" {
+	if err != nil || !f.key.PublicKey.Equal(chains[0][0].PublicKey) || header.KeyID != "attester-1" {
 		t.Errorf("x5c: %v, kid %q", err, header.KeyID)
 	}
 }
@@ -197,4 +199,67 @@ func FuzzClientAttestation(f *testing.F) {
 			t.Fatalf("%d %v", w.Code, answer)
 		}
 	})
+}
+
+// TestAttestationVendorClaims: what a vendor adds is there, and replaces nothing.
+func TestAttestationVendorClaims(t *testing.T) {
+	vendor := map[string]any{"wallet_name": "Meter", "client_status": map[string]any{"exp": 1}, "big": json.Number("123456789012345678901")}
+	f := newFixture(t, func(cfg *attester.Config) { cfg.Claims = vendor })
+	_, claims := f.open(f.wantAttestation(f.send(f.request())))
+	if claims["wallet_name"] != "Meter" || !reflect.DeepEqual(claims["client_status"], object{"exp": 1.0}) || claims["sub"] != clientID || len(claims) != 7 {
+		t.Errorf("claims %v", claims)
+	}
+	for _, name := range []string{"iss", "sub", "iat", "exp", "cnf"} {
+		if _, err := attester.New(attester.Config{URL: attesterURL, Clients: []string{clientID}, Key: jose.JSONWebKey{Key: newKey(t, elliptic.P256()), KeyID: "k"}, Claims: map[string]any{name: "x"}}); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("Claims with %s: %v", name, err)
+		}
+	}
+}
+
+// TestAttestationRounding: iat and exp are multiples, and nothing is younger or
+// lives longer than it should.
+func TestAttestationRounding(t *testing.T) {
+	for _, rounding := range []time.Duration{time.Second, time.Minute, 7 * time.Minute, 30 * time.Minute} {
+		f := newFixture(t, func(cfg *attester.Config) { cfg.Rounding = rounding })
+		f.now = f.now.Add(1234 * time.Second)
+		_, claims := f.open(f.wantAttestation(f.send(f.request())))
+		iat, exp := int64(claims["iat"].(float64)), int64(claims["exp"].(float64))
+		now, unit := f.now.Unix(), int64(rounding.Seconds())
+		if iat%unit != 0 || exp%unit != 0 || iat > now || iat <= now-unit || exp > now+3600 || exp-iat > 3600 || exp < now+1800 {
+			t.Errorf("%v: iat %d, exp %d at %d", rounding, iat, exp, now)
+		}
+	}
+	for _, rounding := range []time.Duration{-time.Minute, time.Millisecond, 31 * time.Minute} {
+		if _, err := attester.New(attester.Config{URL: attesterURL, Clients: []string{clientID}, Key: jose.JSONWebKey{Key: newKey(t, elliptic.P256()), KeyID: "k"}, Rounding: rounding}); err == nil {
+			t.Errorf("Rounding %v passed", rounding)
+		}
+	}
+}
+
+// TestAttestationX5CWithoutAnchor: the trust anchor stays at home, and a
+// certificate that does not fit is found at the start.
+func TestAttestationX5CWithoutAnchor(t *testing.T) {
+	rootKey := newKey(t, elliptic.P256())
+	root := certificate(t, nil, rootKey, rootKey)
+	var leaf *x509.Certificate
+	f := newFixture(t, func(cfg *attester.Config) {
+		leaf = certificate(t, root, rootKey, cfg.Key.Key.(*ecdsa.PrivateKey))
+		cfg.Key.Certificates = []*x509.Certificate{leaf, root}
+		cfg.Key.KeyID = ""
+	})
+	attestation := f.wantAttestation(f.send(f.request()))
+	first, _, _ := strings.Cut(attestation, ".")
+	var header struct {
+		KeyID string `json:"kid"`
+		X5C   [][]byte
+	}
+	text, err := base64.RawURLEncoding.DecodeString(first)
+	if err != nil || json.Unmarshal(text, &header) != nil || len(header.X5C) != 1 || string(header.X5C[0]) != string(leaf.Raw) || header.KeyID != "" {
+		t.Errorf("header %s, %v", text, err)
+	}
+	for name, chain := range map[string][]*x509.Certificate{"another key": {root}, "a gap": {leaf, certificate(t, nil, rootKey, newKey(t, elliptic.P256()))}} {
+		if _, err := attester.New(attester.Config{URL: attesterURL, Clients: []string{clientID}, Key: jose.JSONWebKey{Key: f.key, Certificates: chain}}); err == nil {
+			t.Errorf("%s passed", name)
+		}
+	}
 }

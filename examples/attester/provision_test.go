@@ -54,7 +54,7 @@ func TestProvision(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	public, err := (jose.JSONWebKey{Key: imported.Public()}).MarshalJSON()
+	public, err := (jose.JSONWebKey{Key: imported.Public(), Algorithm: imported.Algorithm()}).MarshalJSON()
 	if err != nil {
 		t.Fatal(err)
 	}

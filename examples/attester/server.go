@@ -30,6 +30,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -50,9 +51,9 @@ type Config struct {
 	URL string
 	// Clients are the client_ids that it attests instances of.
 	Clients []string
-	// Key signs attestations: a private ECDSA or Ed25519 JWK. If it has
-	// Certificates they are sent as x5c (leaf first, and best without the trust
-	// anchor); otherwise it must have a KeyID, which is sent as kid.
+	// Key signs attestations: a private ECDSA or Ed25519 JWK. Its KeyID is sent as
+	// kid, its Certificates as x5c, without a trust anchor at their end (see
+	// keystore.X5C); one of the two it must have.
 	Key jose.JSONWebKey
 
 	// Evidence verifies the evidence in a request, which is then required. Nil:
@@ -62,6 +63,13 @@ type Config struct {
 
 	// Lifetime is that of attestations. 0 means 1 hour.
 	Lifetime time.Duration
+	// Rounding makes iat and exp multiples of it, both rounded down, so that those of
+	// one instance are those of many (-12, section 11.1). At most half of Lifetime,
+	// in whole seconds. 0 means no rounding.
+	Rounding time.Duration
+	// Claims are what the vendor states in all attestations. They replace none of
+	// the draft's claims, nor of those that evidence justifies. Nil means none.
+	Claims map[string]any
 	// Issuer is put into attestations as iss. The draft defines no such claim
 	// since -08; OpenID4VCI 1.0, which refers to -07, requires it. "": left out.
 	Issuer string
@@ -112,6 +120,15 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Lifetime < time.Second {
 		return nil, errors.New("attester: Lifetime is shorter than a second")
 	}
+	if cfg.Rounding < 0 || cfg.Rounding%time.Second != 0 || cfg.Rounding > cfg.Lifetime/2 {
+		return nil, errors.New("attester: Rounding must be whole seconds, and at most half of Lifetime")
+	}
+	for _, name := range []string{"iss", "sub", "iat", "exp", "cnf"} {
+		if _, ok := cfg.Claims[name]; ok {
+			return nil, fmt.Errorf("attester: Claims has %s, which is not the vendor's to set", name)
+		}
+	}
+	cfg.Claims = maps.Clone(cfg.Claims)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
@@ -150,9 +167,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.routes.ServeHTTP(w, r)
 }
 
-// JWKS returns the public key that verifies this attester's attestations.
+// JWKS returns the public key that verifies this attester's attestations, with alg
+// and use, which some servers do not do without.
 func (s *Server) JWKS() jose.JSONWebKeySet {
-	return jose.JSONWebKeySet{Keys: []jose.JSONWebKey{s.cfg.Key.Public()}}
+	key := s.cfg.Key.Public()
+	if alg, err := algorithmOf(key.Key); err == nil {
+		key.Algorithm, key.Use = string(alg), "sig"
+	}
+	return jose.JSONWebKeySet{Keys: []jose.JSONWebKey{key}}
 }
 
 func (s *Server) serveJWKS(w http.ResponseWriter, r *http.Request) {

@@ -12,6 +12,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -57,6 +58,27 @@ func signingKey(file string) (jose.JSONWebKey, error) {
 		return key, err
 	}
 	return key, privatefile.Create(file, append(data, '\n'))
+}
+
+// vendorClaims reads claims for all attestations, none if no file is named.
+func vendorClaims(file string) (map[string]any, error) {
+	if file == "" {
+		return nil, nil
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var claims map[string]any
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.UseNumber() // large numbers stay as they are
+	if err := decoder.Decode(&claims); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	if _, err := decoder.Token(); err != io.EOF || claims == nil {
+		return nil, fmt.Errorf("%s: not one JSON object", file)
+	}
+	return claims, nil
 }
 
 // akCA reads the CA for attestation keys, certificate and key in one PEM file,

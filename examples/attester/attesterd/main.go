@@ -45,9 +45,11 @@ func run() error {
 	addr := flag.String("addr", "127.0.0.1:8081", "listen on `host:port`; port 0 takes a free one")
 	url := flag.String("url", "", "the attester's `URL` as others see it (default: from -addr)")
 	clients := flag.String("client-id", "abca-client", "attest instances of these clients, `ID,ID,…`")
-	keyFile := flag.String("signing-key", "", "private JWK in `FILE`, made if it is not there (default: a new key each time)")
+	keyFile := flag.String("signing-key", "", "private JWK in `FILE`, made if it is not there (default: a new key each time); its x5c is sent, without the trust anchor")
 	issuer := flag.String("iss", "", "put this iss `claim` into attestations")
 	lifetime := flag.Duration("lifetime", time.Hour, "how long attestations are valid")
+	rounding := flag.Duration("round", 0, "round iat and exp of attestations down to multiples of this, at most half of -lifetime")
+	claimsFile := flag.String("claims", "", "put the members of the JSON object in `FILE` into attestations")
 	certFile := flag.String("cert", "", "TLS certificate `FILE` (PEM); without it plain http")
 	tlsKeyFile := flag.String("key", "", "TLS key `FILE` (PEM)")
 	var files evidenceFiles
@@ -72,6 +74,10 @@ func run() error {
 	if err != nil {
 		return err
 	}
+	claims, err := vendorClaims(*claimsFile)
+	if err != nil {
+		return err
+	}
 	cfg := attester.Config{
 		URL:      *url,
 		Clients:  strings.Split(*clients, ","),
@@ -79,6 +85,8 @@ func run() error {
 		Evidence: verifier,
 		Lifetime: *lifetime,
 		Issuer:   *issuer,
+		Rounding: *rounding,
+		Claims:   claims,
 		Logger:   slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}
 	if *ek != "" {

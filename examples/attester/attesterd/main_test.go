@@ -173,3 +173,22 @@ func TestProvision(t *testing.T) {
 		t.Error("two clients, one key")
 	}
 }
+
+// TestVendorClaims: one JSON object, and nothing else.
+func TestVendorClaims(t *testing.T) {
+	claims, err := vendorClaims(write(t, "claims.json", []byte(`{"wallet_name": "Meter", "big": 123456789012345678901}`+"\n")))
+	if err != nil || claims["wallet_name"] != "Meter" || fmt.Sprint(claims["big"]) != "123456789012345678901" {
+		t.Errorf("%v, %v", claims, err)
+	}
+	if claims, err := vendorClaims(""); claims != nil || err != nil {
+		t.Errorf("no file: %v, %v", claims, err)
+	}
+	for _, bad := range []string{"", "null", "[]", `"x"`, "{}{}", "{} x", "{"} {
+		if claims, err := vendorClaims(write(t, "bad.json", []byte(bad))); err == nil || !strings.Contains(err.Error(), "bad.json") {
+			t.Errorf("%q: %v, %v", bad, claims, err)
+		}
+	}
+	if _, err := vendorClaims("missing"); err == nil {
+		t.Error("a missing file passed")
+	}
+}
