@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
-	"github.com/go-jose/go-jose/v4/jwt"
+	"github.com/go-jose/go-jose/v4/json"
 
 	"github.com/instancekey/instancekey/keystore"
 	"github.com/instancekey/instancekey/transport"
@@ -25,10 +25,10 @@ const (
 // knownAlgs are the algorithms a Client Attestation may be signed (or, says the
 // draft, MACed) with without the server's metadata naming them. The client
 // verifies none of them; "none" is not among them.
-var knownAlgs = []jose.SignatureAlgorithm{
-	jose.ES256, jose.ES384, jose.ES512, jose.EdDSA, "Ed25519", "ML-DSA-44", "ML-DSA-65", "ML-DSA-87",
-	jose.PS256, jose.PS384, jose.PS512, jose.RS256, jose.RS384, jose.RS512,
-	jose.HS256, jose.HS384, jose.HS512,
+var knownAlgs = []string{
+	"ES256", "ES384", "ES512", "ES256K", "EdDSA", "Ed25519", "Ed448", "ML-DSA-44", "ML-DSA-65", "ML-DSA-87",
+	"ESB256", "ESB320", "ESB384", "ESB512", // Brainpool curves
+	"PS256", "PS384", "PS512", "RS256", "RS384", "RS512", "HS256", "HS384", "HS512",
 }
 
 var (
@@ -37,132 +37,157 @@ var (
 	errUnfit   = errors.New("the server does not accept its algorithm")
 )
 
-// attestation is a Client Attestation JWT that has passed the local checks.
-type attestation struct {
-	raw       string
-	alg       string    // that it is signed with
-	number    int       // in the order of receipt; a clock may be set back
-	since     time.Time // when it was asked for
-	issued    time.Time // zero: it does not say
-	expiry    time.Time
-	renewFrom time.Time // when to begin to look for the next one
-}
-
-// early reports whether it says that it was issued later than now. Then the clock
-// that it was issued by is wrong, or ours is.
-func (a *attestation) early(now time.Time) bool {
-	return a != nil && a.issued.After(now.Add(minOffset))
-}
-
-// valid reports whether it can be used now. If it was asked for later than now,
-// the clock was set back since, and an attester in this instance may have issued
-// it by that clock.
-func (a *attestation) valid(now time.Time) bool {
-	setBack := now.Before(a.since.Add(-minOffset))
-	return now.Before(a.expiry) && !(setBack && (a.issued.IsZero() || a.early(now)))
-}
-
-// checkAttestation reads a Client Attestation JWT as far as a client can: it
-// may be MACed, so its signature is the server's business. What is checked here
-// catches the usual mistakes of set-up where they can still be explained (draft,
-// "Client Attestation JWT"): typ, sub, cnf, exp, and an algorithm that the server
-// accepts. Errors match ErrInvalidAttestation and do not quote the JWT.
+// checkAttestation reads a Client Attestation JWT as far as a client needs to: it
+// is made for the server, so its signature, and whatever else is in it, a
+// certificate that Go cannot read for example, is the server's business. What is
+// checked here catches the usual mistakes of set-up where they can still be
+// explained (draft, "Client Attestation JWT"): typ, sub, cnf, exp, and an algorithm
+// that the server accepts. Errors match ErrInvalidAttestation and do not quote the
+// JWT.
 func checkAttestation(raw string, req AttestRequest, now time.Time) (*attestation, error) {
-	if len(raw) > maxAttestation {
-		return nil, fmt.Errorf("%w: %d bytes, more than %d", ErrInvalidAttestation, len(raw), maxAttestation)
+	checked, err := readAttestation(raw, req, now)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalidAttestation, err)
 	}
-	allowed := knownAlgs
-	if len(req.SigningAlgs) > 0 {
-		allowed = nil
-		for _, alg := range req.SigningAlgs {
-			if alg == "none" {
-				continue
-			}
-			allowed = append(allowed, jose.SignatureAlgorithm(alg))
-		}
-	}
-	token, err := jwt.ParseSigned(raw, append(slices.Clone(allowed), knownAlgs...))
-	if err != nil || strings.ContainsAny(raw, "\r\n") || strings.HasSuffix(raw, ".") { // Go's base64 reads over line ends, a header field must not have them
-		return nil, fmt.Errorf("%w: not a signed JWT in compact form", ErrInvalidAttestation)
-	}
-	header := token.Headers[0]
-	if !slices.Contains(allowed, jose.SignatureAlgorithm(header.Algorithm)) {
-		return nil, fmt.Errorf("%w: %w, %s, only %v", ErrInvalidAttestation, errUnfit, header.Algorithm, req.SigningAlgs)
-	}
-	if typ, _ := header.ExtraHeaders[jose.HeaderType].(string); typ != req.typ() {
-		return nil, fmt.Errorf("%w: its typ is %.60q, not %q", ErrInvalidAttestation, typ, req.typ())
-	}
+	return checked, nil
+}
 
-	var claims struct {
-		Issuer       any              `json:"iss"` // of any type, but for Keycloak
-		Subject      string           `json:"sub"`
-		IssuedAt     *jwt.NumericDate `json:"iat"`
-		Expiry       *jwt.NumericDate `json:"exp"`
-		Confirmation struct {
-			JWK *jose.JSONWebKey `json:"jwk"`
-		} `json:"cnf"`
+func readAttestation(raw string, req AttestRequest, now time.Time) (*attestation, error) {
+	if len(raw) > maxAttestation {
+		return nil, fmt.Errorf("%d bytes, more than %d", len(raw), maxAttestation)
 	}
-	if err := token.UnsafeClaimsWithoutVerification(&claims); err != nil {
-		return nil, fmt.Errorf("%w: its claims cannot be read", ErrInvalidAttestation)
-	}
-	if err := req.checkSubject(claims.Subject); err != nil {
+	header, claims, err := decodeJWT(raw)
+	if err != nil {
 		return nil, err
 	}
-	if err := checkConfirmation(claims.Confirmation.JWK, req.Key); err != nil {
+	alg, err := header.text("alg")
+	if err == nil {
+		err = checkAlgorithm(alg, req.SigningAlgs)
+	}
+	if err != nil {
+		return nil, err
+	}
+	typ, err := header.text("typ")
+	if err != nil {
+		return nil, err
+	}
+	if typ != req.typ() {
+		return nil, fmt.Errorf("its typ is %.60q, not %q", typ, req.typ())
+	}
+	sub, err := claims.text("sub")
+	if err == nil {
+		err = req.checkSubject(sub)
+	}
+	if err != nil {
+		return nil, err
+	}
+	cnf, err := claims.object("cnf")
+	if err != nil {
+		return nil, err
+	}
+	jwk, err := cnf.object("jwk")
+	if err == nil {
+		err = checkConfirmation(jwk, req.Key)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if req.Profile == transport.ProfileKeycloak {
-		if err := checkForKeycloak(header.KeyID, claims.Issuer, claims.Confirmation.JWK.Algorithm, req.Key.Algorithm()); err != nil {
+		if err := checkForKeycloak(header, claims, jwk, req.Key.Algorithm()); err != nil {
 			return nil, err
 		}
 	}
-	if claims.Expiry == nil {
-		return nil, fmt.Errorf("%w: it has no exp", ErrInvalidAttestation)
+	issued, _, err := claims.time("iat")
+	if err != nil {
+		return nil, err
 	}
-	expiry := claims.Expiry.Time()
-	if !now.Before(expiry) {
-		return nil, fmt.Errorf("%w: %w at %s, the clock says %s", ErrInvalidAttestation, errExpired,
-			expiry.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	expiry, there, err := claims.time("exp")
+	switch {
+	case err != nil:
+		return nil, err
+	case !there:
+		return nil, errors.New("it has no exp")
+	case !now.Before(expiry):
+		return nil, fmt.Errorf("%w at %s, the clock says %s", errExpired, expiry.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
-	checked := &attestation{raw: raw, alg: header.Algorithm, since: now, expiry: expiry, renewFrom: renewFrom(now, expiry)}
-	if claims.IssuedAt != nil {
-		checked.issued = claims.IssuedAt.Time()
+	return &attestation{raw: raw, alg: alg, since: now, issued: issued, expiry: expiry, renewFrom: renewFrom(now, expiry)}, nil
+}
+
+// checkAlgorithm checks an attestation's alg. listed is what the server's metadata
+// lists.
+func checkAlgorithm(alg string, listed []string) error {
+	switch isListed := slices.Contains(listed, alg); {
+	case alg == "":
+		return errors.New("its header has no alg")
+	case strings.EqualFold(alg, "none"):
+		return errors.New("it is not signed: its alg is none")
+	case isListed || len(listed) == 0 && slices.Contains(knownAlgs, alg):
+		return nil
+	case len(listed) == 0 || !slices.Contains(knownAlgs, alg):
+		return fmt.Errorf("its alg %.40q is not that of a signature", alg)
+	default:
+		return fmt.Errorf("%w, %s, only %.200s", errUnfit, alg, strings.Join(listed, " "))
 	}
-	return checked, nil
 }
 
 // checkForKeycloak checks what Keycloak demands of an attestation beyond the draft,
 // for the attester to be mended and not the server to be asked: its refusal comes
 // without the name of what is missing, or not at all like one.
-func checkForKeycloak(kid string, issuer any, alg, keyAlg string) error {
-	iss, _ := issuer.(string)
+func checkForKeycloak(header, claims, jwk object, keyAlg string) error {
+	// One of another type is as good as none.
+	kid, _ := header.text("kid")
+	issuer, _ := claims.text("iss")
+	alg, _ := jwk.text("alg")
 	switch {
 	case kid == "":
-		return fmt.Errorf("%w: Keycloak finds the attester's key by kid alone, and it has none: the attester's key needs a kid", ErrInvalidAttestation)
-	case iss == "":
-		return fmt.Errorf("%w: Keycloak demands iss, and it has none: let the attester set one", ErrInvalidAttestation)
+		return errors.New("Keycloak finds the attester's key by kid alone, and it has none: the attester's key needs a kid")
+	case issuer == "":
+		return errors.New("Keycloak demands iss, and it has none: let the attester set one")
 	case alg != keyAlg:
-		return fmt.Errorf("%w: Keycloak demands that cnf.jwk has the alg %s, and it has %.20q: let the attester set it", ErrInvalidAttestation, keyAlg, alg)
+		return fmt.Errorf("Keycloak demands that cnf.jwk has the alg %s, and it has %.20q: let the attester set it", keyAlg, alg)
 	}
 	return nil
 }
 
-// checkConfirmation compares keys by thumbprint: the members of a JWK that do
-// not make the key (use, kid, alg) are the attester's to choose.
-func checkConfirmation(jwk *jose.JSONWebKey, key keystore.Key) error {
-	if jwk == nil {
-		return fmt.Errorf("%w: it has no cnf.jwk", ErrInvalidAttestation)
+// privateMembers of a JWK: RFC 7518, section 6, and RFC 9964.
+var privateMembers = []string{"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"}
+
+// checkConfirmation compares the key of an attestation with this instance's, by
+// thumbprint. The members of a JWK that do not make the key (use, kid, alg, x5c
+// and so on) are the attester's to choose, and are not read.
+func checkConfirmation(jwk object, key keystore.Key) (err error) {
+	if jwk.members == nil {
+		return errors.New("it has no cnf.jwk")
 	}
-	theirs, err := keystore.Thumbprint(jwk.Key)
+	for _, name := range privateMembers {
+		if _, ok := jwk.members[name]; ok {
+			return fmt.Errorf("its cnf.jwk is not a public key: it has the member %s", name)
+		}
+	}
+	public := make(map[string]string)
+	for _, name := range []string{"kty", "crv", "x", "y", "n", "e", "pub"} {
+		if public[name], err = jwk.text(name); err != nil {
+			return err
+		}
+	}
+	var parsed jose.JSONWebKey
+	encoded, err := json.Marshal(public)
+	if err == nil {
+		err = json.Unmarshal(encoded, &parsed)
+	}
 	if err != nil {
-		return fmt.Errorf("%w: its cnf.jwk is not a public key", ErrInvalidAttestation)
+		return fmt.Errorf("its cnf.jwk is not a public key: %.100q", err)
+	}
+	theirs, err := keystore.Thumbprint(parsed.Key)
+	if err != nil {
+		return errors.New("its cnf.jwk is not a public key")
 	}
 	ours, err := keystore.Thumbprint(key.Public())
 	if err != nil {
 		return err
 	}
 	if theirs != ours {
-		return fmt.Errorf("%w: it is for key %s, this instance has %s", ErrInvalidAttestation, theirs, ours)
+		return fmt.Errorf("it is for key %s, this instance has %s", theirs, ours)
 	}
 	return nil
 }

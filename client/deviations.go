@@ -2,6 +2,7 @@ package client
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -57,15 +58,15 @@ func (r AttestRequest) typ() string { return cmp.Or(r.Type, typeAttestation) }
 // checkSubject checks an attestation's "sub".
 func (r AttestRequest) checkSubject(sub string) error {
 	switch {
+	case sub == "":
+		return errors.New("it has no sub")
 	case r.subject == nil && sub != r.ClientID:
-		return fmt.Errorf("%w: it is for client %.60q, this is %q", ErrInvalidAttestation, sub, r.ClientID)
+		return fmt.Errorf("it is for client %.60q, this is %q", sub, r.ClientID)
 	case r.subject == nil:
 		return nil
-	case sub == "":
-		return fmt.Errorf("%w: it has no sub", ErrInvalidAttestation)
 	}
 	if err := r.subject(sub); err != nil {
-		return fmt.Errorf("%w: its sub %.200q: %w", ErrInvalidAttestation, sub, err)
+		return fmt.Errorf("its sub %.200q: %w", sub, err)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,20 +25,24 @@ type PushAttester struct {
 	Attestation string
 	// File holds the JWT, alone on its line. It is read whenever an
 	// attestation is needed, so that whoever provisions can replace it (by
-	// renaming a new file over it) while the program runs.
+	// renaming a new file over it) while the program runs. It is a plain file, or a
+	// symbolic link to one.
 	File string
 }
 
-// Attest implements Attester. A file that cannot be read is
+// Attest implements Attester. A file that cannot be read, or is empty, is
 // ErrAttesterUnavailable, and so is one that still holds the rejected
 // attestation: a newer one may come.
-func (p PushAttester) Attest(_ context.Context, req AttestRequest) (string, error) {
+func (p PushAttester) Attest(ctx context.Context, req AttestRequest) (string, error) {
 	if err := p.check(); err != nil {
+		return "", err
+	}
+	if err := ctx.Err(); err != nil {
 		return "", err
 	}
 	attestation := p.Attestation
 	if p.File != "" {
-		content, err := readAttestation(p.File)
+		content, err := readProvisioned(p.File)
 		if err != nil {
 			return "", fmt.Errorf("%w: provisioned attestation: %w", ErrAttesterUnavailable, err)
 		}
@@ -57,13 +62,25 @@ func (p PushAttester) check() error {
 	return nil
 }
 
-func readAttestation(name string) (string, error) {
+// readProvisioned reads the file of a provisioned attestation. It may be a symbolic
+// link, as mounted secrets are, to a plain file: others may never end.
+func readProvisioned(name string) (string, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return "", err
+	}
+	if !info.Mode().IsRegular() {
+		return "", fmt.Errorf("%s is not a plain file", name)
+	}
 	f, err := os.Open(name)
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
 	content, err := io.ReadAll(io.LimitReader(f, maxAttestation+1))
+	if err == nil && len(bytes.TrimSpace(content)) == 0 {
+		err = fmt.Errorf("%s is empty", name)
+	}
 	return string(content), err
 }
 

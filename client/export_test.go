@@ -1,0 +1,13 @@
+package client
+
+import "time"
+
+// DescribeAttestation checks an attestation at one time and describes it at
+// another.
+func DescribeAttestation(raw string, req AttestRequest, checked, now time.Time) (string, error) {
+	a, err := checkAttestation(raw, req, checked)
+	if err != nil {
+		return "", err
+	}
+	return a.describe(now), nil
+}
