@@ -41,6 +41,7 @@ type requestClaims struct {
 	Audience  jwt.Audience     `json:"aud"` // the attester's URL
 	IssuedAt  *jwt.NumericDate `json:"iat"`
 	Expiry    *jwt.NumericDate `json:"exp"`
+	NotBefore *jwt.NumericDate `json:"nbf"` // not of the protocol, but RFC 7519 demands that it is obeyed
 	ID        string           `json:"jti"`
 	Challenge string           `json:"challenge"`
 	Evidence  json.RawMessage  `json:"evidence"`
@@ -134,6 +135,8 @@ func (s *Server) checkClaims(claims *requestClaims) error {
 		return refuse(codeInvalidPoP, "iat is more than %v old", requestWindow)
 	case !now.Before(claims.Expiry.Time().Add(clockSkew)):
 		return refuse(codeInvalidPoP, "request has expired")
+	case claims.NotBefore != nil && claims.NotBefore.Time().After(now.Add(clockSkew)):
+		return refuse(codeInvalidPoP, "nbf is in the future")
 	case !slices.Contains(s.cfg.Clients, claims.Issuer):
 		return refuse(evidence.CodePolicyViolation, "client %.80q is not served here", claims.Issuer)
 	}

@@ -58,6 +58,9 @@ func TestRequestA8(t *testing.T) {
 		{"iat in the future", "invalid_pop", "in the future", bad, with("iat", 1_800_000_011)},
 		{"iat too old", "invalid_pop", "old", bad, with("iat", 1_800_000_000-300)},
 		{"expired", "invalid_pop", "expired", bad, with("exp", 1_800_000_000-10)},
+		{"not valid yet", "invalid_pop", "nbf", bad, with("nbf", 4_102_444_800)},
+		{"not valid for 11 seconds yet", "invalid_pop", "nbf", bad, with("nbf", 1_800_000_011)},
+		{"nbf is a string", "invalid_pop", "malformed", bad, with("nbf", "1")},
 		{"client not served", "policy_violation", "not served", http.StatusForbidden, with("iss", "stranger")},
 		{"made-up challenge", "invalid_challenge", "not a challenge", bad, with("challenge", strings.Repeat("A", 43))},
 		{"challenge of another attester", "invalid_challenge", "not a challenge", bad, func(f *fixture, r *request) {
@@ -82,8 +85,8 @@ func TestRequestA8(t *testing.T) {
 			}
 		})
 	}
-	if refused != 28 {
-		t.Errorf("%d requests refused for the right reason, want 28", refused)
+	if refused != 31 {
+		t.Errorf("%d requests refused for the right reason, want 31", refused)
 	}
 }
 
@@ -104,6 +107,7 @@ func TestRequestAccepted(t *testing.T) {
 		},
 		"aud is an array of one": with("aud", []string{attesterURL}),
 		"another client":         with("iss", "other-client"),
+		"nbf is now":             with("nbf", 1_800_000_000),
 		"evidence is null":       with("evidence", nil),
 		"unknown claim":          with("wallet_version", "1"),
 	} {
@@ -142,6 +146,61 @@ func TestBody(t *testing.T) {
 	f.server.ServeHTTP(w, r)
 	f.wantRefusal(w, http.StatusBadRequest, "invalid_request", "application/json")
 	f.wantAttestation(f.post("/client-attestation", " {\"request\":\""+good+"\"}\n")) // none of that used the challenge up
+}
+
+// TestOneText: a request has one text. What decoders of base64url pass over is
+// refused.
+func TestOneText(t *testing.T) {
+	f := newFixture(t, nil)
+	good := f.request().compact(t)
+	signature := strings.LastIndexByte(good, '.')
+	cases := map[string]string{
+		"line break at the start":   `\n` + good,
+		"line break in the header":  good[:10] + `\n` + good[10:],
+		"CR in the payload":         good[:signature-10] + `\r` + good[signature-10:],
+		"line break before the dot": good[:signature] + `\n` + good[signature:],
+		"line break at the end":     good + `\r\n`,
+		"space at the end":          good + " ",
+		"space in the signature":    good[:signature+5] + " " + good[signature+5:],
+		"padding":                   good + "==",
+		"unused bits":               unusedBit(good),
+	}
+	for name, text := range cases {
+		t.Run(name, func(t *testing.T) {
+			f.wantRefusal(f.post("/client-attestation", `{"request":"`+text+`"}`), http.StatusBadRequest, "invalid_pop", "malformed")
+		})
+	}
+	if len(cases) != 9 {
+		t.Errorf("%d cases, want 9", len(cases))
+	}
+	f.wantAttestation(f.post("/client-attestation", `{"request":"`+good+`"}`))
+}
+
+// unusedBit sets the last bit of a signature of 64 bytes in base64url, which
+// belongs to no byte.
+func unusedBit(compact string) string {
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	last := len(compact) - 1
+	return compact[:last] + string(alphabet[strings.IndexByte(alphabet, compact[last])|1])
+}
+
+// TestClockSetBack: a challenge that was used stays used, whatever the clock does,
+// and one that has expired stays expired; new ones are good.
+func TestClockSetBack(t *testing.T) {
+	f := newFixture(t, nil)
+	used, unused := f.request(), f.request()
+	f.wantAttestation(f.send(used))
+	start := f.now
+	for _, step := range []time.Duration{0, 5 * time.Minute, 6 * time.Minute, 24 * time.Hour} {
+		f.now = start.Add(step)
+		f.wantAttestation(f.send(f.request())) // time passes
+		f.now = start
+		f.wantRefusal(f.send(used), http.StatusBadRequest, "invalid_challenge", "")
+		if step > 0 {
+			f.wantRefusal(f.send(unused), http.StatusBadRequest, "invalid_challenge", "expired")
+		}
+		f.wantAttestation(f.send(f.request()))
+	}
 }
 
 // TestChallengeRace: of many requests at once with one challenge, one is served.

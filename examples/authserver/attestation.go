@@ -1,14 +1,10 @@
 package authserver
 
 import (
-	"crypto/x509"
 	"errors"
-	"fmt"
-	"slices"
-	"strings"
+	"sync"
 	"time"
 
-	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/json"
 	"github.com/go-jose/go-jose/v4/jwt"
 
@@ -28,29 +24,62 @@ type attestationClaims struct {
 	} `json:"cnf"`
 }
 
-// A verifiedAttestation is what an attestation that passed section 7.1 says.
+// A verifiedAttestation is what an attestation that passed section 7.1 says. It is
+// not changed after it was made: requests share it while it is remembered.
 type verifiedAttestation struct {
 	subject    string // client_id
 	key        any    // public Client Instance Key
 	thumbprint string // of key
-	issuedAt   time.Time
-	decode     func(dest any) error // decodes the claims, for the policy
-	device     *deviceClaims        // nil before the policy was applied, and without one
+	claims     attestationClaims
+	issuedAt   time.Time                     // zero without iat
+	device     func() (*deviceClaims, error) // decodes the claims about the device, once
+	trust      *trust                        // under which it was verified
+	// notBefore and notAfter are the validity of the attester's certificates, zero
+	// where its key is known by a kid.
+	notBefore, notAfter time.Time
 }
 
 // verifyAttestation applies section 7.1, item by item. fields are the values of
 // the OAuth-Client-Attestation header fields, clientID is the request's
-// client_id, if it has one.
+// client_id, if it has one. Of an attestation that is remembered, the items that
+// depend on the time and on the request are looked at again, and no others.
 func (v *verifier) verifyAttestation(fields []string, clientID string) (*verifiedAttestation, error) {
-	bad := func(rule, format string, args ...any) error {
-		return refuse(errInvalidClientAttestation, rule, format, args...)
-	}
-
 	// 1. Precisely one header field, containing a Client Attestation JWT.
 	if len(fields) != 1 {
 		return nil, refuse(errInvalidRequest, "7.1(1)", "%d %s header fields", len(fields), headerAttestation)
 	}
-	token, err := strictjwt.Parse(fields[0], typAttestation, v.cfg.AttestationAlgorithms)
+	trust := v.trust.Load()
+	verified := trust.remembered.get(fields[0], v.cfg.Now())
+	isNew := verified == nil
+	if isNew {
+		var err error
+		if verified, err = v.verifyNew(trust, fields[0]); err != nil {
+			return nil, err
+		}
+	}
+
+	// 6. Fresh enough.
+	if err := v.checkAttestationTimes(&verified.claims); err != nil {
+		return nil, err
+	}
+
+	// 7. A client_id in the request is the sub.
+	if clientID != "" && clientID != verified.subject {
+		return nil, refuse(errInvalidClientAttestation, "7.1(7)", "client_id %.80q is not the attestation's sub %.80q", clientID, verified.subject)
+	}
+	if isNew {
+		trust.remembered.put(fields[0], verified)
+	}
+	return verified, nil
+}
+
+// verifyNew applies items 1 to 5 of section 7.1, which are true of an attestation
+// for as long as the same attesters are trusted.
+func (v *verifier) verifyNew(trust *trust, compact string) (*verifiedAttestation, error) {
+	bad := func(rule, format string, args ...any) error {
+		return refuse(errInvalidClientAttestation, rule, format, args...)
+	}
+	token, err := strictjwt.Parse(compact, typAttestation, v.cfg.AttestationAlgorithms)
 	switch {
 	case errors.Is(err, strictjwt.ErrAlgorithm): // 3. alg is acceptable.
 		return nil, bad("7.1(3)", "%v", err)
@@ -62,14 +91,17 @@ func (v *verifier) verifyAttestation(fields []string, clientID string) (*verifie
 
 	// 4. The signature verifies with the key of a known and trusted attester.
 	// This comes before every look at the claims.
-	attester, err := v.attesterKey(token.Header)
+	verified := &verifiedAttestation{trust: trust}
+	attester, err := trust.attesterKey(token.Header, v.cfg.Now(), verified)
 	if err != nil {
 		return nil, bad("7.1(4)", "%v", err)
 	}
-	var claims attestationClaims
-	if err := token.Claims(attester, &claims); errors.Is(err, strictjwt.ErrSignature) {
+	payload, err := token.Payload(attester)
+	if err != nil {
 		return nil, bad("7.1(4)", "%v", err)
-	} else if err != nil {
+	}
+	claims := &verified.claims
+	if err := strictjwt.Decode(payload, claims); err != nil {
 		return nil, bad("7.1(2)", "%v", err)
 	}
 
@@ -91,21 +123,11 @@ func (v *verifier) verifyAttestation(fields []string, clientID string) (*verifie
 		return nil, bad("7.1(2)", "cnf.jwk: %v", err)
 	}
 
-	// 6. Fresh enough.
-	if err := v.checkAttestationTimes(&claims); err != nil {
-		return nil, err
-	}
-
-	// 7. A client_id in the request is the sub.
-	if clientID != "" && clientID != claims.Subject {
-		return nil, bad("7.1(7)", "client_id %.80q is not the attestation's sub %.80q", clientID, claims.Subject)
-	}
-
-	verified := &verifiedAttestation{subject: claims.Subject, key: key, thumbprint: thumbprint}
+	verified.subject, verified.key, verified.thumbprint = claims.Subject, key, thumbprint
 	if claims.IssuedAt != nil {
 		verified.issuedAt = claims.IssuedAt.Time()
 	}
-	verified.decode = func(dest any) error { return token.Claims(attester, dest) }
+	verified.device = sync.OnceValues(func() (*deviceClaims, error) { return readDevice(payload) })
 	return verified, nil
 }
 
@@ -130,64 +152,6 @@ func (v *verifier) checkAttestationTimes(claims *attestationClaims) error {
 	}
 	if limit := v.cfg.MaxAttestationAge; limit > 0 && now.Sub(claims.IssuedAt.Time()) > limit {
 		return refuse(errUseFreshAttestation, "7.1(6)", "attestation is older than %v", limit)
-	}
-	return nil
-}
-
-// attesterKey finds the key that must have signed an attestation with this
-// header: by x5c, if the server has roots and the attestation a chain, or else
-// by kid (section 10.8). A jku is never followed.
-func (v *verifier) attesterKey(header jose.Header) (any, error) {
-	if v.cfg.AttesterRoots != nil {
-		chains, err := header.Certificates(x509.VerifyOptions{
-			Roots:       v.cfg.AttesterRoots,
-			CurrentTime: v.cfg.Now(),
-			KeyUsages:   []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
-		})
-		if err == nil {
-			return chains[0][0].PublicKey, nil
-		}
-		if !errors.Is(err, jose.ErrMissingX5cHeader) {
-			return nil, fmt.Errorf("x5c: %w", err)
-		}
-	}
-	keys := v.cfg.AttesterKeys.Key(header.KeyID) // no trusted key has an empty kid
-	if len(keys) == 0 {
-		return nil, fmt.Errorf("no trusted attester key with kid %.80q", header.KeyID)
-	}
-	if want := keys[0].Algorithm; want != "" && want != header.Algorithm {
-		return nil, fmt.Errorf("attester key %.80q is for %s, not %s", header.KeyID, want, header.Algorithm)
-	}
-	return keys[0].Key, nil
-}
-
-// checkTrust checks the attesters' keys and the algorithms of a configuration.
-func (cfg *Config) checkTrust() error {
-	if len(cfg.AttesterKeys.Keys) == 0 && cfg.AttesterRoots == nil {
-		return errors.New("no attester is trusted: set AttesterKeys or AttesterRoots")
-	}
-	seen := make(map[string]bool)
-	for _, key := range cfg.AttesterKeys.Keys {
-		switch {
-		case !key.IsPublic() || !key.Valid():
-			return fmt.Errorf("attester key %q is not a public key", key.KeyID)
-		case key.KeyID == "":
-			return errors.New("attester key without a kid")
-		case seen[key.KeyID]:
-			return fmt.Errorf("two attester keys have the kid %q", key.KeyID)
-		case key.Use != "" && key.Use != "sig":
-			return fmt.Errorf("attester key %q is not for signatures", key.KeyID)
-		}
-		seen[key.KeyID] = true
-	}
-	algorithms := slices.Concat(cfg.AttestationAlgorithms, cfg.ProofAlgorithms)
-	for _, alg := range algorithms {
-		if alg == "" || alg == "none" || strings.HasPrefix(string(alg), "HS") {
-			return fmt.Errorf("algorithm %q is not a digital signature", alg)
-		}
-	}
-	if len(cfg.AttestationAlgorithms) == 0 || len(cfg.ProofAlgorithms) == 0 {
-		return errors.New("no algorithm is accepted: leave the lists nil for the default")
 	}
 	return nil
 }

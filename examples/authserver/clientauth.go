@@ -49,7 +49,7 @@ func (s *Server) authenticate(r *http.Request, endpoint string, form *form) (*cl
 	if err != nil {
 		return nil, err
 	}
-	if err := s.appraise(attestation); err != nil {
+	if err := attestation.appraise(s.cfg.Now()); err != nil {
 		return nil, err
 	}
 	return &clientInstance{verifiedProof: proof, client: client, thumbprint: attestation.thumbprint}, nil
@@ -68,14 +68,6 @@ func (s *Server) allowMethod(client Client, method string) error {
 	default:
 		return refuse(errInvalidClient, "7", "client is registered for %s, request uses combined mode", client.Method)
 	}
-}
-
-// appraise applies the policy to a device whose proof was verified: step (5).
-func (s *Server) appraise(attestation *verifiedAttestation) (err error) {
-	if attestation.device, err = s.readDevice(attestation.decode); err != nil {
-		return err
-	}
-	return s.checkPolicy(attestation)
 }
 
 // otherAuthentication names the authentication method, other than ours, that a

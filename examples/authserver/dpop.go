@@ -93,7 +93,7 @@ func (v *verifier) verifyDPoP(fields []string, made target) (thumbprint string, 
 			return "", refuse(errUseDPoPNonce, "RFC 9449 4.3(10)", "nonce: %v", err)
 		}
 	}
-	if err := v.checkProofTime(claims.proofTimes); err != nil {
+	if err := v.checkProofTime(claims.proofTimes, v.nonces != nil); err != nil {
 		return "", bad("11", "%v", err)
 	}
 	if made.accessToken != "" && claims.AccessTokenHash != base64Hash(made.accessToken) {

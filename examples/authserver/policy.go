@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/instancekey/instancekey/examples/internal/strictjson"
+	"github.com/instancekey/instancekey/examples/internal/strictjwt"
 )
 
 // A Policy decides by what an attestation says of the device: step (5). It is
@@ -119,28 +120,30 @@ type deviceClaims struct {
 
 const rulePolicy = "policy"
 
-// readDevice decodes the claims about the device, if there is a policy that
-// looks at them. They are another attester's business otherwise.
-func (s *Server) readDevice(decode func(dest any) error) (*deviceClaims, error) {
-	if s.cfg.Policy == nil {
-		return nil, nil
-	}
+// readDevice decodes the claims about the device in an attestation's payload.
+func readDevice(payload []byte) (*deviceClaims, error) {
 	var device deviceClaims
-	if err := decode(&device); err != nil {
+	if err := strictjwt.Decode(payload, &device); err != nil {
 		return nil, refuse(errInvalidClientAttestation, rulePolicy, "claims about the device: %v", err)
 	}
 	return &device, nil
 }
 
-// checkPolicy decides about a client instance that has authenticated. Only if
-// nothing but its age speaks against an attestation would a fresh one help.
-func (s *Server) checkPolicy(a *verifiedAttestation) error {
-	p := s.cfg.Policy
+// appraise applies the policy to a client instance that has authenticated: step
+// (5). Only if nothing but its age speaks against an attestation would a fresh one
+// help. Without a policy the claims about the device are not looked at: their form
+// is another attester's business.
+func (a *verifiedAttestation) appraise(now time.Time) error {
+	p := a.trust.policy
 	if p == nil {
 		return nil
 	}
+	device, err := a.device()
+	if err != nil {
+		return err
+	}
 	for _, rule := range []func(*deviceClaims) error{p.checkModel, p.checkVersion, p.checkOEMBoot, p.checkStatus} {
-		if err := rule(a.device); err != nil {
+		if err := rule(device); err != nil {
 			return refuse(errInvalidClientAttestation, rulePolicy, "%v", err)
 		}
 	}
@@ -148,7 +151,7 @@ func (s *Server) checkPolicy(a *verifiedAttestation) error {
 	case p.maxAge == 0:
 	case a.issuedAt.IsZero():
 		return refuse(errInvalidClientAttestation, rulePolicy, "attestation has no iat, and its age is limited")
-	case s.cfg.Now().Sub(a.issuedAt) > p.maxAge:
+	case now.Sub(a.issuedAt) > p.maxAge:
 		return refuse(errUseFreshAttestation, rulePolicy, "attestation is older than %v", p.maxAge)
 	}
 	return nil

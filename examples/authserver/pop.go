@@ -77,7 +77,7 @@ func (v *verifier) verifyPoP(fields []string, attestation *verifiedAttestation) 
 	}
 
 	// 6. Created in an acceptable window.
-	if err := v.checkProofTime(claims.proofTimes); err != nil {
+	if err := v.checkProofTime(claims.proofTimes, v.challenges != nil); err != nil {
 		return bad("7.2(6)", "%v", err)
 	}
 
@@ -103,8 +103,10 @@ func (v *verifier) verifyPoP(fields []string, attestation *verifiedAttestation) 
 }
 
 // checkProofTime checks the times of a PoP JWT or DPoP proof that has an iat.
-// Both replay memories rely on it.
-func (v *verifier) checkProofTime(times proofTimes) error {
+// Both replay memories rely on it. A proof without a value of this process in it,
+// a challenge or a nonce, must have been made since the server started: what was
+// used before that it does not remember.
+func (v *verifier) checkProofTime(times proofTimes, challenged bool) error {
 	now := v.cfg.Now()
 	age := now.Sub(times.IssuedAt.Time())
 	switch {
@@ -112,6 +114,8 @@ func (v *verifier) checkProofTime(times proofTimes) error {
 		return fmt.Errorf("iat is %v in the future", (-age).Round(time.Second))
 	case age >= v.cfg.ProofWindow:
 		return fmt.Errorf("iat is %v in the past", age.Round(time.Second))
+	case !challenged && times.IssuedAt.Time().Before(v.started):
+		return errors.New("it was made before this server started, and may have been used then")
 	case times.Expiry != nil && !now.Before(times.Expiry.Time().Add(clockSkew)):
 		return errors.New("its exp has passed")
 	case times.NotBefore != nil && times.NotBefore.Time().After(now.Add(clockSkew)):

@@ -64,7 +64,7 @@ func (s *Server) addResource(config ResourceConfig, issuer *url.URL) error {
 	own := s.cfg
 	own.Challenges, own.DPoPNonces = config.Challenges.withDefaults(), config.DPoPNonces
 	rs := &resource{
-		verifier: newVerifier(own, config.Identifier),
+		verifier: newVerifier(own, config.Identifier, &s.trust),
 		config:   config,
 		server:   s,
 		path:     identifier.Path,
@@ -156,5 +156,5 @@ func (rs *resource) authorize(w http.ResponseWriter, r *http.Request) (*accessTo
 			return nil, err
 		}
 	}
-	return token, rs.server.appraise(attestation)
+	return token, attestation.appraise(rs.cfg.Now())
 }

@@ -5,7 +5,8 @@
 // read beside the draft.
 //
 //   - verifier.go: which rules apply to a request (section 7)
-//   - attestation.go: the Client Attestation JWT (section 7.1)
+//   - attestation.go, remembered.go: the Client Attestation JWT (section 7.1)
+//   - trust.go: whose attestations count
 //   - pop.go: the Client Attestation PoP JWT (section 7.2)
 //   - dpop.go: DPoP (RFC 9449), and the combined mode (sections 5.2 and 7.3)
 //   - challenge.go: challenges (section 6) and DPoP nonces
@@ -33,6 +34,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -66,7 +68,8 @@ type Config struct {
 	ProofAlgorithms       []jose.SignatureAlgorithm
 
 	// Policy decides by what attestations say of the device. Nil: every device
-	// of a trusted attester is served.
+	// of a trusted attester is served. SetAttesters and SetPolicy change these
+	// three of a running server.
 	Policy *Policy
 	// MaxAttestationAge limits the age of an attestation by its iat, beyond the
 	// exp that it has itself; older ones get use_fresh_attestation. 0: no limit.
@@ -117,6 +120,7 @@ type Server struct {
 	methods []string // the authentication methods that some client is registered for
 	routes  serve.Routes
 
+	trust    atomic.Pointer[trust]
 	verifier *verifier // of what is sent to the server's own endpoints
 	resource *resource // nil: none
 	metadata metadata
@@ -140,7 +144,11 @@ func New(cfg Config) (*Server, error) {
 	if min(cfg.MaxAttestationAge, cfg.ProofWindow, cfg.TokenLifetime) < 0 || cfg.Challenges != nil && cfg.Challenges.Lifetime < 0 {
 		return nil, errors.New("authserver: a duration is negative")
 	}
-	if err := cfg.checkTrust(); err != nil {
+	if err := cfg.checkAlgorithms(); err != nil {
+		return nil, fmt.Errorf("authserver: %w", err)
+	}
+	trust, err := newTrust(cfg.AttesterKeys, cfg.AttesterRoots, cfg.Policy)
+	if err != nil {
 		return nil, fmt.Errorf("authserver: %w", err)
 	}
 	tokens, err := newTokenSigner()
@@ -150,12 +158,13 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg:      cfg,
 		clients:  make(map[string]Client),
-		verifier: newVerifier(cfg, cfg.Issuer),
 		tokens:   tokens,
 		refresh:  newRefreshTokens(cfg.Now),
 		requests: newHandles[*pushedRequest](pushedLifetime, maxPushedRequests, cfg.Now),
 		codes:    newHandles[*pushedRequest](codeLifetime, maxPushedRequests, cfg.Now),
 	}
+	s.trust.Store(trust)
+	s.verifier = newVerifier(cfg, cfg.Issuer, &s.trust)
 	if err := s.register(cfg.Clients); err != nil {
 		return nil, fmt.Errorf("authserver: %w", err)
 	}
@@ -209,7 +218,6 @@ func (cfg Config) withDefaults() Config {
 		}
 		*list = slices.Clone(*list)
 	}
-	cfg.AttesterKeys.Keys = slices.Clone(cfg.AttesterKeys.Keys)
 	if cfg.ProofWindow == 0 {
 		cfg.ProofWindow = time.Minute
 	}
@@ -224,4 +232,17 @@ func (cfg Config) withDefaults() Config {
 		cfg.Now = time.Now
 	}
 	return cfg
+}
+
+func (cfg *Config) checkAlgorithms() error {
+	algorithms := slices.Concat(cfg.AttestationAlgorithms, cfg.ProofAlgorithms)
+	for _, alg := range algorithms {
+		if alg == "" || alg == "none" || strings.HasPrefix(string(alg), "HS") {
+			return fmt.Errorf("algorithm %q is not a digital signature", alg)
+		}
+	}
+	if len(cfg.AttestationAlgorithms) == 0 || len(cfg.ProofAlgorithms) == 0 {
+		return errors.New("no algorithm is accepted: leave the lists nil for the default")
+	}
+	return nil
 }

@@ -2,6 +2,7 @@ package authserver
 
 import (
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/instancekey/instancekey/examples/internal/freshness"
@@ -12,31 +13,36 @@ import (
 // same. Each has a verifier of its own, so that no challenge, nonce or proof
 // made for the one is good at the other, though both are one process.
 type verifier struct {
-	cfg             Config                // the server's; Challenges and DPoPNonces are this audience's own
-	audience        string                // issuer or resource identifier
-	challenges      *freshness.Challenges // nil: not used
-	nonces          *freshness.Challenges // nil: not used
-	spentChallenges *freshness.Seen       // nil: challenges may be used again
+	cfg             Config                 // the server's; Challenges and DPoPNonces are this audience's own
+	audience        string                 // issuer or resource identifier
+	trust           *atomic.Pointer[trust] // the server's
+	started         time.Time              // see checkProofTime
+	challenges      *freshness.Challenges  // nil: not used
+	nonces          *freshness.Challenges  // nil: not used
+	spentChallenges *freshness.Seen        // nil: challenges may be used again
 	seenPoPs        *freshness.Seen
 	seenDPoPProofs  *freshness.Seen
 }
 
-func newVerifier(cfg Config, audience string) *verifier {
+func newVerifier(cfg Config, audience string, trust *atomic.Pointer[trust]) *verifier {
+	clock := freshness.Monotone(cfg.Now)
 	v := &verifier{
 		cfg:      cfg,
 		audience: audience,
+		trust:    trust,
+		started:  cfg.Now().Truncate(time.Second),
 		// A proof passes the iat check from clockSkew before its iat until
 		// ProofWindow after it.
-		seenPoPs:       freshness.NewSeen(cfg.ProofWindow+clockSkew, replayCapacity, cfg.Now),
-		seenDPoPProofs: freshness.NewSeen(cfg.ProofWindow+clockSkew, replayCapacity, cfg.Now),
+		seenPoPs:       freshness.NewSeen(cfg.ProofWindow+clockSkew, replayCapacity, clock),
+		seenDPoPProofs: freshness.NewSeen(cfg.ProofWindow+clockSkew, replayCapacity, clock),
 	}
 	if cfg.DPoPNonces {
-		v.nonces = freshness.NewChallenges(5*time.Minute, cfg.Now)
+		v.nonces = freshness.NewChallenges(5*time.Minute, clock)
 	}
 	if c := cfg.Challenges; c != nil {
-		v.challenges = freshness.NewChallenges(c.Lifetime, cfg.Now)
+		v.challenges = freshness.NewChallenges(c.Lifetime, clock)
 		if c.SingleUse {
-			v.spentChallenges = freshness.NewSeen(c.Lifetime, replayCapacity, cfg.Now)
+			v.spentChallenges = freshness.NewSeen(c.Lifetime, replayCapacity, clock)
 		}
 	}
 	return v

@@ -3,8 +3,10 @@
 package strictjwt
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/json"
@@ -40,6 +42,9 @@ type Token struct {
 // of the given algorithms. Parameters crit and b64 are refused: no extension is
 // understood here.
 func Parse(compact, typ string, algorithms []jose.SignatureAlgorithm) (*Token, error) {
+	if err := checkCompact(compact); err != nil {
+		return nil, err
+	}
 	jws, err := jose.ParseSignedCompact(compact, algorithms)
 	if err != nil {
 		if alg := new(jose.ErrUnexpectedSignatureAlgorithm); errors.As(err, &alg) {
@@ -59,13 +64,42 @@ func Parse(compact, typ string, algorithms []jose.SignatureAlgorithm) (*Token, e
 	return &Token{Header: header, jws: jws}, nil
 }
 
+// checkCompact refuses what decoders of base64url pass over: line breaks, and bits
+// that belong to no byte. A JWS has one text.
+func checkCompact(compact string) error {
+	if strings.ContainsAny(compact, "\r\n") {
+		return fmt.Errorf("%w: a line break in it", ErrMalformed)
+	}
+	for part := range strings.SplitSeq(compact, ".") {
+		if _, err := base64.RawURLEncoding.Strict().DecodeString(part); err != nil {
+			return fmt.Errorf("%w: not base64url: %w", ErrMalformed, err)
+		}
+	}
+	return nil
+}
+
 // Claims checks the signature with a public key (a type that go-jose accepts)
 // and decodes the claims into dest. Claims that dest does not have are ignored.
 func (t *Token) Claims(key, dest any) error {
+	payload, err := t.Payload(key)
+	if err != nil {
+		return err
+	}
+	return Decode(payload, dest)
+}
+
+// Payload checks the signature with a public key and returns what was signed, for
+// Decode.
+func (t *Token) Payload(key any) ([]byte, error) {
 	payload, err := t.jws.Verify(key)
 	if err != nil {
-		return ErrSignature
+		return nil, ErrSignature
 	}
+	return payload, nil
+}
+
+// Decode decodes the claims in a payload into dest, as Claims does.
+func Decode(payload []byte, dest any) error {
 	if err := json.Unmarshal(payload, dest); err != nil {
 		return fmt.Errorf("%w: claims: %w", ErrMalformed, err)
 	}
