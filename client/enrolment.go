@@ -70,6 +70,9 @@ func (c *attesterCall) enrol(ctx context.Context, key keystore.AttestableKey) ([
 	if err := c.post(ctx, "/tpm/attest", request, &challenge); err != nil {
 		return nil, err
 	}
+	if challenge.Session == "" || len(challenge.Credential) == 0 || len(challenge.Secret) == 0 {
+		return nil, unexpectedAnswer("/tpm/attest")
+	}
 	secret, err := key.Activate(ctx, challenge.Credential, challenge.Secret)
 	if err != nil {
 		return nil, fmt.Errorf("client: enrolment with the attester: %w", err)
@@ -83,6 +86,9 @@ func (c *attesterCall) enrol(ctx context.Context, key keystore.AttestableKey) ([
 	}
 	if err := c.post(ctx, "/tpm/secret", answer, &issued); err != nil {
 		return nil, err
+	}
+	if len(issued.Chain) == 0 {
+		return nil, unexpectedAnswer("/tpm/secret")
 	}
 	if err := key.SetAKCertificates(ctx, c.url, issued.Chain); err != nil {
 		return nil, fmt.Errorf("client: enrolment with the attester: %w", err)

@@ -151,9 +151,12 @@ func redirectToken(p *transporttest.Policy, code int) {
 func TestTemporaryWhileAttesterIsAway(t *testing.T) {
 	gone := httptest.NewServer(http.NotFoundHandler())
 	gone.Close() // its port is free now
-	answer := func(code int) client.Attester {
+	answer := func(code int, body string) client.Attester {
 		site := newSite()
-		site.set(attesterURL+"/challenge", status(code))
+		site.set(attesterURL+"/challenge", func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(code)
+			_, _ = io.WriteString(w, body)
+		})
 		return client.HTTPAttester{URL: attesterURL, Client: &http.Client{Transport: inProcess{site}}}
 	}
 	failing := func(err error) client.Attester {
@@ -164,12 +167,14 @@ func TestTemporaryWhileAttesterIsAway(t *testing.T) {
 		temporary bool
 	}{
 		"connection refused":   {client.HTTPAttester{URL: gone.URL}, true},
-		"429":                  {answer(429), true},
-		"503":                  {answer(503), true},
+		"429":                  {answer(429, ""), true},
+		"503":                  {answer(503, ""), true},
 		"another attester's":   {failing(fmt.Errorf("%w: %w", client.ErrAttesterUnavailable, io.EOF)), true},
 		"not provisioned yet":  {client.PushAttester{File: filepath.Join(t.TempDir(), "none")}, true},
-		"403":                  {answer(403), false},
-		"404":                  {answer(404), false},
+		"403 of a filter":      {answer(403, "<html>"), true},
+		"404 of a filter":      {answer(404, ""), true},
+		"403":                  {answer(403, `{"error":"policy_violation"}`), false},
+		"400":                  {answer(400, `{"error":"untrusted_tpm"}`), false},
 		"what nobody knows of": {failing(errors.New("out of paper")), false},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -148,6 +148,8 @@ func FuzzAttesterAnswer(f *testing.F) {
 	f.Add(200, []byte(`{"challenge":"c","client_attestation":"a"}`))
 	f.Add(200, []byte(`{"challenge":null}`))
 	f.Add(403, []byte(`{"error":"policy_violation"}`))
+	f.Add(403, []byte(`<html>`))
+	f.Add(511, []byte(`{"error":"policy_violation"}`))
 	f.Add(503, []byte(`{"error":["a"]}`))
 	f.Add(400, []byte(`{`))
 	key := newKey(f, "ES256")
@@ -167,8 +169,14 @@ func FuzzAttesterAnswer(f *testing.F) {
 		if err != nil && (len(err.Error()) > 1500 || strings.ContainsAny(err.Error(), "\r\n")) {
 			t.Fatalf("error %.100q has %d bytes", err, len(err.Error()))
 		}
-		if status == 403 != errors.Is(err, client.ErrAttestationRefused) {
-			t.Fatalf("status %d: %v", status, err)
+		var word map[string]any
+		_ = json.Unmarshal(body, &word) // nil if it is no object
+		code, _ := word["error"].(string)
+		if errors.Is(err, client.ErrAttestationRefused) && (status != 403 || code == "") {
+			t.Fatalf("status %d, %.100q: %v", status, body, err)
+		}
+		if err != nil && code == "" && !errors.Is(err, client.ErrAttesterUnavailable) && status != 200 {
+			t.Fatalf("status %d, %.100q: %v, want ErrAttesterUnavailable", status, body, err)
 		}
 	})
 }

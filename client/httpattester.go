@@ -4,12 +4,10 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -53,58 +51,15 @@ const (
 	// attester and through its queue.
 	attestationRequestLifetime = 5 * time.Minute
 
-	// maxRetryAfter bounds how long an attester can silence an instance that it
-	// may not be able to reach otherwise.
-	maxRetryAfter = time.Hour
-
 	maxAttesterRequest = 1 << 20   // bytes
 	maxAttesterAnswer  = 256 << 10 // bytes
 )
 
-// AttesterError is a Client Attester's own refusal, by its status and by the
-// error code of its answer. It matches ErrAttestationRefused for 403 and
-// ErrAttesterUnavailable for 429 and 5xx.
-type AttesterError struct {
-	Status      int    // HTTP status
-	Code        string // "error" of the answer, such as "policy_violation"; "" if it had none
-	Description string // "error_description" of the answer
-	// RetryAfter is how long the attester wants to be left alone, by its
-	// Retry-After header field, and an hour at most; 0 if it does not say.
-	RetryAfter time.Duration
-}
-
-// Error quotes the answer's code and description, cut where they are long.
-func (e *AttesterError) Error() string {
-	text := fmt.Sprintf("client: attester answered %d %s", e.Status, http.StatusText(e.Status))
-	if e.Code != "" {
-		text += fmt.Sprintf(": %.100q", e.Code)
-	}
-	if e.Description != "" {
-		text += fmt.Sprintf(" (%.200q)", e.Description)
-	}
-	if e.RetryAfter > 0 {
-		text += fmt.Sprintf(", retry after %s", e.RetryAfter)
-	}
-	return text
-}
-
-// Is reports what the status means for asking again.
-func (e *AttesterError) Is(target error) bool {
-	switch target {
-	case ErrAttestationRefused:
-		return e.Status == http.StatusForbidden
-	case ErrAttesterUnavailable:
-		return e.Status == http.StatusTooManyRequests || e.Status >= 500
-	}
-	return false
-}
-
-// Temporary reports whether asking again later may help.
-func (e *AttesterError) Temporary() bool { return e.Is(ErrAttesterUnavailable) }
-
-// Attest implements Attester. A refusal is an *AttesterError; an attester that
-// cannot be reached is ErrAttesterUnavailable. Errors of the key match the
-// sentinels of package keystore, or ErrNoEvidence.
+// Attest implements Attester. An answer other than 200 is an *AttesterError. An
+// attester that cannot be reached is ErrAttesterUnavailable, and so is an answer
+// that is not in the form of the protocol, which another than the attester has
+// given. Errors of the key match the sentinels of package keystore, or
+// ErrNoEvidence.
 func (h HTTPAttester) Attest(ctx context.Context, req AttestRequest) (string, error) {
 	if err := h.check(); err != nil {
 		return "", err
@@ -141,7 +96,7 @@ func (c *attesterCall) attest(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if challenge.Challenge == "" {
-		return "", errors.New("client: attester gave no challenge")
+		return "", unexpectedAnswer("/challenge")
 	}
 	evidence, err := c.evidence(ctx, challenge.Challenge, challenge.PCRs)
 	if err != nil {
@@ -156,6 +111,9 @@ func (c *attesterCall) attest(ctx context.Context) (string, error) {
 	}
 	if err := c.post(ctx, "/client-attestation", map[string]string{"request": signed}, &answer); err != nil {
 		return "", err
+	}
+	if answer.Attestation == "" {
+		return "", unexpectedAnswer("/client-attestation")
 	}
 	return answer.Attestation, nil
 }
@@ -227,7 +185,7 @@ func (c *attesterCall) post(ctx context.Context, path string, body, answer any) 
 		return attesterError(resp, received, c.clock.now())
 	}
 	if len(received) > maxAttesterAnswer || json.Unmarshal(received, answer) != nil {
-		return fmt.Errorf("client: attester's answer to %s is not the expected JSON", path)
+		return unexpectedAnswer(path)
 	}
 	return nil
 }
@@ -245,32 +203,4 @@ func (h HTTPAttester) client(clock *clock) *http.Client {
 	}
 	c.Transport = observer{c.Transport, clock, true}
 	return &c
-}
-
-func attesterError(resp *http.Response, body []byte, now time.Time) error {
-	var answer struct {
-		Code        string `json:"error"`
-		Description string `json:"error_description"`
-	}
-	_ = json.Unmarshal(body, &answer) // an answer without a code still has its status
-	return &AttesterError{
-		Status:      resp.StatusCode,
-		Code:        answer.Code,
-		Description: answer.Description,
-		RetryAfter:  retryAfter(resp.Header.Get("Retry-After"), now),
-	}
-}
-
-// retryAfter reads a Retry-After header field (RFC 9110, section 10.2.3): seconds,
-// or a date.
-func retryAfter(value string, now time.Time) time.Duration {
-	seconds, err := strconv.ParseUint(value, 10, 64)
-	if err == nil || errors.Is(err, strconv.ErrRange) { // then it is the largest
-		return time.Duration(min(seconds, uint64(maxRetryAfter/time.Second))) * time.Second
-	}
-	date, err := http.ParseTime(value)
-	if err != nil {
-		return 0
-	}
-	return min(max(date.Sub(now), 0), maxRetryAfter)
 }
