@@ -25,7 +25,7 @@ func (s *Server) Issue(clientID string, key crypto.PublicKey) (string, error) {
 	if !slices.Contains(s.cfg.Clients, clientID) {
 		return "", fmt.Errorf("attester: client %q is not served here", clientID)
 	}
-	attestation, err := s.issue(clientID, key, nil)
+	attestation, err := s.issue(clientID, key, s.cfg.Lifetime, nil)
 	if err != nil {
 		return "", fmt.Errorf("attester: %w", err)
 	}
@@ -34,7 +34,7 @@ func (s *Server) Issue(clientID string, key crypto.PublicKey) (string, error) {
 
 // issue makes a Client Attestation JWT (section 4). extra are the claims that
 // evidence justifies: they come before Config.Claims, and the draft's own before both.
-func (s *Server) issue(clientID string, key crypto.PublicKey, extra map[string]any) (string, error) {
+func (s *Server) issue(clientID string, key crypto.PublicKey, lifetime time.Duration, extra map[string]any) (string, error) {
 	// The required members alone: nothing else that a sender may have put into
 	// his JWK gets this attester's signature, and no private key does.
 	jwk, err := keystore.JWK(key)
@@ -44,7 +44,7 @@ func (s *Server) issue(clientID string, key crypto.PublicKey, extra map[string]a
 	if alg, err := algorithmOf(key); err == nil {
 		jwk.Algorithm = string(alg) // Keycloak verifies no proof without it
 	}
-	issued, expiry := s.times()
+	issued, expiry := s.times(lifetime)
 	claims := make(map[string]any)
 	maps.Copy(claims, s.cfg.Claims)
 	maps.Copy(claims, extra)
@@ -62,14 +62,14 @@ func (s *Server) issue(clientID string, key crypto.PublicKey, extra map[string]a
 }
 
 // times returns iat and exp. Rounded, both are rounded down: nothing lives longer
-// than Lifetime.
-func (s *Server) times() (issued, expiry int64) {
-	now, lifetime, unit := s.cfg.Now().Unix(), int64(s.cfg.Lifetime/time.Second), int64(s.cfg.Rounding/time.Second)
+// than its lifetime.
+func (s *Server) times(lifetime time.Duration) (issued, expiry int64) {
+	now, life, unit := s.cfg.Now().Unix(), int64(lifetime/time.Second), int64(s.cfg.Rounding/time.Second)
 	if unit == 0 {
-		return now, now + lifetime
+		return now, now + life
 	}
 	issued = now / unit * unit
-	return issued, issued + lifetime/unit*unit
+	return issued, issued + life/unit*unit
 }
 
 // newSigner checks the attester's key and fixes the JOSE header: typ, alg, kid

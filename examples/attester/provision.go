@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"time"
 
 	keyfile "github.com/foxboron/go-tpm-keyfiles"
 	"github.com/google/go-tpm/tpm2"
@@ -30,20 +31,28 @@ type Provisioned struct {
 // registry must have, and issues the attestation ahead. It says what the
 // registry knows of the device, and nothing of what it will have booted.
 //
+// The attestation is valid for lifetime, which has no default: a device that never
+// talks to the attester stops working after it, and to revoke what it has before
+// that, the attester's key must be taken away. Where the key has certificates
+// (Config.Key), they must be valid for as long.
+//
 // Who made a key has had it. Such a key is therefore not fixedTPM and fixedParent
 // (TPM2_Import refuses one that is), and a request of the device for another
 // attestation for it is refused with key_not_protected: what was provisioned is
 // renewed by provisioning again.
-func (s *Server) Provision(clientID, ek string) (*Provisioned, error) {
-	provisioned, err := s.provision(clientID, ek)
+func (s *Server) Provision(clientID, ek string, lifetime time.Duration) (*Provisioned, error) {
+	provisioned, err := s.provision(clientID, ek, lifetime)
 	if err != nil {
 		return nil, fmt.Errorf("attester: provision: %w", err)
 	}
-	s.cfg.Logger.Info("client attestation provisioned", slog.String("client_id", clientID), slog.String("ek", ek))
+	s.cfg.Logger.Info("client attestation provisioned", slog.String("client_id", clientID), slog.String("ek", ek), slog.Duration("lifetime", lifetime))
 	return provisioned, nil
 }
 
-func (s *Server) provision(clientID, ek string) (*Provisioned, error) {
+func (s *Server) provision(clientID, ek string, lifetime time.Duration) (*Provisioned, error) {
+	if err := s.checkLifetime(lifetime); err != nil {
+		return nil, err
+	}
 	if !slices.Contains(s.cfg.Clients, clientID) {
 		return nil, fmt.Errorf("client %q is not served here", clientID)
 	}
@@ -65,11 +74,29 @@ func (s *Server) provision(clientID, ek string) (*Provisioned, error) {
 	if err != nil {
 		return nil, err
 	}
-	attestation, err := s.issue(clientID, &key.PublicKey, claims)
+	attestation, err := s.issue(clientID, &key.PublicKey, lifetime, claims)
 	if err != nil {
 		return nil, err
 	}
 	return &Provisioned{Key: wrapped, Attestation: attestation}, nil
+}
+
+// checkLifetime refuses a lifetime that what is provisioned would not reach.
+func (s *Server) checkLifetime(lifetime time.Duration) error {
+	switch {
+	case lifetime == 0:
+		return errors.New("say how long the attestation is to be valid: the device cannot renew it")
+	case lifetime < max(time.Second, 2*s.cfg.Rounding):
+		return fmt.Errorf("a lifetime of %v is shorter than a second, or than twice the rounding", lifetime)
+	}
+	expiry := s.cfg.Now().Add(lifetime)
+	for _, certificate := range s.cfg.Key.Certificates {
+		if expiry.After(certificate.NotAfter) {
+			return fmt.Errorf("the attestation is to be valid until %v, and the attester's certificate for %q only until %v: give it a shorter life, or the attester another certificate",
+				expiry.UTC().Format(time.DateOnly), certificate.Subject, certificate.NotAfter.UTC().Format(time.DateOnly))
+		}
+	}
+	return nil
 }
 
 // wrap encrypts a key for a storage key, as TPM2_Duplicate would, and returns it

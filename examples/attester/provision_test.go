@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	keyfile "github.com/foxboron/go-tpm-keyfiles"
 	"github.com/go-jose/go-jose/v4"
@@ -33,7 +34,7 @@ func (w *world) listSRK() {
 func TestProvision(t *testing.T) {
 	sim := tpmtest.Simulator(t)
 	w := newWorld(t, tpmtest.Dial(t, sim), (*world).listSRK)
-	provisioned, err := w.server.Provision(clientID, w.ek)
+	provisioned, err := w.server.Provision(clientID, w.ek, time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +67,7 @@ func TestProvision(t *testing.T) {
 	}
 
 	// Each device gets a key of its own, and each time another one.
-	again, err := w.server.Provision(clientID, w.ek)
+	again, err := w.server.Provision(clientID, w.ek, time.Hour)
 	if err != nil || string(again.Key) == string(provisioned.Key) {
 		t.Errorf("the same key again, %v", err)
 	}
@@ -103,7 +104,7 @@ func rejoin(t *testing.T, jwk any) []byte {
 func TestProvisionedKeyIsNotRenewed(t *testing.T) {
 	w := newWorld(t, tpmtest.Dial(t, tpmtest.Simulator(t)), (*world).listSRK)
 	chain := w.enrol()
-	provisioned, err := w.server.Provision(clientID, w.ek)
+	provisioned, err := w.server.Provision(clientID, w.ek, time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,9 +148,10 @@ func (w *world) importKey(provisioned *attester.Provisioned) *key {
 
 func TestProvisionRefuses(t *testing.T) {
 	w := newWorld(t, tpmtest.Dial(t, tpmtest.Simulator(t)), nil)
+	lifetime := time.Hour
 	refused := func(name, client, ek, want string) {
 		t.Helper()
-		provisioned, err := w.server.Provision(client, ek)
+		provisioned, err := w.server.Provision(client, ek, lifetime)
 		if err == nil || provisioned != nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "attester: provision: ") {
 			t.Errorf("%s: %v, %v", name, provisioned, err)
 		}
@@ -159,6 +161,11 @@ func TestProvisionRefuses(t *testing.T) {
 	w.start()
 	refused("client not served", "stranger", w.ek, "not served")
 	refused("unknown device", clientID, fingerprintOf("unlisted"), "not in the registry")
+	lifetime = 0
+	refused("no lifetime", clientID, w.ek, "say how long")
+	lifetime = -time.Hour
+	refused("negative lifetime", clientID, w.ek, "shorter")
+	lifetime = time.Hour
 	w.registry["blocked"] = []string{w.ek}
 	w.start()
 	refused("blocked device", clientID, w.ek, "blocked")

@@ -216,7 +216,7 @@ func (s *Server) serveClientAttestation(w http.ResponseWriter, r *http.Request) 
 		s.writeError(r.Context(), w, "client attestation", err, known...)
 		return
 	}
-	attestation, err := s.issue(request.clientID, request.key, verified.Claims)
+	attestation, err := s.issue(request.clientID, request.key, s.cfg.Lifetime, verified.Claims)
 	if err != nil {
 		s.writeError(r.Context(), w, "client attestation", err, known...)
 		return

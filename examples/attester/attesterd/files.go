@@ -113,7 +113,7 @@ func akCA(file string) (*evidence.CA, error) {
 
 // provision makes key and attestation for one device: key.pem and attestation.jwt,
 // which must not be there.
-func provision(cfg attester.Config, ek, dir string) error {
+func provision(cfg attester.Config, ek, dir string, lifetime time.Duration) error {
 	if cfg.URL == "" {
 		cfg.URL = "https://attester.invalid" // is nowhere in what is made
 	}
@@ -124,7 +124,7 @@ func provision(cfg attester.Config, ek, dir string) error {
 	if len(cfg.Clients) != 1 {
 		return errors.New("-provision is for one client: give one -client-id")
 	}
-	made, err := server.Provision(cfg.Clients[0], ek)
+	made, err := server.Provision(cfg.Clients[0], ek, lifetime)
 	if err != nil {
 		return err
 	}

@@ -10,9 +10,9 @@
 //	attesterd -tpm-roots DIR -registry FILE -reference FILE -ak-ca FILE …
 //
 // With -provision it serves nothing, but makes the key and the attestation of
-// one device, step (f):
+// one device, step (f), which works for as long as -lifetime says:
 //
-//	attesterd -tpm-roots DIR -registry FILE -signing-key FILE -provision EK -out DIR
+//	attesterd -tpm-roots DIR -registry FILE -signing-key FILE -provision EK -lifetime 43800h -out DIR
 //
 // The forms of all files are in ../PROTOCOL.md.
 package main
@@ -47,7 +47,7 @@ func run() error {
 	clients := flag.String("client-id", "abca-client", "attest instances of these clients, `ID,ID,…`")
 	keyFile := flag.String("signing-key", "", "private JWK in `FILE`, made if it is not there (default: a new key each time); its x5c is sent, without the trust anchor")
 	issuer := flag.String("iss", "", "put this iss `claim` into attestations")
-	lifetime := flag.Duration("lifetime", time.Hour, "how long attestations are valid")
+	lifetime := flag.Duration("lifetime", time.Hour, "how long attestations are valid; must be given with -provision, as the device cannot renew")
 	rounding := flag.Duration("round", 0, "round iat and exp of attestations down to multiples of this, at most half of -lifetime")
 	claimsFile := flag.String("claims", "", "put the members of the JSON object in `FILE` into attestations")
 	certFile := flag.String("cert", "", "TLS certificate `FILE` (PEM); without it plain http")
@@ -62,6 +62,10 @@ func run() error {
 	flag.Parse()
 	if flag.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", flag.Arg(0))
+	}
+
+	if *ek != "" && !given("lifetime") {
+		return errors.New("-provision needs -lifetime, such as 43800h for five years: the device cannot renew its attestation, and stops working when it has expired")
 	}
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -93,7 +97,7 @@ func run() error {
 		if *keyFile == "" {
 			return errors.New("-provision needs -signing-key: nobody knows a key that was just made")
 		}
-		return provision(cfg, *ek, *out)
+		return provision(cfg, *ek, *out, *lifetime)
 	}
 
 	listener, base, err := serve.Listen(*addr, *certFile, *tlsKeyFile)
@@ -110,6 +114,12 @@ func run() error {
 	}
 	fmt.Printf("attester %s jwks %s/jwks\n", cfg.URL, strings.TrimSuffix(cfg.URL, "/"))
 	return serve.Run(ctx, listener, server)
+}
+
+// given reports whether a flag is on the command line.
+func given(name string) (found bool) {
+	flag.Visit(func(f *flag.Flag) { found = found || f.Name == name })
+	return found
 }
 
 // evidenceFiles are what an operator writes down about devices.

@@ -142,7 +142,7 @@ func TestProvision(t *testing.T) {
 	}
 	cfg := attester.Config{Clients: []string{"abca-client"}, Key: key, Evidence: verifier, Logger: slog.New(slog.DiscardHandler)}
 	dir := t.TempDir()
-	if err := provision(cfg, ek, dir); err != nil {
+	if err := provision(cfg, ek, dir, time.Hour); err != nil {
 		t.Fatal(err)
 	}
 	text, err := os.ReadFile(filepath.Join(dir, "key.pem"))
@@ -162,14 +162,14 @@ func TestProvision(t *testing.T) {
 		t.Errorf("claims %v, %v", claims, err)
 	}
 
-	if err := provision(cfg, ek, dir); !errors.Is(err, fs.ErrExist) {
+	if err := provision(cfg, ek, dir, time.Hour); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("over an existing key: %v", err)
 	}
 	if after, _ := os.ReadFile(filepath.Join(dir, "key.pem")); string(after) != string(text) {
 		t.Error("the existing key is gone")
 	}
 	cfg.Clients = append(cfg.Clients, "other")
-	if err := provision(cfg, ek, t.TempDir()); err == nil {
+	if err := provision(cfg, ek, t.TempDir(), time.Hour); err == nil {
 		t.Error("two clients, one key")
 	}
 }
