@@ -35,7 +35,7 @@ func (k *key) Activate(ctx context.Context, credential, secret []byte) ([]byte, 
 // activate needs the slots of two objects, the endorsement key and the
 // attestation key.
 func (c *call) activate(credential, secret []byte, cfg *Config) ([]byte, error) {
-	c.makeRoom()
+	c.clearOut()
 	endorsementAuth := cfg.EndorsementAuth
 	found, err := c.findEK(cfg)
 	if err != nil {

@@ -58,6 +58,7 @@ func (d *device) shutDown() error {
 // tidyUp leaves nothing in the TPM, on a new connection where the old one is lost.
 // It returns how many objects and sessions are left in it, as far as is known.
 func (c *call) tidyUp() (left int) {
+	c.forgetPINs()
 	c.flushHeld()
 	for range maxFlushes {
 		unknown := c.cleanup || c.broken != nil && c.exclusive

@@ -16,9 +16,10 @@ import (
 func TestCommands(t *testing.T) {
 	sim := tpmtest.Simulator(t)
 	for _, tt := range []struct {
-		name                                      string
-		options                                   tpm.KeyOptions
-		create, openCold, firstSign, warm, closed []tpm2.TPMCC
+		name    string
+		options tpm.KeyOptions
+
+		create, openCold, firstSign, warm, closed, deleted []tpm2.TPMCC
 	}{
 		{
 			name:      "no PIN",
@@ -27,14 +28,16 @@ func TestCommands(t *testing.T) {
 			firstSign: []tpm2.TPMCC{ccSign},
 			warm:      []tpm2.TPMCC{ccSign},
 			closed:    []tpm2.TPMCC{ccFlush},
+			deleted:   []tpm2.TPMCC{ccFlush},
 		}, {
 			name:      "PIN",
 			options:   tpm.KeyOptions{PIN: true},
-			create:    []tpm2.TPMCC{ccCreatePrimary, ccStartSession, ccCreate, ccFlush, ccLoad, ccFlush},
-			openCold:  []tpm2.TPMCC{ccCreatePrimary, ccLoad, ccFlush},
-			firstSign: []tpm2.TPMCC{ccCreatePrimary, ccStartSession, ccFlush, ccSign},
+			create:    []tpm2.TPMCC{ccCreatePrimary, ccStartSession, ccCreate, ccLoad, ccFlush},
+			openCold:  []tpm2.TPMCC{ccCreatePrimary, ccLoad, ccStartSession, ccFlush},
+			firstSign: []tpm2.TPMCC{ccSign},
 			warm:      []tpm2.TPMCC{ccSign},
 			closed:    []tpm2.TPMCC{ccFlush, ccFlush},
+			deleted:   []tpm2.TPMCC{ccFlush, ccFlush},
 		}, {
 			name:      "PCRs",
 			options:   tpm.KeyOptions{PCRs: []int{7}},
@@ -43,14 +46,16 @@ func TestCommands(t *testing.T) {
 			firstSign: []tpm2.TPMCC{ccStartSession, ccPolicyPCR, ccSign},
 			warm:      []tpm2.TPMCC{ccPolicyPCR, ccSign},
 			closed:    []tpm2.TPMCC{ccFlush, ccFlush},
+			deleted:   []tpm2.TPMCC{ccFlush, ccFlush},
 		}, {
 			name:      "PCRs and PIN",
 			options:   tpm.KeyOptions{PCRs: []int{7}, PIN: true},
-			create:    []tpm2.TPMCC{ccPCRRead, ccCreatePrimary, ccStartSession, ccCreate, ccFlush, ccLoad, ccFlush},
-			openCold:  []tpm2.TPMCC{ccCreatePrimary, ccLoad, ccFlush},
-			firstSign: []tpm2.TPMCC{ccCreatePrimary, ccStartSession, ccFlush, ccPolicyPCR, ccPolicyAuthValue, ccSign},
+			create:    []tpm2.TPMCC{ccPCRRead, ccCreatePrimary, ccStartSession, ccCreate, ccLoad, ccStartSession, ccFlush},
+			openCold:  []tpm2.TPMCC{ccCreatePrimary, ccLoad, ccStartSession, ccFlush},
+			firstSign: []tpm2.TPMCC{ccPolicyPCR, ccPolicyAuthValue, ccSign},
 			warm:      []tpm2.TPMCC{ccPolicyPCR, ccPolicyAuthValue, ccSign},
-			closed:    []tpm2.TPMCC{ccFlush, ccFlush},
+			closed:    []tpm2.TPMCC{ccFlush, ccFlush, ccFlush}, // Create's session, too
+			deleted:   []tpm2.TPMCC{ccFlush, ccFlush},
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -76,7 +81,7 @@ func TestCommands(t *testing.T) {
 			expect("open", tt.openCold, func() { key = open(t, s, "key") })
 			expect("first signature", tt.firstSign, func() { sign(t, key) })
 			expect("create of a name that is taken", nil, func() { s.Create(t.Context(), "key") })
-			expect("delete", tt.closed, func() {
+			expect("delete", tt.deleted, func() {
 				if err := s.Delete(t.Context(), "key"); err != nil {
 					t.Error(err)
 				}

@@ -89,6 +89,7 @@ func (c *call) create(template tpm2.TPMTPublic, pcrs []int, pin []byte) (*keyfil
 	} else if err != nil {
 		return nil, err
 	}
+	c.prepareSession(p, k)
 	return k, nil
 }
 
@@ -117,16 +118,20 @@ func (c *call) createUnder(p *object, template tpm2.TPMTPublic, pin []byte) (*tp
 	if pin == nil {
 		return command.Execute(c)
 	}
-	session, _, err := tpm2.HMACSession(c, tpm2.TPMAlgSHA256, nonceSize, tpm2.Salted(p.Handle, p.public), tpm2.AESEncryption(128, tpm2.EncryptIn))
+	s, err := c.openSessionUnder(p, hmacKind(p.Name.Buffer))
 	if err != nil {
 		return nil, err
 	}
-	handle := session.Handle()
-	if err := c.adopt(handle); err != nil {
-		return nil, err
-	}
-	defer c.flush(handle)
-	command.ParentHandle = tpm2.AuthHandle{Handle: p.Handle, Name: p.Name, Auth: session}
+	s.setPIN(nil) // the parent has none
+	command.ParentHandle = tpm2.AuthHandle{Handle: p.Handle, Name: p.Name, Auth: s}
 	command.InSensitive = tpm2.TPM2BSensitiveCreate{Sensitive: &tpm2.TPMSSensitiveCreate{UserAuth: tpm2.TPM2BAuth{Buffer: pin}}}
-	return command.Execute(c)
+	rsp, err := command.Execute(c)
+	if err == nil {
+		c.succeeded(s)
+		s.uses = 0
+	}
+	if err != nil || c.managed && !template.ObjectAttributes.UserWithAuth {
+		c.flushSession(s) // signing needs another, and each is swapped around every command
+	}
+	return rsp, err
 }

@@ -54,8 +54,10 @@
 // The PIN is the key's authorization value, byte by byte, as other programs use
 // it: 1 to 32 bytes, none of them zero. It is never on the TPM's bus: TPM2_Create
 // gets it encrypted, and signatures are authorized by an HMAC session that is
-// salted to the storage root key and encrypts TPM2_Sign's parameter. The session
-// is kept, and with it the PIN in memory, until it was not used for 5 seconds.
+// salted to the storage root key and encrypts TPM2_Sign's parameter. One session
+// serves all keys. It is kept, and each key's PIN in memory, until it was not used
+// for 30 seconds; where keys are used less often than that, a session is opened for
+// one signature, and the PIN alone stays in memory for 30 seconds.
 // Wrong PINs count toward the lockout of the whole TPM, so none is tried twice. A
 // power cut counts as one, too, if a key with a PIN was used since the start: a
 // device that is simply switched off needs a TPM that forgives quickly (see
@@ -96,7 +98,7 @@
 //	    ErrPolicy: the device has booted something else than the key is bound
 //	    to: boot that again, or enrol with a new key
 //	PCR_CHANGED
-//	    ErrPolicy: some program extends PCRs all the time: try again
+//	    ErrUnavailable: some program extends PCRs all the time: try again
 //	INTEGRITY
 //	    ErrKeyLost: the key was made by another TPM, or this one has been
 //	    cleared since: delete the key and enrol anew
@@ -150,9 +152,10 @@
 //
 // Busy codes (RETRY, YIELDED, TESTING, NV_RATE) are waited for, up to 30 seconds,
 // before they are an error. After a reset or a suspend of the TPM, a lost
-// connection, where the TPM is full with what the Store itself has loaded, and
-// where a PCR was extended while a key that is bound to PCRs signed, the operation
-// is begun anew, once: on a new connection, with the key loaded again.
+// connection, and where the TPM is full with what the Store itself has loaded, the
+// operation is begun anew, once: on a new connection, with the key loaded again.
+// Where any PCR is extended while a key that is bound to PCRs signs, as Linux's IMA
+// does, policy and signature are repeated for up to 10 seconds.
 // TPM2_Startup is sent where that was forgotten. A connection on which a command
 // is not answered within a minute is given up, once nobody waits for that command
 // any more.

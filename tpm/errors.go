@@ -79,7 +79,7 @@ var faults = []fault{
 		keystore.ErrPolicy, "the device has booted something else than the key is bound to: boot that again, or enrol with a new key",
 	}, {
 		[]error{tpm2.TPMRCPCRChanged},
-		keystore.ErrPolicy, "some program extends PCRs all the time: try again",
+		keystore.ErrUnavailable, "some program extends PCRs all the time: try again",
 	}, {
 		[]error{tpm2.TPMRCIntegrity},
 		keystore.ErrKeyLost, "the key was made by another TPM, or this one has been cleared since: delete the key and enrol anew",
@@ -195,7 +195,6 @@ func repeatable(err error) bool {
 		return handle
 	}
 	for _, code := range []tpm2.TPMRC{
-		tpm2.TPMRCPCRChanged, // some PCR was extended between the policy and the signature; not one that it names, maybe
 		tpm2.TPMRCReferenceH0, tpm2.TPMRCReferenceH1, tpm2.TPMRCReferenceS0, tpm2.TPMRCReferenceS1, tpm2.TPMRCHandle,
 		tpm2.TPMRCContextGap, tpm2.TPMRCSessionHandles, tpm2.TPMRCObjectMemory, tpm2.TPMRCSessionMemory, tpm2.TPMRCMemory,
 	} {

@@ -29,9 +29,8 @@ var _ keystore.AttestableKey = (*key)(nil)
 // Store, also for an imported one or one whose PCRs have changed: what the key
 // is worth is for the attester to judge, by its public area in the statement.
 // Of a loaded key it costs three commands; with PCRs another one, and one for
-// each eight of them. For a key with a PIN the session that signing uses is
-// opened, if it is not, by three more; if it is bound to PCRs, too, by another
-// four each time.
+// each eight of them. For a key with a PIN the session that keys with a PIN sign
+// by is opened, if it is not, by three more.
 //
 // The event log is that of Config.EventLog. It is asked for only if there are
 // PCRs to quote.
@@ -76,11 +75,10 @@ func (k *key) prove(ctx context.Context, req keystore.EvidenceRequest, pin []byt
 			return nil, err
 		}
 		needsPIN := k.needsPIN.Load()
-		auth, done, err := c.authorizeCertify(k.file, needsPIN, pin)
+		auth, err := c.authorizeCertify(k.file, needsPIN, pin)
 		if err != nil {
 			return nil, c.withRecovery(err)
 		}
-		defer done()
 		ak, err := c.makeAttestationKey(k.store.config.EndorsementAuth)
 		if err != nil {
 			return nil, err
@@ -88,8 +86,12 @@ func (k *key) prove(ctx context.Context, req keystore.EvidenceRequest, pin []byt
 		defer c.release(ak)
 		p, err := c.certify(k.file, auth, ak, req.Binding)
 		if err != nil {
-			c.flushSession()
+			c.rejected(k.file, auth, err)
 			return nil, k.learnPIN(c.withRecovery(c.whileThere(k.file, err)), needsPIN)
+		}
+		c.succeeded(auth)
+		if c.managed && k.file.UsesPolicy {
+			c.flushSession(auth) // signing needs another, and each is swapped around every command
 		}
 		if len(req.PCRs) > 0 {
 			p.quote, err = c.quote(ak, req.Binding, req.PCRs)
@@ -98,41 +100,26 @@ func (k *key) prove(ctx context.Context, req keystore.EvidenceRequest, pin []byt
 	}, pin)
 }
 
-// authorizeCertify returns the session for TPM2_Certify of k. done ends it where
-// it is for this one command. It returns errNeedPIN as authorize does.
+// authorizeCertify returns the session for TPM2_Certify of k, or errNeedPIN as
+// authorize does.
 //
 // The command needs the key's ADMIN role (TPM 2.0 Part 3, "TPM2_Certify"): its
 // authorization value opens that for each of our keys, also for one whose USER
 // role, signing, takes a policy (Part 1, "ADMIN Role").
-func (c *call) authorizeCertify(k *keyfile.File, needsPIN bool, pin []byte) (auth tpm2.Session, done func(), err error) {
-	nothing := func() {}
+func (c *call) authorizeCertify(k *keyfile.File, needsPIN bool, pin []byte) (tpm2.Session, error) {
 	if k.AdminWithPolicy {
-		return nil, nil, fmt.Errorf("%w: the key's attributes have adminWithPolicy, so TPM2_Certify would need a policy that is not known here: make the key without", keystore.ErrPolicy)
+		return nil, fmt.Errorf("%w: the key's attributes have adminWithPolicy, so TPM2_Certify would need a policy that is not known here: make the key without", keystore.ErrPolicy)
 	}
 	if !k.UsesPolicy {
-		auth, err = c.authorize(k, needsPIN, pin)
-		return auth, nothing, err
+		return c.authorize(k, needsPIN, pin)
 	}
 	if k.EmptyAuth && !needsPIN {
-		return tpm2.PasswordAuth(nil), nothing, nil
+		return tpm2.PasswordAuth(nil), nil
 	}
-	if pin == nil && c.hasSession(k) {
-		pin = c.session.pin
+	if pin = c.rememberPIN(k, pin); pin == nil {
+		return nil, errNeedPIN
 	}
-	if pin == nil {
-		return nil, nil, errNeedPIN
-	}
-	if k.Policy.HasAuthValue() && !c.hasSession(k) {
-		// Signing comes next, and shall not ask for the PIN again.
-		if err := c.openSession(k, pin); err != nil {
-			return nil, nil, err
-		}
-	}
-	auth, err = c.startSession(tpm2.HMACSession, k, pin)
-	if err != nil {
-		return nil, nil, err
-	}
-	return auth, func() { c.flush(auth.Handle()) }, nil
+	return c.authorizeBy(k, hmacKind(k.ParentName), pin)
 }
 
 // certify has ak say that k is in this TPM.

@@ -30,6 +30,7 @@ func ParseKeyFile(text []byte) (encoded []byte, err error) {
 const (
 	Patience       = patience
 	IdleTime       = idleTime
+	RefreshTime    = refreshTime
 	CloseTimeout   = closeTimeout
 	LongestCommand = longestCommand
 )

@@ -23,8 +23,14 @@ const firstVirtual = 0x80FF0000
 // without a resource manager has three slots for objects, and a resource manager
 // swaps every loaded object in and out around every command.
 type held struct {
-	key     *loadedKey
-	session *session
+	key      *loadedKey
+	root     *savedRoot           // nil: it is made when it is needed
+	sessions []*session           // an HMAC session and a policy session, at the most
+	pins     map[string]*knownPIN // by the Name of the key
+	watching bool                 // endIdle will be called
+	sent     time.Time            // when the last command was
+	used     time.Time            // when a session last was
+	rare     bool                 // the last session served one command and then was idle
 	// saved holds contexts of keys that had to make room for another one, by the
 	// text of their file. Loading one is much faster than making the parent again.
 	saved map[string]savedKey
@@ -99,26 +105,29 @@ func (c *call) flushLeftovers() {
 	}
 }
 
-// flushHeld flushes the loaded key and the session.
+// flushHeld takes all that is held out of the TPM. The PINs stay known.
 func (c *call) flushHeld() {
-	c.flushSession()
+	c.flushSessions()
+	c.flushKey()
+}
+
+func (c *call) flushKey() {
 	if c.key != nil && !c.key.persistent() {
 		c.flush(c.key.handle)
 	}
 	c.key = nil
 }
 
-// abandonHeld forgets the key and the session since the connection is gone. A
-// resource manager has flushed them. Otherwise the TPM still has them.
+// abandonHeld forgets what is in the TPM since the connection is gone. A resource
+// manager has flushed it. Otherwise the TPM still has it.
 func (c *call) abandonHeld() {
-	if c.session != nil {
-		c.session.end()
-		c.leave(c.session.handle)
+	for _, s := range c.sessions {
+		c.leave(s.handle)
 	}
 	if c.key != nil && !c.key.persistent() {
 		c.leave(c.key.handle)
 	}
-	c.session, c.key = nil, nil
+	c.sessions, c.key = nil, nil
 	if c.managed {
 		clear(c.leftovers)
 	}
@@ -135,6 +144,12 @@ func (c *call) makeRoom() {
 			c.saved[string(c.key.file.Text)] = savedKey{c.key.file, rsp.Context}
 		}
 	}
+	c.flushKey()
+}
+
+// clearOut takes everything out of the TPM, in a way that loading it again is cheap.
+func (c *call) clearOut() {
+	c.makeRoom()
 	c.flushHeld()
 }
 
@@ -145,6 +160,7 @@ func (h *held) isSaved(file *keyfile.File) bool {
 
 // forget removes what is held of one key, because it is deleted or moves.
 func (c *call) forget(file *keyfile.File) {
+	c.forgetPIN(file)
 	maps.DeleteFunc(c.saved, func(_ string, s savedKey) bool { return s.file.IsKey(file) })
 	if c.key != nil && c.key.file.IsKey(file) {
 		c.flushHeld()

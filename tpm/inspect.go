@@ -32,7 +32,7 @@ const (
 )
 
 func (c *call) status() (status Status, err error) {
-	c.makeRoom()
+	c.clearOut()
 	for _, inspect := range []func(*Status) error{
 		c.inspectIdentity, c.inspectState, c.inspectPCRs, c.inspectClock, c.inspectCertificates, c.inspectStorageRootKey,
 	} {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
-	"time"
 
 	"github.com/google/go-tpm/tpm2"
 
@@ -155,37 +154,6 @@ func (s *Store) askPIN(ctx context.Context, name string) ([]byte, error) {
 	}
 	clear(pin)
 	return nil, err
-}
-
-func (c *call) sign(k *keyfile.File, digest []byte, needsPIN bool, pin []byte) ([]byte, error) {
-	if needsPIN && pin == nil && !c.hasSession(k) {
-		return nil, errNeedPIN // before anything is loaded
-	}
-	if c.key.isFor(k) && c.key.persistent() && needsPIN && !c.hasSession(k) {
-		c.key = nil // look again what is at the handle, before its PIN is tried on another key
-	}
-	if _, err := c.load(k); err != nil {
-		return nil, err
-	}
-	auth, err := c.authorize(k, needsPIN, pin)
-	if err != nil {
-		return nil, err
-	}
-	signature, err := c.signDigest(k, auth, digest)
-	if err != nil {
-		c.flushSession()
-		return nil, c.whileThere(k, err)
-	}
-	// What is at a persistent handle may be another key at any time, and what is in a
-	// slot of a raw device after a reset. Signatures that follow closely upon each
-	// other are not all worth the time.
-	if c.key.persistent() || time.Since(c.key.verified) > verifiedFor {
-		if !k.Verify(digest, signature) {
-			return nil, c.whileThere(k, fmt.Errorf("%w: the signature is not the key's", errGarbled))
-		}
-		c.key.verified = time.Now()
-	}
-	return signature, nil
 }
 
 // String names the key and shows nothing of it.

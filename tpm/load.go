@@ -28,7 +28,11 @@ func (c *call) load(k *keyfile.File) (parentName []byte, err error) {
 		return nil, err
 	}
 	defer c.release(p)
-	return p.Name.Buffer, c.loadUnder(p, k)
+	if err := c.loadUnder(p, k); err != nil {
+		return nil, err
+	}
+	c.prepareSession(p, k)
+	return p.Name.Buffer, nil
 }
 
 // loadUnder sends TPM2_Load.

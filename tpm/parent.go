@@ -26,13 +26,14 @@ var srkTemplate = func() tpm2.TPMTPublic {
 func (c *call) loadParent(handle tpm2.TPMHandle, pinned []byte) (*object, error) {
 	find := c.readParent
 	if handle == tpm2.TPMRHOwner {
-		find = c.makeStorageRootKey
+		find = c.findRoot
 	}
 	p, err := find(handle)
 	if err == nil && pinned != nil && !bytes.Equal(p.Name.Buffer, pinned) {
 		// One answer that was damaged on its way must not make anybody delete a
 		// key.
 		c.release(p)
+		c.root = nil
 		p, err = find(handle)
 	}
 	if err != nil {

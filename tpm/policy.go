@@ -2,15 +2,20 @@ package tpm
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/google/go-tpm/tpm2"
 
 	"github.com/instancekey/instancekey/keystore"
 	"github.com/instancekey/instancekey/tpm/internal/keyfile"
 )
+
+// policyPatience is how long a policy is begun anew while PCRs are extended.
+const policyPatience = 10 * time.Second
 
 // satisfy runs a policy's commands in a session: before every signature, since
 // a signature sets the session back.
@@ -31,6 +36,47 @@ func (c *call) satisfy(policy keyfile.Policy, session tpm2.TPMHandle) error {
 		if err != nil {
 			return fmt.Errorf("satisfy the key's policy: %w", err)
 		}
+	}
+	return nil
+}
+
+// policyRetry decides whether to begin a policy anew. Any PCR that is extended, also
+// one that the policy does not name, ends what a session has done so far
+// (TPM_RC_PCR_CHANGED), and Linux's IMA extends one for each file that it measures.
+type policyRetry struct {
+	*call
+	began time.Time // zero: with the first error
+	wait  time.Duration
+}
+
+// after sets the session back where err says that a PCR was extended. Otherwise, or if
+// that goes on for policyPatience, it returns err.
+func (r *policyRetry) after(err error, session tpm2.TPMHandle) error {
+	if !errors.Is(err, tpm2.TPMRCPCRChanged) || tpm2.TPMHT(session>>24) != tpm2.TPMHTPolicySession {
+		return err
+	}
+	if r.began.IsZero() {
+		r.began = time.Now()
+	}
+	if time.Since(r.began) >= policyPatience {
+		return err
+	}
+	if err := sleep(r.ctx, r.wait); err != nil {
+		return err
+	}
+	r.wait = min(max(2*r.wait, time.Millisecond), 100*time.Millisecond)
+	return r.restartPolicy(session)
+}
+
+// restartPolicy sends TPM2_PolicyRestart, which go-tpm does not have.
+func (c *call) restartPolicy(session tpm2.TPMHandle) error {
+	handle := binary.BigEndian.AppendUint32(nil, uint32(session))
+	answer, err := c.Send(newCommand(tpm2.TPMSTNoSessions, tpm2.TPMCCPolicyRestart, handle))
+	if err == nil && responseCode(answer) != tpm2.TPMRCSuccess {
+		err = responseCode(answer)
+	}
+	if err != nil {
+		return fmt.Errorf("TPM2_PolicyRestart: %w", err)
 	}
 	return nil
 }

@@ -29,6 +29,7 @@ type device struct {
 	dial      func(context.Context) (transport.TPMCloser, error) // nil: the connection was handed in
 	exclusive bool
 	ownerAuth []byte
+	canAskPIN bool
 
 	slot    chan struct{}   // has one element while the slot is taken
 	life    context.Context // ends with close
@@ -57,6 +58,7 @@ func newDevice(cfg Config) *device {
 		dial:      cfg.Dial,
 		exclusive: cfg.Exclusive,
 		ownerAuth: cfg.OwnerAuth,
+		canAskPIN: cfg.PIN != nil,
 		slot:      make(chan struct{}, 1),
 		life:      life,
 		endLife:   endLife,

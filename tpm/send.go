@@ -61,6 +61,7 @@ func (c *call) exchange(command []byte) ([]byte, tpm2.TPMRC, error) {
 	// A copy, since the command may be sent again and simulators decrypt
 	// parameters in the caller's memory.
 	answer, err := c.tpm.Send(slices.Clone(command))
+	c.sent = time.Now()
 	if err == nil && !fits(answer, command) {
 		err = fmt.Errorf("%w: %d bytes, %.10x", errGarbled, len(answer), answer)
 	}

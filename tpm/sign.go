@@ -21,6 +21,58 @@ const verifiedFor = time.Second
 // a restricted key would mind.
 var noTicket = tpm2.Marshal(tpm2.TPMTTKHashCheck{Tag: tpm2.TPMSTHashCheck, Hierarchy: tpm2.TPMRHNull})
 
+// sign loads the key, signs, and finds out before a server does that the signature is
+// another key's.
+func (c *call) sign(k *keyfile.File, digest []byte, needsPIN bool, pin []byte) ([]byte, error) {
+	if needsPIN && pin == nil && !c.knowsPIN(k) {
+		return nil, errNeedPIN // before anything is loaded
+	}
+	if c.key.isFor(k) && c.key.persistent() && needsPIN && !c.knowsPIN(k) {
+		c.key = nil // look again what is at the handle, before its PIN is tried on another key
+	}
+	if _, err := c.load(k); err != nil {
+		return nil, err
+	}
+	signature, err := c.signAuthorized(k, digest, needsPIN, pin)
+	if err != nil {
+		return nil, c.whileThere(k, err)
+	}
+	// What is at a persistent handle may be another key at any time, and what is in a
+	// slot of a raw device after a reset. Signatures that follow closely upon each
+	// other are not all worth the time.
+	if c.key.persistent() || time.Since(c.key.verified) > verifiedFor {
+		if !k.Verify(digest, signature) {
+			return nil, c.whileThere(k, fmt.Errorf("%w: the signature is not the key's", errGarbled))
+		}
+		c.key.verified = time.Now()
+	}
+	return signature, nil
+}
+
+// signAuthorized signs with the loaded key. Where a PCR is extended between policy and
+// signature, it repeats both.
+func (c *call) signAuthorized(k *keyfile.File, digest []byte, needsPIN bool, pin []byte) ([]byte, error) {
+	retry := policyRetry{call: c}
+	for {
+		auth, err := c.authorize(k, needsPIN, pin)
+		if err != nil {
+			return nil, err
+		}
+		var signature []byte
+		if err = c.satisfy(k.Policy, auth.Handle()); err == nil {
+			signature, err = c.signDigest(k, auth, digest)
+		}
+		if err == nil {
+			c.succeeded(auth)
+			return signature, nil
+		}
+		if err := retry.after(err, auth.Handle()); err != nil {
+			c.rejected(k, auth, err)
+			return nil, err
+		}
+	}
+}
+
 // signDigest sends TPM2_Sign (TPM 2.0 Part 3, "TPM2_Sign") for the loaded key and
 // returns r‖s.
 //
