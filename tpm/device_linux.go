@@ -25,7 +25,7 @@ func openDevice(_ context.Context, path string) (transport.TPMCloser, error) {
 	file := os.NewFile(uintptr(fd), path)
 	info, err := file.Stat()
 	if err == nil && info.Mode()&os.ModeCharDevice == 0 {
-		err = fmt.Errorf("%s is not a device file: give a socket to Config.Dial", path)
+		err = fmt.Errorf("%s is not a device file: a socket is written unix:PATH", path)
 	}
 	if err != nil {
 		file.Close()

@@ -11,5 +11,5 @@ import (
 )
 
 func openDevice(context.Context, string) (transport.TPMCloser, error) {
-	return nil, errors.New("no TPM device is known on " + runtime.GOOS + ": use Config.Dial")
+	return nil, errors.New("no TPM device is known on " + runtime.GOOS + ": use unix:PATH, tcp:HOST:PORT or Config.Dial")
 }

@@ -14,7 +14,7 @@ import (
 // no context can end it.
 func openDevice(_ context.Context, path string) (transport.TPMCloser, error) {
 	if path != "" {
-		return nil, errors.New("Windows has no TPM device files: leave Config.Device empty")
+		return nil, errors.New("Windows has no TPM device files: leave Config.Device empty, or use tcp:HOST:PORT")
 	}
 	info, err := tbs.GetDeviceInfo()
 	if err != nil {

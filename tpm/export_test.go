@@ -1,6 +1,11 @@
 package tpm
 
-import "github.com/instancekey/instancekey/tpm/internal/keyfile"
+import (
+	"testing"
+	"time"
+
+	"github.com/instancekey/instancekey/tpm/internal/keyfile"
+)
 
 // Fault is a line of the table of faults.
 type Fault struct {
@@ -18,6 +23,13 @@ func Faults() []Fault {
 	return list
 }
 
+// SetInUseAfter shortens the wait for a TPM behind a socket that does not answer.
+func SetInUseAfter(t *testing.T, d time.Duration) {
+	old := inUseAfter
+	inUseAfter = d
+	t.Cleanup(func() { inUseAfter = old })
+}
+
 // ParseKeyFile parses a key file and encodes what it understood.
 func ParseKeyFile(text []byte) (encoded []byte, err error) {
 	k, err := keyfile.Parse(text)
@@ -31,6 +43,7 @@ const (
 	Patience       = patience
 	IdleTime       = idleTime
 	RefreshTime    = refreshTime
+	PolicyPatience = policyPatience
 	CloseTimeout   = closeTimeout
 	LongestCommand = longestCommand
 )

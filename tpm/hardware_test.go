@@ -39,6 +39,7 @@ func TestHardware(t *testing.T) {
 	t.Run("many", h.many)
 	t.Run("evidence", h.evidence)
 	if os.Getenv("TPM_MACHINE") != "" { // the machine is there for this test alone
+		t.Run("IMA", h.ima)
 		t.Run("busy", h.busy)
 		t.Run("suspend", h.suspend)
 	}
@@ -181,6 +182,40 @@ func (h hardware) evidence(t *testing.T) {
 			t.Error("no attestation key")
 		}
 		sign(t, key)
+	}
+}
+
+// ima signs beside a program that extends another PCR 30 times a second.
+func (h hardware) ima(t *testing.T) {
+	const signatures = 200
+	s := h.open(t, t.TempDir(), withPIN("1234"))
+	for i, o := range kinds[2:] {
+		key := create(t, s, fmt.Sprint(i), o)
+		sign(t, key)
+		measure := func() time.Duration {
+			start := time.Now()
+			for range signatures {
+				sign(t, key)
+			}
+			return time.Since(start)
+		}
+		alone := measure()
+		t.Run(fmt.Sprintf("%+v", o), func(t *testing.T) {
+			conn, err := linuxtpm.Open(h.device)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			extends := extendOften(t, conn)
+			beside := measure()
+			t.Logf("%d signatures took %v alone, and %v beside %d extends", signatures, alone, beside, extends())
+			if extends() < 30 {
+				t.Errorf("only %d extends", extends())
+			}
+			if beside > 2*alone {
+				t.Errorf("%.1f times as long as alone, want at most 2", float64(beside)/float64(alone))
+			}
+		})
 	}
 }
 

@@ -189,30 +189,6 @@ func TestForgedAnswer(t *testing.T) {
 	sign(t, key)
 }
 
-// TestPCRs: a key that is bound to PCRs does not sign after one was extended,
-// and signs again after a reboot that measures the same.
-func TestPCRs(t *testing.T) {
-	sim := tpmtest.Simulator(t)
-	for _, o := range kinds[2:] {
-		r := newRig(t, sim, withPIN("1234"))
-		bound, unbound := create(t, r.Store, "bound", o), create(t, r.Store, "unbound", tpm.KeyOptions{PCRs: []int{8}})
-		sign(t, bound)
-		tpmtest.ExtendPCR(t, sim, 7, "another boot loader")
-		for range 2 {
-			_, err := bound.Sign(t.Context(), []byte("input"))
-			wantError(t, err, keystore.ErrPolicy)
-		}
-		sign(t, unbound)
-		// Nor in a way around the policy, as with an empty password.
-		if _, err := r.Open(t.Context(), "bound"); err != nil {
-			t.Errorf("Open: %v", err)
-		}
-		sim.Reset()
-		sign(t, bound)
-		r.Close()
-	}
-}
-
 // TestPINOneAtATime: whoever asks for a PIN, of whatever key, waits for those who
 // ask already, and can be cancelled.
 func TestPINOneAtATime(t *testing.T) {
@@ -295,28 +271,5 @@ func TestPINCancelled(t *testing.T) {
 	wantError(t, err, context.Canceled)
 	if errors.Is(err, keystore.ErrAuth) {
 		t.Errorf("%q matches keystore.ErrAuth", err)
-	}
-}
-
-// TestOtherPCRs: that some other PCR is extended between the policy and the
-// signature, as Linux's IMA does all the time, goes unnoticed.
-func TestOtherPCRs(t *testing.T) {
-	sim := tpmtest.Simulator(t)
-	for _, o := range kinds[2:] {
-		r := newRig(t, sim, withPIN("1234"))
-		key := create(t, r.Store, "key", o)
-		sign(t, key)
-		block := r.faults.Add(tpmtest.Fault{Command: ccSign, Block: true})
-		go func() {
-			<-block.Blocked()
-			tpmtest.ExtendPCR(t, sim, 10, "a file")
-			block.Release()
-		}()
-		r.calls.Reset()
-		sign(t, key)
-		if n := r.calls.Count(ccSign); n != 2 {
-			t.Errorf("%+v: TPM2_Sign was sent %d times, want 2: the first has met another PCR counter", o, n)
-		}
-		r.Close()
 	}
 }

@@ -64,7 +64,7 @@ func (r *policyRetry) after(err error, session tpm2.TPMHandle) error {
 	if err := sleep(r.ctx, r.wait); err != nil {
 		return err
 	}
-	r.wait = min(max(2*r.wait, time.Millisecond), 100*time.Millisecond)
+	r.wait = min(max(2*r.wait, time.Millisecond), 20*time.Millisecond)
 	return r.restartPolicy(session)
 }
 

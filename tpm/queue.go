@@ -68,7 +68,10 @@ func newDevice(cfg Config) *device {
 		tidying:   context.Background(),
 		dialing:   life,
 	}
-	if cfg.Dial == nil && cfg.TPM == nil {
+	if network, address, ok := socketAddress(cfg.Device); ok {
+		d.exclusive = true
+		d.dial = func(ctx context.Context) (transport.TPMCloser, error) { return dialSocket(ctx, network, address) }
+	} else if cfg.Dial == nil && cfg.TPM == nil {
 		d.dial = func(ctx context.Context) (transport.TPMCloser, error) { return openDevice(ctx, cfg.Device) }
 	}
 	// One goroutine for all: the stack of a new one would have to grow with

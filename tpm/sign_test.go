@@ -42,8 +42,8 @@ func TestSignCommand(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err = tpm2.Sign{
-				KeyHandle:  tpm2.AuthHandle{Handle: handle, Name: public.Name, Auth: tpm2.PasswordAuth(nil)},
-				Digest:     tpm2.TPM2BDigest{Buffer: digest},
+				KeyHandle: tpm2.AuthHandle{Handle: handle, Name: public.Name, Auth: tpm2.PasswordAuth(nil)},
+				Digest:    tpm2.TPM2BDigest{Buffer: digest},
 				InScheme: tpm2.TPMTSigScheme{
 					Scheme:  tpm2.TPMAlgECDSA, // the key has none of its own
 					Details: tpm2.NewTPMUSigScheme(tpm2.TPMAlgECDSA, &tpm2.TPMSSchemeHash{HashAlg: hashes[algorithm]}),

@@ -15,9 +15,15 @@ import (
 // Config says which TPM a Store uses and where its key files are. At most one
 // of Device, Dial and TPM may be set.
 type Config struct {
-	// Device is the TPM's device file. "" is /dev/tpmrm0 on Linux, which many
-	// programs share, and the TPM Base Services on Windows, where no other
-	// value is possible.
+	// Device is the TPM's device file, or the socket of a program that speaks plain
+	// TPM commands, such as swtpm's "--server": "unix:PATH" or "tcp:HOST:PORT". "" is
+	// /dev/tpmrm0 on Linux, which many programs share, and the TPM Base Services on
+	// Windows, which has no device files.
+	//
+	// A socket is taken for one that serves one program at a time, as swtpm's does, so
+	// that Exclusive is implied; for one that leads to a resource manager use Dial.
+	// While another program has it, connecting to it takes 5 seconds and fails with
+	// ErrInUse.
 	Device string
 
 	// Dial opens a connection instead of Device, for example to a socket (see
@@ -135,6 +141,11 @@ func (cfg Config) check() error {
 	}
 	if chosen > 1 {
 		return errors.New("tpm: set only one of Config.Device, Dial and TPM")
+	}
+	if network, address, ok := socketAddress(cfg.Device); ok {
+		if err := checkSocket(network, address); err != nil {
+			return fmt.Errorf("tpm: Config.Device %.100q: %w: use unix:PATH or tcp:HOST:PORT", cfg.Device, err)
+		}
 	}
 	if cfg.Dir == "" {
 		return errors.New("tpm: Config.Dir is empty: name the folder for the key files")

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/instancekey/instancekey/examples/internal/storeflag"
+	"github.com/instancekey/instancekey/tpm"
 )
 
 const adviceNoTPM = "enable the TPM in the firmware setup (it may be called PTT or fTPM there), see whether the kernel has its driver (dmesg | grep -i tpm), or correct -store"
@@ -56,7 +56,7 @@ func (d *doctor) opened(err error) bool {
 		d.ok("permission", "this user may use the TPM")
 		d.fail("in use", "use /dev/tpmrm0, which programs share, and not /dev/tpm0; or stop the other program", "another program has the TPM: %s", cause(err))
 		return false
-	case errors.Is(err, storeflag.ErrInUse):
+	case errors.Is(err, tpm.ErrInUse):
 		d.ok("permission", "this user may use the TPM")
 		d.fail("in use", "stop the other program: one at a time can use a TPM on a socket", "another program has the TPM: %s", cause(err))
 		return false

@@ -106,7 +106,7 @@ func TestDoctorRefused(t *testing.T) {
 	}
 	t.Run("socket", func(t *testing.T) {
 		d, found := newDoctor(t, doctorFlags{})
-		d.opened(fmt.Errorf("tpm: open: %w: somebody", storeflag.ErrInUse))
+		d.opened(fmt.Errorf("tpm: open: %w: somebody", tpm.ErrInUse))
 		found().failed("in use")
 	})
 }

@@ -161,8 +161,7 @@ func (f *Flags) tpmConfig() (cfg tpm.Config, err error) {
 	case f.Store == "tbs":
 		return cfg, errors.New("-store tbs: only Windows has TPM Base Services: use a device such as /dev/tpmrm0")
 	case (kind == "tcp" || kind == "unix") && address != "":
-		cfg.Dial = dialSocket(kind, address)
-		cfg.Exclusive = true
+		cfg.Device = f.Store
 	case filepath.IsAbs(f.Store):
 		cfg.Device = f.Store
 	default:
