@@ -26,14 +26,15 @@ func TestAttest(t *testing.T) {
 		delete(claims, claim)
 	}
 	want := object{
-		"eat_profile": "https://github.com/instancekey/instancekey#client-attestation-1",
-		"oemid":       32473.0,
-		"hwmodel":     "R2F0ZXdheSBYMQ",
-		"hwversion":   []any{"B"},
-		"swname":      "gateway-os",
-		"swversion":   []any{"2.0"},
-		"oemboot":     true,
-		"measres":     []any{[]any{"tpm-measured-boot", []any{[]any{"software", "success"}, []any{"secure-boot", "success"}}}},
+		"eat_profile":     "https://github.com/instancekey/instancekey#client-attestation-1",
+		"tpm_endorsement": "certificate",
+		"oemid":           32473.0,
+		"hwmodel":         "R2F0ZXdheSBYMQ",
+		"hwversion":       []any{"B"},
+		"swname":          "gateway-os",
+		"swversion":       []any{"2.0"},
+		"oemboot":         true,
+		"measres":         []any{[]any{"tpm-measured-boot", []any{[]any{"software", "success"}, []any{"secure-boot", "success"}}}},
 		"submods": object{"platform": object{
 			"ear_status": "affirming",
 			"ear_trustworthiness_vector": object{

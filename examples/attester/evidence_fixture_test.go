@@ -29,8 +29,10 @@ type world struct {
 	ca        *evidence.CA
 	ek        string // the device's
 	authority *x509.Certificate
+	running   *evidence.Verifier // the server's
 
 	roots     []*x509.Certificate
+	links     []*x509.Certificate
 	crls      []*x509.RevocationList
 	registry  object
 	reference object
@@ -95,18 +97,21 @@ func (w *world) firmware(version string, secureBoot bool) *factory.Firmware {
 // start starts a server with what the operator has written.
 func (w *world) start() {
 	w.t.Helper()
-	verifier := w.verifier()
-	w.configure(func(cfg *attester.Config) { cfg.Evidence = verifier })
+	w.running = w.verifier()
+	w.configure(func(cfg *attester.Config) { cfg.Evidence = w.running })
 }
 
 func (w *world) verifier() *evidence.Verifier {
 	w.t.Helper()
+	roots, err := evidence.NewRoots(w.roots, w.links, w.crls)
+	if err != nil {
+		w.t.Fatal(err)
+	}
 	cfg := evidence.Config{
-		Roots: evidence.NewRoots(w.roots, w.crls),
+		Roots: roots,
 		CA:    w.ca,
 		Now:   func() time.Time { return w.now },
 	}
-	var err error
 	if w.registry != nil {
 		if cfg.Registry, err = evidence.ParseRegistry(encodeJSON(w.t, w.registry)); err != nil {
 			w.t.Fatal(err)
@@ -151,7 +156,12 @@ func (w *world) bytes(answer object, member string) []byte {
 // enrol does what a good device does, and returns its certificate chain.
 func (w *world) enrol() [][]byte {
 	w.t.Helper()
-	first := w.postJSON("/tpm/attest", w.d.enrolment())
+	return w.finish(w.postJSON("/tpm/attest", w.d.enrolment()))
+}
+
+// finish does the rest, after the answer to the first request.
+func (w *world) finish(first *httptest.ResponseRecorder) [][]byte {
+	w.t.Helper()
 	answer := body(w.t, first)
 	if first.Code != 200 {
 		w.t.Fatalf("got %d %v, logged %s", first.Code, answer, w.log.String())

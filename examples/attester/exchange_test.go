@@ -167,8 +167,12 @@ func TestExchangeReplay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	roots, err := evidence.NewRoots([]*x509.Certificate{parsePEM(t, known["ek_root"], x509.ParseCertificate)}, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	verifier, err := evidence.New(evidence.Config{
-		Roots: evidence.NewRoots([]*x509.Certificate{parsePEM(t, known["ek_root"], x509.ParseCertificate)}, nil),
+		Roots: roots,
 		CA:    ca, Registry: registry, Reference: reference, Now: func() time.Time { return now },
 	})
 	if err != nil {

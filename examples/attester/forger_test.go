@@ -42,7 +42,7 @@ func (w *world) akCertificate(ak crypto.PublicKey, issuer *x509.Certificate, key
 		NotAfter:              w.now.Add(time.Hour),
 		UnknownExtKeyUsage:    []asn1.ObjectIdentifier{{2, 23, 133, 8, 3}},
 		BasicConstraintsValid: true,
-		ExtraExtensions:       []pkix.Extension{w.akName(w.ek)},
+		ExtraExtensions:       []pkix.Extension{w.akName(w.ek), w.akEndorsement()},
 	}
 	if change != nil {
 		change(template)
@@ -52,6 +52,17 @@ func (w *world) akCertificate(ak crypto.PublicKey, issuer *x509.Certificate, key
 		w.t.Fatal(err)
 	}
 	return der
+}
+
+// akEndorsement says whose word was taken for the TPM: that of the maker's
+// certificate.
+func (w *world) akEndorsement() pkix.Extension {
+	w.t.Helper()
+	value, err := asn1.Marshal(w.d.enrolment()["ekCerts"])
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return pkix.Extension{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1}, Value: value}
 }
 
 // akName is the name in the certificate for the AK of the TPM with that EK.

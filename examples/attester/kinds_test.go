@@ -121,10 +121,25 @@ func TestSWTPM(t *testing.T) {
 			w.roots = roots[:1]
 			w.start()
 			w.wantRefusal(w.postJSON("/tpm/attest", w.d.enrolment()), 400, "untrusted_tpm", "unknown authority")
-			// And an intermediate certificate alone is no trust anchor.
-			w.roots = roots[1:]
+			// The operator has it, or the device sends it.
+			defer func() { w.links = nil }()
+			w.links = roots[1:]
+			w.start()
+			w.enrol()
+			w.links = nil
+			w.start()
+			enrolment := w.d.enrolment()
+			enrolment["ekCerts"] = append(enrolment["ekCerts"].([][]byte), roots[1].Raw)
+			if answer := w.postJSON("/tpm/attest", enrolment); answer.Code != 200 {
+				t.Errorf("with the link from the device: %d, logged %v", answer.Code, w.lastRecord())
+			}
+			// A link alone is no anchor, unless the operator says that it is one.
+			w.roots, w.links = nil, roots
 			w.start()
 			w.wantRefusal(w.postJSON("/tpm/attest", w.d.enrolment()), 400, "untrusted_tpm", "unknown authority")
+			w.roots, w.links = roots[1:], nil
+			w.start()
+			w.enrol()
 		})
 	}
 	w.t, w.d.t = t, t

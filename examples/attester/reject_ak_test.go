@@ -55,6 +55,8 @@ func TestRejectAK(t *testing.T) {
 		{"certificate names something else", "ak_not_enrolled", "does not name the EK", forged(func(c *x509.Certificate) {
 			c.ExtraExtensions[0] = w.akName("device 5")
 		})},
+		{"certificate says not why", "ak_not_enrolled", "does not say whose word was taken", forged(func(c *x509.Certificate) { c.ExtraExtensions = c.ExtraExtensions[:1] })},
+		{"certificate says why in another form", "ak_not_enrolled", "does not say whose word was taken", forged(func(c *x509.Certificate) { c.ExtraExtensions[1].Value = []byte("x") })},
 		{"key is RSA, alg ECDSA", "invalid_evidence", "alg of the statement is -7, and the AK's is -257", func(a *attempt) {
 			f := w.newForger(nil)
 			f.chain = [][]byte{w.akCertificate(&rsaKey.PublicKey, w.ca.Certificate(), w.ca.Key(), nil)}
@@ -71,7 +73,7 @@ func TestRejectAK(t *testing.T) {
 			a.proof.statement["x5c"] = long
 		}},
 		{"x5c of more elements than are read", "invalid_evidence", "exceeded max number of elements", x5c(make([][]byte, 17)...)},
-	}, 18)
+	}, 20)
 
 	// Blocked after it had enrolled.
 	w.registry["blocked"] = []string{w.ek}

@@ -143,8 +143,12 @@ func (v *vendor) newVerifier(registry *evidence.Registry, reference *evidence.Re
 	if err != nil {
 		return nil, err
 	}
+	roots, err := evidence.NewRoots([]*x509.Certificate{v.tpms.Root}, nil, nil)
+	if err != nil {
+		return nil, err
+	}
 	return evidence.New(evidence.Config{
-		Roots:     evidence.NewRoots([]*x509.Certificate{v.tpms.Root}, nil),
+		Roots:     roots,
 		CA:        ca,
 		Registry:  registry,
 		Reference: reference,

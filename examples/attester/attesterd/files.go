@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -25,6 +26,38 @@ import (
 	"github.com/instancekey/instancekey/internal/privatefile"
 	"github.com/instancekey/instancekey/keystore"
 )
+
+// checkFiles reads what the flags name, and makes nothing.
+func checkFiles(files *evidenceFiles, keyFile, claimsFile string, log *slog.Logger) error {
+	errs := []error{files.check(log)}
+	if exists(keyFile) {
+		key, err := signingKey(keyFile)
+		if err == nil {
+			_, err = attester.New(attester.Config{URL: "https://attester.invalid", Clients: []string{"client"}, Key: key})
+		}
+		errs = append(errs, err)
+	}
+	_, err := vendorClaims(claimsFile)
+	return errors.Join(append(errs, err)...)
+}
+
+func (f *evidenceFiles) check(log *slog.Logger) error {
+	wanted, err := f.wanted()
+	if !wanted {
+		return err
+	}
+	_, _, _, err = f.read(log)
+	if exists(f.ca) {
+		_, errOfCA := akCA(f.ca)
+		err = errors.Join(err, errOfCA)
+	}
+	return err
+}
+
+func exists(file string) bool {
+	_, err := os.Stat(file)
+	return file != "" && !errors.Is(err, fs.ErrNotExist)
+}
 
 // signingKey reads a private JWK, or makes one: into the file, if one is named.
 func signingKey(file string) (jose.JSONWebKey, error) {

@@ -7,7 +7,10 @@
 // holder asks, which is for trying things out. It demands TPM evidence if it
 // knows makers of TPMs:
 //
-//	attesterd -tpm-roots DIR -registry FILE -reference FILE -ak-ca FILE …
+//	attesterd -tpm-roots DIR -tpm-links DIR -registry FILE -reference FILE -ak-ca FILE …
+//
+// The first four are read again when they change, without a restart, within 15
+// seconds. With -check it reads all files, says what is wrong with them, and exits.
 //
 // With -provision it serves nothing, but makes the key and the attestation of
 // one device, step (f), which works for as long as -lifetime says:
@@ -30,8 +33,8 @@ import (
 	"time"
 
 	"github.com/instancekey/instancekey/examples/attester"
-	"github.com/instancekey/instancekey/examples/attester/evidence"
 	"github.com/instancekey/instancekey/examples/internal/serve"
+	"github.com/instancekey/instancekey/examples/internal/watch"
 )
 
 func main() {
@@ -53,10 +56,8 @@ func run() error {
 	certFile := flag.String("cert", "", "TLS certificate `FILE` (PEM); without it plain http")
 	tlsKeyFile := flag.String("key", "", "TLS key `FILE` (PEM)")
 	var files evidenceFiles
-	flag.StringVar(&files.roots, "tpm-roots", "", "demand evidence from TPMs whose makers' certificates are in `DIR`, with their revocation lists")
-	flag.StringVar(&files.registry, "registry", "", "the devices by their TPMs, in `FILE` (JSON; default: every genuine TPM is welcome)")
-	flag.StringVar(&files.reference, "reference", "", "what devices should have booted, in `FILE` (JSON; default: not asked for)")
-	flag.StringVar(&files.ca, "ak-ca", "", "CA for attestation keys in `FILE` (PEM), made if it is not there (default: a new one each time, and devices enrol anew)")
+	files.register(flag.CommandLine)
+	check := flag.Bool("check", false, "read all files, say what is wrong with them, and exit")
 	ek := flag.String("provision", "", "make key and attestation for the device with this `EK` (SHA-256, as in the registry), and serve nothing")
 	out := flag.String("out", ".", "put what -provision makes into `DIR`")
 	flag.Parse()
@@ -70,7 +71,16 @@ func run() error {
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	verifier, err := files.load()
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if *check {
+		if err := checkFiles(&files, *keyFile, *claimsFile, log); err != nil {
+			return err
+		}
+		fmt.Println("the files are good")
+		return nil
+	}
+	digest := watch.Digest(files.watched())
+	verifier, err := files.load(log)
 	if err != nil {
 		return err
 	}
@@ -91,7 +101,7 @@ func run() error {
 		Issuer:   *issuer,
 		Rounding: *rounding,
 		Claims:   claims,
-		Logger:   slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Logger:   log,
 	}
 	if *ek != "" {
 		if *keyFile == "" {
@@ -112,6 +122,9 @@ func run() error {
 	if err != nil {
 		return err
 	}
+	if verifier != nil {
+		go files.follow(ctx, digest, verifier, log)
+	}
 	fmt.Printf("attester %s jwks %s/jwks\n", cfg.URL, strings.TrimSuffix(cfg.URL, "/"))
 	return serve.Run(ctx, listener, server)
 }
@@ -120,36 +133,4 @@ func run() error {
 func given(name string) (found bool) {
 	flag.Visit(func(f *flag.Flag) { found = found || f.Name == name })
 	return found
-}
-
-// evidenceFiles are what an operator writes down about devices.
-type evidenceFiles struct{ roots, registry, reference, ca string }
-
-// load returns nil if evidence is not wanted.
-func (f *evidenceFiles) load() (*evidence.Verifier, error) {
-	if f.roots == "" {
-		if f.registry+f.reference+f.ca != "" {
-			return nil, errors.New("-registry, -reference and -ak-ca need -tpm-roots")
-		}
-		return nil, nil
-	}
-	var cfg evidence.Config
-	var err error
-	if cfg.Roots, err = evidence.LoadRoots(f.roots); err != nil {
-		return nil, err
-	}
-	if f.registry != "" {
-		if cfg.Registry, err = evidence.LoadRegistry(f.registry); err != nil {
-			return nil, err
-		}
-	}
-	if f.reference != "" {
-		if cfg.Reference, err = evidence.LoadReference(f.reference); err != nil {
-			return nil, err
-		}
-	}
-	if cfg.CA, err = akCA(f.ca); err != nil {
-		return nil, err
-	}
-	return evidence.New(cfg)
 }

@@ -28,6 +28,13 @@ type CA struct {
 // when its EK was blocked, the device has to enrol anew.
 const akLifetime = 30 * 24 * time.Hour
 
+// oidEndorsement is an extension of our own: what was verified when the TPM
+// enrolled, a SEQUENCE of OCTET STRINGs with the certificate of its endorsement
+// key and links from it; empty if the registry alone has vouched for the key. Only
+// the attester that has put it there reads it. It is of the number that is for
+// examples (RFC 5612).
+var oidEndorsement = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1}
+
 // extKeyUsageAK is tcg-kp-AIKCertificate, which go-attestation has no name for.
 var extKeyUsageAK = asn1.ObjectIdentifier{2, 23, 133, 8, 3}
 
@@ -77,10 +84,14 @@ func (ca *CA) Key() crypto.Signer { return ca.key }
 
 // issue certifies an attestation key of the TPM with that endorsement key (TCG
 // EK Credential Profile and W3C Web Authentication, section 8.3.1). The
-// certificate itself says which EK it belongs to, so that the attester has to
-// remember nothing.
+// certificate itself says which EK it belongs to, and why that is taken for a TPM's,
+// so that the attester has to remember nothing and can look again each time.
 func (ca *CA) issue(ak crypto.PublicKey, e *Endorsement, now time.Time) ([]byte, error) {
 	name, err := akName(e)
+	if err != nil {
+		return nil, err
+	}
+	endorsement, err := asn1.Marshal(e.Certificates)
 	if err != nil {
 		return nil, err
 	}
@@ -91,23 +102,26 @@ func (ca *CA) issue(ak crypto.PublicKey, e *Endorsement, now time.Time) ([]byte,
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		UnknownExtKeyUsage:    []asn1.ObjectIdentifier{extKeyUsageAK},
 		BasicConstraintsValid: true,
-		ExtraExtensions:       []pkix.Extension{name},
+		ExtraExtensions:       []pkix.Extension{name, {Id: oidEndorsement, Value: endorsement}},
 	}
 	return x509.CreateCertificate(rand.Reader, template, ca.certificate, ak, ca.key)
 }
 
 // akName is the subjectAltName of an attestation key's certificate: the TPM as its
-// maker describes it, and then the EK. The order matters to verifiers of Web
-// Authentication that read the first name alone.
+// maker describes it, where there is his certificate, and then the EK. The order
+// matters to verifiers of Web Authentication that read the first name alone.
 func akName(e *Endorsement) (pkix.Extension, error) {
-	names := []*ekx509.SubjectAltName{
-		{DirectoryNames: []pkix.Name{{ExtraNames: []pkix.AttributeTypeAndValue{
+	var names []*ekx509.SubjectAltName
+	if len(e.Certificates) > 0 {
+		names = append(names, &ekx509.SubjectAltName{DirectoryNames: []pkix.Name{{ExtraNames: []pkix.AttributeTypeAndValue{
 			{Type: oid.TPMManufacturer, Value: e.Manufacturer},
 			{Type: oid.TPMModel, Value: e.Model},
 			{Type: oid.TPMVersion, Value: e.Version},
-		}}}},
-		{PermanentIdentifiers: []ekx509.PermanentIdentifier{{IdentifierValue: e.EK, Assigner: oid.EKPermIDSHA256}}},
+		}}}})
 	}
+	names = append(names, &ekx509.SubjectAltName{
+		PermanentIdentifiers: []ekx509.PermanentIdentifier{{IdentifierValue: e.EK, Assigner: oid.EKPermIDSHA256}},
+	})
 	var sequence []asn1.RawValue
 	for _, name := range names { // one at a time: MarshalSubjectAltName has an order of its own
 		extension, err := ekx509.MarshalSubjectAltName(name, true)
@@ -132,33 +146,54 @@ func earliest(a, b time.Time) time.Time {
 }
 
 // verify checks that der is a certificate that issue has made, and valid, and
-// returns the attestation key and the EK of its TPM.
-func (ca *CA) verify(der []byte, now time.Time) (ak crypto.PublicKey, ek string, err error) {
+// returns the attestation key and why its TPM was taken for genuine.
+func (ca *CA) verify(der []byte, now time.Time) (ak crypto.PublicKey, e *Endorsement, err error) {
 	certificate, err := x509.ParseCertificate(der)
 	if err != nil {
-		return nil, "", err
+		return nil, nil, err
 	}
 	switch {
 	case certificate.CheckSignatureFrom(ca.certificate) != nil:
-		return nil, "", errors.New("was not issued here")
+		return nil, nil, errors.New("was not issued here")
 	case now.Before(certificate.NotBefore) || now.After(certificate.NotAfter):
-		return nil, "", fmt.Errorf("is valid from %v to %v", certificate.NotBefore, certificate.NotAfter)
+		return nil, nil, fmt.Errorf("is valid from %v to %v", certificate.NotBefore, certificate.NotAfter)
 	case certificate.IsCA || !slices.ContainsFunc(certificate.UnknownExtKeyUsage, extKeyUsageAK.Equal):
-		return nil, "", errors.New("is not for an attestation key")
+		return nil, nil, errors.New("is not for an attestation key")
 	}
-	for _, extension := range certificate.Extensions {
-		if !extension.Id.Equal(oid.SubjectAltName) {
-			continue
-		}
-		name, err := ekx509.ParseSubjectAltName(extension)
-		if err != nil {
-			return nil, "", err
-		}
-		for _, id := range name.PermanentIdentifiers {
-			if id.Assigner.Equal(oid.EKPermIDSHA256) && isFingerprint(id.IdentifierValue) {
-				return certificate.PublicKey, id.IdentifierValue, nil
+	if e, err = readEndorsement(certificate.Extensions); err != nil {
+		return nil, nil, err
+	}
+	return certificate.PublicKey, e, nil
+}
+
+// readEndorsement reads back what issue has written.
+func readEndorsement(extensions []pkix.Extension) (*Endorsement, error) {
+	var e Endorsement
+	verified := false
+	for _, extension := range extensions {
+		switch {
+		case extension.Id.Equal(oidEndorsement):
+			if rest, err := asn1.Unmarshal(extension.Value, &e.Certificates); err != nil || len(rest) > 0 {
+				return nil, errors.New("does not say whose word was taken for the EK")
+			}
+			verified = true
+		case extension.Id.Equal(oid.SubjectAltName):
+			name, err := ekx509.ParseSubjectAltName(extension)
+			if err != nil {
+				return nil, err
+			}
+			for _, id := range name.PermanentIdentifiers {
+				if id.Assigner.Equal(oid.EKPermIDSHA256) && isFingerprint(id.IdentifierValue) {
+					e.EK = id.IdentifierValue
+				}
 			}
 		}
 	}
-	return nil, "", errors.New("does not name the EK")
+	switch {
+	case e.EK == "":
+		return nil, errors.New("does not name the EK")
+	case !verified:
+		return nil, errors.New("does not say whose word was taken for the EK")
+	}
+	return &e, nil
 }

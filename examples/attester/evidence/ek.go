@@ -18,14 +18,32 @@ import (
 // An endorsement key (EK) is a TPM's identity. Its certificate is the TPM
 // maker's word that the key is in a genuine TPM.
 
-// An Endorsement is what a verified EK certificate says.
+// An Endorsement says why a TPM is taken for genuine.
 type Endorsement struct {
 	// EK identifies the TPM: the SHA-256 digest of the endorsement key's
 	// SubjectPublicKeyInfo, in hexadecimal. It must stay with the attester:
 	// whoever else learns it can recognize the device.
-	EK                           string
-	Manufacturer, Model, Version string // of the TPM
+	EK string
+	// Certificates are the verified certificate of the endorsement key and the
+	// device's links from it to an anchor, DER. There are none if the registry
+	// alone vouches for the key.
+	Certificates                 [][]byte
+	Manufacturer, Model, Version string // of the TPM, from the certificate
 	key                          crypto.PublicKey
+}
+
+// Values of the claim tpm_endorsement.
+const (
+	endorsedByMaker    = "certificate"
+	endorsedByRegistry = "registry"
+)
+
+// by says who vouches for the endorsement key.
+func (e *Endorsement) by() string {
+	if len(e.Certificates) > 0 {
+		return endorsedByMaker
+	}
+	return endorsedByRegistry
 }
 
 // fingerprint identifies an endorsement key.
@@ -38,59 +56,137 @@ func fingerprint(key crypto.PublicKey) (string, error) {
 	return hex.EncodeToString(digest[:]), nil
 }
 
-// checkEK finds the certificate for the endorsement key ek (a DER
-// SubjectPublicKeyInfo) among those that the device sent, and verifies it.
-func (v *Verifier) checkEK(ek []byte, certificates [][]byte) (*Endorsement, error) {
-	if len(certificates) == 0 {
-		return nil, refuse(CodeUntrustedTPM, "no EK certificate")
-	}
-	if len(certificates) > maxCertificates {
-		return nil, refuse(CodeUntrustedTPM, "%d EK certificates", len(certificates))
-	}
+// checkEK verifies the certificate for the endorsement key ek (a DER
+// SubjectPublicKeyInfo) among those that the device sent; the others may be links
+// from it to a maker that is trusted. Where none can be verified, the registry may
+// vouch for the key instead.
+func (s *state) checkEK(ek []byte, certificates [][]byte) (*Endorsement, error) {
 	key, err := x509.ParsePKIXPublicKey(ek)
 	if err != nil {
 		return nil, refuse(CodeInvalidRequest, "ek: %v", err)
-	}
-	certificate, err := certificateFor(key, certificates)
-	if err != nil {
-		return nil, refuse(CodeUntrustedTPM, "%v", err)
-	}
-	if !certificate.HasEkcExtendedKeyUsage {
-		return nil, refuse(CodeUntrustedTPM, "EK certificate is not for an EK: no extended key usage 2.23.133.8.1")
-	}
-	if err := v.cfg.Roots.verify(certificate.Certificate, v.cfg.Now()); err != nil {
-		return nil, refuse(CodeUntrustedTPM, "EK certificate: %v", err)
 	}
 	id, err := fingerprint(key)
 	if err != nil {
 		return nil, refuse(CodeUntrustedTPM, "ek: %v", err)
 	}
-	return &Endorsement{
-		EK:           id,
+	endorsement, err := s.checkCertificates(key, certificates)
+	if err == nil {
+		endorsement.EK = id
+		return endorsement, nil
+	}
+	// A maker's word against a TPM counts for more than the registry's for it.
+	if !errors.Is(err, errRevoked) && !errors.Is(err, errNoList) && s.registry.vouchesFor(id) {
+		return &Endorsement{EK: id, key: key}, nil
+	}
+	return nil, refuse(CodeUntrustedTPM, "%v", err)
+}
+
+// checkCertificates verifies that one of the certificates is a TPM maker's for
+// key.
+func (s *state) checkCertificates(key crypto.PublicKey, certificates [][]byte) (*Endorsement, error) {
+	if len(certificates) > maxEKCertificates {
+		return nil, fmt.Errorf("%d EK certificates, and %d are the most", len(certificates), maxEKCertificates)
+	}
+	var leaves, links []*x509.Certificate
+	var unread error
+	for i, der := range certificates {
+		parsed, err := parseCertificate(der)
+		if err != nil {
+			unread = also(unread, fmt.Errorf("certificate %d cannot be read: %w", i+1, err))
+			continue
+		}
+		if public, ok := parsed.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); ok && public.Equal(key) {
+			leaves = append(leaves, parsed)
+		} else {
+			links = append(links, parsed)
+		}
+	}
+	var failed error
+	for _, leaf := range leaves {
+		endorsement, err := s.checkCertificate(leaf, links)
+		if err == nil {
+			endorsement.key = key
+			return endorsement, nil
+		}
+		failed = also(failed, fmt.Errorf("EK certificate: %w", err))
+	}
+	switch {
+	case failed != nil:
+		return nil, also(failed, unread)
+	case len(certificates) == 0:
+		return nil, errors.New("no EK certificate, and the registry does not vouch for a TPM without")
+	default:
+		return nil, also(errors.New("no EK certificate is for ek"), unread)
+	}
+}
+
+// also returns both errors, on one line.
+func also(first, then error) error {
+	switch {
+	case first == nil:
+		return then
+	case then == nil:
+		return first
+	}
+	return fmt.Errorf("%w; %w", first, then)
+}
+
+// checkCertificate verifies a certificate of an endorsement key. It must follow
+// the TCG EK Credential Profile, section 3.2; go-attestation checks that.
+func (s *state) checkCertificate(leaf *x509.Certificate, links []*x509.Certificate) (*Endorsement, error) {
+	certificate, err := ekx509.ToEKCertificate(leaf)
+	if err != nil {
+		return nil, err
+	}
+	if !certificate.HasEkcExtendedKeyUsage {
+		return nil, errors.New("is not for an EK: no extended key usage 2.23.133.8.1")
+	}
+	used, err := s.roots.verify(certificate.Certificate, links, s.now())
+	if err != nil {
+		return nil, err
+	}
+	e := &Endorsement{
+		Certificates: [][]byte{leaf.Raw},
 		Manufacturer: certificate.TpmManufacturer,
 		Model:        certificate.TpmModel,
 		Version:      certificate.TpmVersion,
-		key:          key,
-	}, nil
+	}
+	size := len(leaf.Raw)
+	for _, link := range used {
+		e.Certificates = append(e.Certificates, link.Raw)
+		size += len(link.Raw)
+	}
+	if size > maxEKChain {
+		return nil, fmt.Errorf("has, with the device's links, %d bytes, and %d are the most", size, maxEKChain)
+	}
+	return e, nil
 }
 
-// certificateFor returns the certificate for key. It must follow the TCG EK
-// Credential Profile, section 3.2; go-attestation checks that.
-func certificateFor(key crypto.PublicKey, certificates [][]byte) (*ekx509.EKCertificate, error) {
-	for _, der := range certificates {
-		parsed, err := x509.ParseCertificate(der)
-		if err != nil {
-			return nil, fmt.Errorf("EK certificate: %w", err)
+// checkAgain verifies what was verified when the TPM enrolled, with what is
+// trusted and revoked now.
+func (s *state) checkAgain(e *Endorsement) error {
+	if len(e.Certificates) == 0 {
+		if !s.registry.vouchesFor(e.EK) {
+			return refuse(CodeUntrustedTPM, "the TPM has enrolled without an EK certificate, and the registry does not vouch for it any more")
 		}
-		if public, ok := parsed.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); ok && public.Equal(key) {
-			certificate, err := ekx509.ToEKCertificate(parsed)
-			if err != nil {
-				return nil, fmt.Errorf("EK certificate: %w", err)
-			}
-			return certificate, nil
-		}
+		return nil
 	}
-	return nil, errors.New("no EK certificate is for ek")
+	leaf, err := parseCertificate(e.Certificates[0])
+	if err != nil {
+		return refuse(CodeUntrustedTPM, "EK certificate: %v", err)
+	}
+	var links []*x509.Certificate
+	for _, der := range e.Certificates[1:] {
+		link, err := x509.ParseCertificate(der)
+		if err != nil {
+			return refuse(CodeUntrustedTPM, "link of the EK certificate: %v", err)
+		}
+		links = append(links, link)
+	}
+	if _, err := s.checkCertificate(leaf, links); err != nil {
+		return refuse(CodeUntrustedTPM, "EK certificate: %v", err)
+	}
+	return nil
 }
 
 // encapsulationKey returns the endorsement key as the TPM has it: the certified

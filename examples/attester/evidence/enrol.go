@@ -57,11 +57,12 @@ func (e *Enrolment) UnmarshalBinary(state []byte) error {
 // Enrol verifies the endorsement and the attributes of the attestation key, and
 // makes a challenge. An error is an [*Error].
 func (v *Verifier) Enrol(request EnrolmentRequest) (*Enrolment, error) {
-	endorsement, err := v.checkEK(request.EK, request.EKCertificates)
+	s := v.state.Load()
+	endorsement, err := s.checkEK(request.EK, request.EKCertificates)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := v.cfg.Registry.admit(endorsement.EK); err != nil {
+	if _, err := s.registry.admit(endorsement.EK); err != nil {
 		return nil, err
 	}
 	area, _, err := parseAK(request.AK)
@@ -91,16 +92,17 @@ func (v *Verifier) Complete(e *Enrolment, answer []byte) ([][]byte, error) {
 	if subtle.ConstantTimeCompare(answer, e.answer) != 1 {
 		return nil, refuse(CodeActivationFailed, "wrong secret")
 	}
-	if _, err := v.cfg.Registry.admit(e.EK); err != nil {
+	s := v.state.Load()
+	if _, err := s.registry.admit(e.EK); err != nil {
 		return nil, err
 	}
 	_, ak, err := parseAK(e.ak)
 	if err != nil {
 		return nil, err
 	}
-	certificate, err := v.cfg.CA.issue(ak, &e.Endorsement, v.cfg.Now())
+	certificate, err := s.ca.issue(ak, &e.Endorsement, s.now())
 	if err != nil {
 		return nil, err
 	}
-	return [][]byte{certificate, v.cfg.CA.certificate.Raw}, nil
+	return [][]byte{certificate, s.ca.certificate.Raw}, nil
 }

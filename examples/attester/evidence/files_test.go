@@ -1,11 +1,8 @@
 package evidence_test
 
 import (
-	"crypto/rand"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
-	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,7 +12,6 @@ import (
 	"github.com/google/go-tpm/tpm2"
 
 	"github.com/instancekey/instancekey/examples/attester/evidence"
-	"github.com/instancekey/instancekey/examples/internal/factory"
 )
 
 func decodePEM(t testing.TB, text string) []byte {
@@ -169,99 +165,12 @@ func TestLoad(t *testing.T) {
 	}
 }
 
-// TestLoadRoots: which files are read, and as what.
-func TestLoadRoots(t *testing.T) {
-	now := time.Now()
-	maker, err := factory.NewTPMMaker(now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	crl, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
-		Number: big.NewInt(1), ThisUpdate: now, NextUpdate: now.Add(time.Hour),
-		RevokedCertificateEntries: []x509.RevocationListEntry{{SerialNumber: big.NewInt(5), RevocationTime: now}},
-	}, maker.Root, maker.Key())
-	if err != nil {
-		t.Fatal(err)
-	}
-	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: maker.Root.Raw})
-	list := pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: crl})
-	key := newKey(t)
-	ca, err := evidence.CreateCA(now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	enrol := func(roots *evidence.Roots, serial int64) string {
-		t.Helper()
-		verifier, err := evidence.New(evidence.Config{Roots: roots, CA: ca})
-		if err != nil {
-			t.Fatal(err)
-		}
-		der, err := maker.Certify(&key.PublicKey, func(c *x509.Certificate) { c.SerialNumber = big.NewInt(serial) })
-		if err != nil {
-			t.Fatal(err)
-		}
-		spki, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = verifier.Enrol(evidence.EnrolmentRequest{EK: spki, EKCertificates: [][]byte{der}})
-		return err.Error() // the AK is missing in any case
-	}
-
-	for name, tc := range map[string]struct {
-		files map[string][]byte
-		err   string // of LoadRoots
-		good  string // of an EK certificate
-		bad   string // of a revoked one
-	}{
-		"PEM":               {map[string][]byte{"root.pem": certificate}, "", "AK", "AK"},
-		"DER":               {map[string][]byte{"root.der": maker.Root.Raw, "README": []byte("x")}, "", "AK", "AK"},
-		"several in a file": {map[string][]byte{"all.crt": append(certificate, certificate...)}, "", "AK", "AK"},
-		"with PEM list":     {map[string][]byte{"root.cer": certificate, "list.crl": list}, "", "AK", "revoked"},
-		"with DER list":     {map[string][]byte{"root.cer": certificate, "list.crl": crl}, "", "AK", "revoked"},
-		"empty":             {nil, "no certificates", "", ""},
-		"other files":       {map[string][]byte{"root.txt": certificate}, "no certificates", "", ""},
-		"list alone":        {map[string][]byte{"list.crl": crl}, "no certificates", "", ""},
-		"damaged":           {map[string][]byte{"root.pem": certificate, "other.pem": []byte("x")}, "other.pem", "", ""},
-		"damaged in PEM":    {map[string][]byte{"root.pem": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")})}, "root.pem", "", ""},
-		"list is none":      {map[string][]byte{"root.pem": certificate, "list.crl": certificate}, "list.crl", "", ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			for file, content := range tc.files {
-				if err := os.WriteFile(filepath.Join(dir, file), content, 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			roots, err := evidence.LoadRoots(dir)
-			if tc.err != "" {
-				if err == nil || !strings.Contains(err.Error(), tc.err) {
-					t.Fatalf("got %v, want an error with %q", err, tc.err)
-				}
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := enrol(roots, 4); !strings.Contains(got, tc.good) {
-				t.Errorf("good certificate: %s", got)
-			}
-			if got := enrol(roots, 5); !strings.Contains(got, tc.bad) {
-				t.Errorf("revoked certificate: %s", got)
-			}
-		})
-	}
-	if _, err := evidence.LoadRoots(filepath.Join(t.TempDir(), "missing")); err == nil {
-		t.Error("no folder, no error")
-	}
-}
-
 func TestNewRefuses(t *testing.T) {
 	ca, err := evidence.CreateCA(time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, cfg := range map[string]evidence.Config{"nothing": {}, "no CA": {Roots: evidence.NewRoots(nil, nil)}, "no roots": {CA: ca}} {
+	for name, cfg := range map[string]evidence.Config{"nothing": {}, "no CA": {Roots: roots(t)}, "no roots": {CA: ca}} {
 		if v, err := evidence.New(cfg); v != nil || err == nil {
 			t.Errorf("%s: %v, %v", name, v, err)
 		}

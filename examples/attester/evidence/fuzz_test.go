@@ -91,7 +91,7 @@ func FuzzEvidence(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	verifier, err := evidence.New(evidence.Config{Roots: evidence.NewRoots(nil, nil), CA: ca})
+	verifier, err := evidence.New(evidence.Config{Roots: roots(f), CA: ca})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -193,7 +193,7 @@ func FuzzEnrol(f *testing.F) {
 		f.Fatal(err)
 	}
 	verifier, err := evidence.New(evidence.Config{
-		Roots: evidence.NewRoots([]*x509.Certificate{root}, nil), CA: ca, Now: func() time.Time { return time.Unix(known.Time, 0) },
+		Roots: roots(f, root), CA: ca, Now: func() time.Time { return time.Unix(known.Time, 0) },
 	})
 	if err != nil {
 		f.Fatal(err)

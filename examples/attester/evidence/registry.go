@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/google/go-tpm/tpm2"
 
@@ -39,6 +40,9 @@ type Model struct {
 	Hardware string
 	// Version is that of the hardware; "" if there is none (section 4.2.5).
 	Version string
+	// Uncertified says that the TPMs of these devices may come without a
+	// certificate of their maker: the registry's word is enough.
+	Uncertified bool
 }
 
 // registryFile is the form of a registry on disk.
@@ -48,6 +52,9 @@ type registryFile struct {
 		OEMID    any    `json:"oemid"`
 		Hardware string `json:"hwmodel"`
 		Version  string `json:"hwversion"`
+		// Certificate says whether a device's TPM has to have a certificate of its
+		// maker: "required", also when left out, or "optional".
+		Certificate string `json:"ek_certificate"`
 	} `json:"models"`
 	Devices []struct {
 		EK    string `json:"ek"` // as in Endorsement.EK
@@ -92,8 +99,12 @@ func load[T any](name string, parse func(text []byte) (T, error)) (parsed T, err
 func newRegistry(file *registryFile) (*Registry, error) {
 	models := make(map[string]Model)
 	for name, m := range file.Models {
-		model := Model{OEMID: m.OEMID, Hardware: m.Hardware, Version: m.Version}
-		if err := model.check(); err != nil {
+		model := Model{OEMID: m.OEMID, Hardware: m.Hardware, Version: m.Version, Uncertified: m.Certificate == "optional"}
+		err := model.check()
+		if err == nil && !slices.Contains([]string{"", "required", "optional"}, m.Certificate) {
+			err = fmt.Errorf("ek_certificate is %.40q, not required or optional", m.Certificate)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("model %q: %w", name, err)
 		}
 		models[name] = model
@@ -176,6 +187,16 @@ func parseStorageRoot(text string) (*tpm2.TPMTPublic, error) {
 		return nil, err
 	}
 	return area, nil
+}
+
+// vouchesFor reports whether an endorsement key is good because the registry says
+// so: it has the device, of a model whose TPMs may come without a certificate.
+func (r *Registry) vouchesFor(ek string) bool {
+	if r == nil {
+		return false
+	}
+	device := r.devices[ek]
+	return device.Listed && device.Model.Uncertified
 }
 
 // admit returns what is known of the device with that endorsement key, if it may

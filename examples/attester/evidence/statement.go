@@ -12,8 +12,13 @@ import (
 // tens of kilobytes; the request as a whole is limited by the server.
 const (
 	maxStatement    = 32 << 10
-	maxCertificates = 4
-	maxEventLog     = 512 << 10
+	maxCertificates = 4 // in x5c
+
+	// That of an EK and links from it: chips that certify their own EKs come with
+	// four and more.
+	maxEKCertificates = 16
+	maxEKChain        = 10 << 10 // of those that are needed, in bytes
+	maxEventLog       = 512 << 10
 )
 
 // message is the evidence member of a request.

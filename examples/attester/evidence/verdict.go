@@ -106,9 +106,12 @@ func deviceClaims(device Device) map[string]any {
 }
 
 // addPlatformClaims adds the claims about what was booted, and the verdict.
-func (r *Reference) addPlatformClaims(claims map[string]any, device Device, j *judgement) {
+func (r *Reference) addPlatformClaims(claims map[string]any, device Device, endorsement *Endorsement, j *judgement) {
 	status := Affirming
-	vector := map[string]int{"hardware": genuineHardware, "storage-opaque": hardwareKeys}
+	vector := map[string]int{"storage-opaque": hardwareKeys}
+	if endorsement.by() == endorsedByMaker {
+		vector["hardware"] = genuineHardware
+	}
 	if device.Listed {
 		vector["instance-identity"] = recognizedInstance
 	}

@@ -4,7 +4,7 @@
 // [Verifier.Verify] downwards:
 //
 //   - verifier.go: the order of all checks
-//   - ek.go, roots.go: who made the TPM
+//   - ek.go, roots.go, names.go, crl.go, rootfiles.go: who made the TPM
 //   - registry.go: which device the TPM is in
 //   - ak.go, enrol.go, akca.go: the TPM's attestation key
 //   - statement.go, attest.go, key.go: the key lives in the TPM (TPM2_Certify)
@@ -25,6 +25,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -42,7 +43,16 @@ type Config struct {
 }
 
 // A Verifier verifies evidence.
-type Verifier struct{ cfg Config }
+type Verifier struct{ state atomic.Pointer[state] }
+
+// state is what a Verifier knows at one time. It is replaced, and never changed.
+type state struct {
+	roots     *Roots
+	ca        *CA
+	registry  *Registry
+	reference *Reference
+	now       func() time.Time
+}
 
 // New checks the configuration and returns a Verifier.
 func New(cfg Config) (*Verifier, error) {
@@ -52,21 +62,32 @@ func New(cfg Config) (*Verifier, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Verifier{cfg}, nil
+	v := new(Verifier)
+	v.state.Store(&state{roots: cfg.Roots, ca: cfg.CA, registry: cfg.Registry, reference: cfg.Reference, now: cfg.Now})
+	return v, nil
+}
+
+// Update replaces what the operator has written down. What was begun before goes
+// on with what was there then. Roots must not be nil; the others are as in Config.
+func (v *Verifier) Update(roots *Roots, registry *Registry, reference *Reference) {
+	next := *v.state.Load()
+	next.roots, next.registry, next.reference = roots, registry, reference
+	v.state.Store(&next)
 }
 
 // PCRs returns the PCRs to be quoted, in ascending order; empty if none are.
 func (v *Verifier) PCRs() []int {
-	if v.cfg.Reference == nil {
+	reference := v.state.Load().reference
+	if reference == nil {
 		return []int{}
 	}
-	return slices.Clone(v.cfg.Reference.pcrs)
+	return slices.Clone(reference.pcrs)
 }
 
 // Device returns what is known of a device that may be attested, and the claims
-// that follow from this alone.
+// that follow from this alone. That its TPM is genuine has not been looked at.
 func (v *Verifier) Device(ek string) (Device, map[string]any, error) {
-	device, err := v.cfg.Registry.admit(ek)
+	device, err := v.state.Load().registry.admit(ek)
 	if err != nil {
 		return Device{}, nil, err
 	}
@@ -99,23 +120,32 @@ type Result struct {
 // Verify checks evidence from the outside in: first whose signature counts, then
 // what is signed, and last whether that is welcome. An error is an [*Error].
 func (v *Verifier) Verify(request Request) (Result, error) {
+	return v.state.Load().verify(request)
+}
+
+func (s *state) verify(request Request) (Result, error) {
 	var result Result
 	message, statement, err := parseMessage(request.Evidence)
 	if err != nil {
 		return result, err
 	}
 
-	// Who speaks: an attestation key that has enrolled, in a TPM that is welcome.
+	// Who speaks: an attestation key that has enrolled, in a TPM that is still
+	// taken for genuine, and welcome.
 	if len(statement.Certificates) == 0 {
 		return result, refuse(CodeAKNotEnrolled, "no x5c")
 	}
-	ak, ek, err := v.cfg.CA.verify([]byte(statement.Certificates[0]), v.cfg.Now())
+	ak, endorsement, err := s.ca.verify([]byte(statement.Certificates[0]), s.now())
 	if err != nil {
 		return result, refuse(CodeAKNotEnrolled, "certificate of the AK: %v", err)
 	}
-	result.EK = ek
-	device, err := v.cfg.Registry.admit(ek)
+	result.EK = endorsement.EK
+	result.Details = append(result.Details, slog.String("tpm_endorsement", endorsement.by()))
+	device, err := s.registry.admit(endorsement.EK)
 	if err != nil {
+		return result, err
+	}
+	if err := s.checkAgain(endorsement); err != nil {
 		return result, err
 	}
 
@@ -126,7 +156,8 @@ func (v *Verifier) Verify(request Request) (Result, error) {
 		return result, err
 	}
 	result.Claims = deviceClaims(device)
-	if v.cfg.Reference == nil {
+	result.Claims["tpm_endorsement"] = endorsement.by()
+	if s.reference == nil {
 		return result, nil
 	}
 
@@ -138,7 +169,7 @@ func (v *Verifier) Verify(request Request) (Result, error) {
 		return result, refuse(CodeInvalidEvidence, "%d quotes", n)
 	}
 	var booted boot
-	booted.pcrs, err = checkQuote(&message.Platform.Quotes[0], ak, binding[:], v.cfg.Reference.pcrs, certified)
+	booted.pcrs, err = checkQuote(&message.Platform.Quotes[0], ak, binding[:], s.reference.pcrs, certified)
 	if err != nil {
 		return result, refuse(CodeInvalidEvidence, "quote: %v", err)
 	}
@@ -151,13 +182,13 @@ func (v *Verifier) Verify(request Request) (Result, error) {
 	}
 
 	// What to think of it.
-	judged, err := v.cfg.Reference.judge(&booted)
+	judged, err := s.reference.judge(&booted)
 	if err != nil {
 		return result, err
 	}
 	if judged.notOEM != nil && !*judged.oemboot {
 		result.Details = append(result.Details, slog.String("secure_boot", judged.notOEM.Error()))
 	}
-	v.cfg.Reference.addPlatformClaims(result.Claims, device, judged)
+	s.reference.addPlatformClaims(result.Claims, device, endorsement, judged)
 	return result, nil
 }

@@ -53,6 +53,32 @@ func NewTPMMaker(now time.Time) (*TPMMaker, error) {
 	return &TPMMaker{Root: root, key: key, now: now}, err
 }
 
+// Issuer makes a CA that the maker has certified. change, if not nil, may spoil its
+// certificate, which is the Root of what is returned.
+func (m *TPMMaker) Issuer(name string, change func(*x509.Certificate)) (*TPMMaker, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	template := &x509.Certificate{
+		Subject:               pkix.Name{CommonName: name},
+		NotBefore:             m.Root.NotBefore,
+		NotAfter:              m.Root.NotAfter,
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+	}
+	if change != nil {
+		change(template)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, m.Root, &key.PublicKey, m.key)
+	if err != nil {
+		return nil, err
+	}
+	certificate, err := x509.ParseCertificate(der)
+	return &TPMMaker{Root: certificate, key: key, now: m.now}, err
+}
+
 // Key returns the CA's private key.
 func (m *TPMMaker) Key() crypto.Signer { return m.key }
 
