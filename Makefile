@@ -5,7 +5,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # What imports neither tests nor examples builds without cgo for all of these.
 PLATFORMS = linux/amd64 linux/arm64 linux/arm linux/riscv64 windows/amd64
 
-.PHONY: demo test interop-old kernel lint cross
+.PHONY: demo test interop-old interop-keycloak kernel lint cross
 
 # A client instance creates its key in a simulated TPM, is attested, and gets a token.
 demo:
@@ -23,6 +23,13 @@ test:
 interop-old:
 	@.ci/prerequisites cgo node
 	CGO_ENABLED=1 go test -count=1 -v -run '^TestOIDCProviderOlder$$' ./examples/interop
+
+# A Keycloak with its feature client-auth-abca, which Maven fetches the first time:
+# a minute or two, and two more then.
+interop-keycloak:
+	@.ci/prerequisites cgo swtpm
+	KEYCLOAK_HOME=$$(.ci/keycloak) && export KEYCLOAK_HOME && \
+		CGO_ENABLED=1 go test -count=1 $(TESTFLAGS) -run '^TestKeycloak' ./examples/interop
 
 # Package tpm on a Linux kernel and its resource manager, in QEMU: a minute or two.
 kernel:

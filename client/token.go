@@ -171,5 +171,8 @@ func (c *Client) tokenError(request *tokenRequest, err error) error {
 		described.Status = refusal.Response.StatusCode
 		described.Code = cmp.Or(refusal.ErrorCode, transport.Code(refusal.Response))
 	}
+	if advice := Advice(err); advice != "" {
+		return fmt.Errorf("client: token: %w: %s", described, advice)
+	}
 	return fmt.Errorf("client: token: %w", described)
 }

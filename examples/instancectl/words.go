@@ -141,6 +141,9 @@ func describe(err error) string {
 		if isDescription(refusal.ErrorDescription) {
 			text += fmt.Sprintf(": %.200s", refusal.ErrorDescription)
 		}
+		if advice := client.Advice(err); advice != "" {
+			text += ": " + advice
+		}
 	case errors.As(err, &attester) && secretLike.MatchString(attester.Code+" "+attester.Description), partOfJWT.MatchString(text):
 		text = word(err)
 	}

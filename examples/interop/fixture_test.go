@@ -100,21 +100,26 @@ func post(t *testing.T, hc *http.Client, to string, status int, form url.Values,
 	}
 }
 
-// consent is the user in the browser, who logs in and agrees. It returns the
-// authorization code.
-func consent(t *testing.T, authorize string) string {
+// newBrowser returns a browser that stops where the app takes over.
+func newBrowser(t *testing.T) *http.Client {
 	t.Helper()
 	jar, err := cookiejar.New(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	const callback = "/callback"
-	browser := http.Client{Jar: jar, CheckRedirect: func(req *http.Request, _ []*http.Request) error {
-		if req.URL.Path == callback {
+	return &http.Client{Jar: jar, CheckRedirect: func(req *http.Request, _ []*http.Request) error {
+		if req.URL.Path == "/callback" {
 			return http.ErrUseLastResponse
 		}
 		return nil
 	}}
+}
+
+// consent is the user in the browser, who logs in and agrees. It returns the
+// authorization code.
+func consent(t *testing.T, authorize string) string {
+	t.Helper()
+	browser := newBrowser(t)
 	resp, err := browser.Get(authorize)
 	for range 3 {
 		if err != nil {
@@ -148,4 +153,14 @@ func query(t *testing.T, rawURL string) url.Values {
 		t.Fatal(err)
 	}
 	return u.Query()
+}
+
+// newSigningKey returns an attester's private JWK.
+func newSigningKey(t *testing.T, kid string) jose.JSONWebKey {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return jose.JSONWebKey{Key: private, KeyID: kid}
 }
