@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -57,11 +58,25 @@ func (c *attesterCall) evidence(ctx context.Context, challenge string, pcrs *[]i
 		return nil, err
 	}
 	binding := sha256.Sum256([]byte(challenge + "." + thumbprint))
-	collected, err := key.Evidence(ctx, keystore.EvidenceRequest{Binding: binding[:], PCRs: *pcrs, AKCertificates: chain})
+	collected, err := key.Evidence(ctx, keystore.EvidenceRequest{Binding: binding[:], PCRs: *pcrs, AKCertificates: withoutAnchor(chain)})
 	if err != nil {
 		return nil, fmt.Errorf("client: evidence for the attester: %w", err)
 	}
 	return encodeEvidence(collected), nil
+}
+
+// withoutAnchor leaves out a certificate at the end of a chain that signs itself: the
+// attester has it, and verifiers of Web Authentication refuse a chain that has their
+// trust anchor in it.
+func withoutAnchor(chain [][]byte) [][]byte {
+	if len(chain) < 2 {
+		return chain
+	}
+	last, err := x509.ParseCertificate(chain[len(chain)-1])
+	if err != nil || last.CheckSignatureFrom(last) != nil {
+		return chain
+	}
+	return chain[:len(chain)-1]
 }
 
 func encodeEvidence(collected keystore.Evidence) *evidenceMessage {
