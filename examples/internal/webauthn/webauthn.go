@@ -104,7 +104,11 @@ func enrol(ctx context.Context, key keystore.AttestableKey) (chain [][]byte, roo
 	if err != nil {
 		return nil, nil, err
 	}
-	verifier, err := evidence.New(evidence.Config{Roots: evidence.NewRoots([]*x509.Certificate{maker.Root}, nil), CA: ca})
+	roots, err := evidence.NewRoots([]*x509.Certificate{maker.Root}, nil, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	verifier, err := evidence.New(evidence.Config{Roots: roots, CA: ca})
 	if err != nil {
 		return nil, nil, err
 	}
