@@ -78,8 +78,10 @@ func (c *Client) Adopt(s StoredToken) (*oauth2.Token, error) {
 // Refresh gets a new token for a refresh token (RFC 6749, section 6). The
 // challenge is at hand before the refresh token is sent. The answer may hold
 // another refresh token, which then replaces the old one: keep it before
-// anything else is done. Errors are those of [Client.Token]; with ErrTokenType
-// the result holds the refresh token, and nothing else.
+// anything else is done. Errors are those of [Client.Token]. With an error the
+// result is nil, or a token that holds the next refresh token and nothing else: the
+// server has issued it, and the rest of its answer is of no use (ErrTokenType), or
+// cannot be read.
 //
 // Refresh is not shared between callers: do not call it twice at once with one
 // refresh token.
@@ -97,15 +99,24 @@ func (c *Client) Refresh(ctx context.Context, refreshToken string) (*oauth2.Toke
 	}
 	request := &tokenRequest{client: c}
 	token, err := config.TokenSource(request.with(ctx), &oauth2.Token{RefreshToken: refreshToken}).Token()
+	// The old refresh token may be burnt: the new one must not be lost together with
+	// the access token.
 	if err != nil {
-		return nil, c.tokenError(request, err)
+		return refreshAlone(refreshTokenIn(request.received)), c.tokenError(request, err)
 	}
 	if err := c.checkType(s, token); err != nil {
-		// The old refresh token may be burnt: the new one must not be lost
-		// together with the access token.
-		return &oauth2.Token{RefreshToken: token.RefreshToken, Expiry: time.Unix(1, 0)}, err
+		return refreshAlone(token.RefreshToken), err
 	}
 	return token, nil
+}
+
+// refreshAlone returns a token that has expired and can be refreshed, nil if there
+// is nothing to refresh it with.
+func refreshAlone(refreshToken string) *oauth2.Token {
+	if refreshToken == "" {
+		return nil
+	}
+	return &oauth2.Token{RefreshToken: refreshToken, Expiry: time.Unix(1, 0)}
 }
 
 // storedJSON is a StoredToken in its file.

@@ -13,9 +13,10 @@ import (
 // A tokenRequest is HTTPClient's transport for one request of
 // golang.org/x/oauth2. It notes what that package's errors do not wrap.
 type tokenRequest struct {
-	client *Client
-	sends  int
-	failed error // what kept the answer, or the rest of it, from coming
+	client   *Client
+	sends    int
+	failed   error  // what kept the answer, or the rest of it, from coming
+	received []byte // of the body of a success
 }
 
 // with returns a context with which x/oauth2 sends the request through it.
@@ -31,6 +32,7 @@ func (r *tokenRequest) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	r.sends = transport.Sends(resp)
 	resp.Body = notingBody{resp.Body, r}
+	r.received = makeReadable(resp)
 	return resp, nil
 }
 
