@@ -52,8 +52,8 @@ func TestCommands(t *testing.T) {
 			options:   tpm.KeyOptions{PCRs: []int{7}, PIN: true},
 			create:    []tpm2.TPMCC{ccPCRRead, ccCreatePrimary, ccStartSession, ccCreate, ccLoad, ccStartSession, ccFlush},
 			openCold:  []tpm2.TPMCC{ccCreatePrimary, ccLoad, ccStartSession, ccFlush},
-			firstSign: []tpm2.TPMCC{ccPolicyPCR, ccPolicyAuthValue, ccSign},
-			warm:      []tpm2.TPMCC{ccPolicyPCR, ccPolicyAuthValue, ccSign},
+			firstSign: []tpm2.TPMCC{ccPolicyAuthValue, ccPolicyPCR, ccSign},
+			warm:      []tpm2.TPMCC{ccPolicyAuthValue, ccPolicyPCR, ccSign},
 			closed:    []tpm2.TPMCC{ccFlush, ccFlush, ccFlush}, // Create's session, too
 			deleted:   []tpm2.TPMCC{ccFlush, ccFlush},
 		},

@@ -60,9 +60,11 @@ func (c *call) create(template tpm2.TPMTPublic, pcrs []int, pin []byte) (*keyfil
 		if err != nil {
 			return nil, err
 		}
-		if policy = append(policy, bound); pin != nil {
+		if pin != nil {
 			policy = append(policy, tpm2.PolicyAuthValue{})
 		}
+		// Last: from here to the signature, no PCR at all must be extended.
+		policy = append(policy, bound)
 		if template.AuthPolicy.Buffer, err = policy.Digest(template.NameAlg); err != nil {
 			return nil, err
 		}
