@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/instancekey/instancekey/internal/privatefile"
 	"github.com/instancekey/instancekey/keystore"
@@ -32,13 +33,16 @@ type Cache interface {
 var ErrCacheMiss = errors.New("client: not in the cache")
 
 // DirCache is a Cache in the folder of that name, which is made, with mode 0700,
-// when first needed. One that others may write to is refused. Files have mode
-// 0600 and are replaced atomically. New makes a relative name absolute.
+// when first needed: New makes it. One that others may write to is refused. Files
+// have mode 0600 and are replaced atomically. New makes a relative name absolute. A
+// method whose context has ended does nothing and returns the context's error.
 type DirCache string
 
-// absolute returns a cache whose folder stays the same when the process goes to
-// another one.
-func absolute(cache Cache) (Cache, error) {
+// prepared returns a cache whose folder stays the same when the process goes to
+// another one. A folder that can't be used is an error here, and not in a log after
+// months in which each start has asked the attester; but not if it is the disk that
+// fails: a device works without a cache.
+func prepared(cache Cache) (Cache, error) {
 	dir, ok := cache.(DirCache)
 	if !ok {
 		return cache, nil
@@ -47,17 +51,46 @@ func absolute(cache Cache) (Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client: cache: %w", err)
 	}
+	if err := checkUsable(path); err != nil && !isDiskFailure(err) {
+		return nil, fmt.Errorf("client: cache: %w", err)
+	}
 	return DirCache(path), nil
 }
 
+// checkUsable makes the folder and writes a file into it, which is gone afterwards.
+func checkUsable(dir string) error {
+	if err := privatefile.MakeDir(dir, privatefile.Writing); err != nil {
+		return err
+	}
+	privatefile.SweepDir(dir)
+	probe, err := os.CreateTemp(dir, privatefile.TempPrefix)
+	if err != nil {
+		return err
+	}
+	return errors.Join(probe.Close(), os.Remove(probe.Name()))
+}
+
+func isDiskFailure(err error) bool {
+	for _, failure := range []error{syscall.EROFS, syscall.ENOSPC, syscall.EDQUOT, syscall.EIO} {
+		if errors.Is(err, failure) {
+			return true
+		}
+	}
+	return false
+}
+
 // Get implements Cache. Errors other than ErrCacheMiss are those of the file
-// system.
-func (d DirCache) Get(_ context.Context, key string) ([]byte, error) {
-	path, err := d.path(key)
+// system, and of a folder that others may write to.
+func (d DirCache) Get(ctx context.Context, key string) ([]byte, error) {
+	path, err := d.path(ctx, key)
 	if err != nil {
 		return nil, err
 	}
-	data, err := privatefile.Read(path, maxAttestation)
+	err = privatefile.CheckDir(string(d), privatefile.Writing)
+	var data []byte
+	if err == nil {
+		data, err = privatefile.Read(path, maxAttestation)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %w", ErrCacheMiss, err)
 	}
@@ -68,14 +101,15 @@ func (d DirCache) Get(_ context.Context, key string) ([]byte, error) {
 }
 
 // Put implements Cache.
-func (d DirCache) Put(_ context.Context, key string, data []byte) error {
-	path, err := d.path(key)
+func (d DirCache) Put(ctx context.Context, key string, data []byte) error {
+	path, err := d.path(ctx, key)
 	if err != nil {
 		return err
 	}
 	if err := privatefile.MakeDir(string(d), privatefile.Writing); err != nil {
 		return fmt.Errorf("client: cache: %w", err)
 	}
+	privatefile.SweepDir(string(d)) // of other keys, too, which are written no more
 	if err := privatefile.Replace(path, data); err != nil {
 		return fmt.Errorf("client: cache: %w", err)
 	}
@@ -83,8 +117,8 @@ func (d DirCache) Put(_ context.Context, key string, data []byte) error {
 }
 
 // Delete implements Cache.
-func (d DirCache) Delete(_ context.Context, key string) error {
-	path, err := d.path(key)
+func (d DirCache) Delete(ctx context.Context, key string) error {
+	path, err := d.path(ctx, key)
 	if err != nil {
 		return err
 	}
@@ -94,7 +128,10 @@ func (d DirCache) Delete(_ context.Context, key string) error {
 	return nil
 }
 
-func (d DirCache) path(key string) (string, error) {
+func (d DirCache) path(ctx context.Context, key string) (string, error) {
+	if err := ctx.Err(); err != nil {
+		return "", fmt.Errorf("client: cache: %w", err)
+	}
 	if err := keystore.CheckName(key); err != nil {
 		return "", err
 	}

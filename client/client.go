@@ -115,7 +115,7 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if cfg.Cache, err = absolute(cfg.Cache); err != nil {
+	if cfg.Cache, err = prepared(cfg.Cache); err != nil {
 		return nil, err
 	}
 	c := &Client{

@@ -1,12 +1,14 @@
 package client_test
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/instancekey/instancekey/client"
 	"github.com/instancekey/instancekey/transport/transporttest"
@@ -125,5 +127,101 @@ func TestDirCacheStays(t *testing.T) {
 	here, _ := filepath.Glob(filepath.Join(after, "*"))
 	if len(there) != 1 || len(here) != 0 {
 		t.Errorf("files %q where the Client was made, %q where the process is", there, here)
+	}
+}
+
+func TestDirCacheOfOthersIsNotRead(t *testing.T) {
+	dir := t.TempDir()
+	cache := client.DirCache(dir)
+	if err := cache.Put(t.Context(), "key", []byte("y")); err != nil {
+		t.Fatal(err)
+	}
+	for mode, ok := range map[fs.FileMode]bool{0o700: true, 0o755: true, 0o770: false, 0o707: false, 0o777: false, 0o720: false, 0o702: false} {
+		if err := os.Chmod(dir, mode); err != nil {
+			t.Fatal(err)
+		}
+		got, err := cache.Get(t.Context(), "key")
+		if (err == nil) != ok || (string(got) == "y") != ok || errors.Is(err, client.ErrCacheMiss) {
+			t.Errorf("Get from a folder of mode %04o: %q, %v, want ok = %t", mode, got, err, ok)
+		}
+	}
+}
+
+func TestDirCacheHonoursContexts(t *testing.T) {
+	dir := t.TempDir()
+	cache := client.DirCache(dir)
+	if err := cache.Put(t.Context(), "key", []byte("y")); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := cache.Get(ctx, "key"); !errors.Is(err, context.Canceled) || errors.Is(err, client.ErrCacheMiss) {
+		t.Errorf("Get: %v", err)
+	}
+	if err := cache.Put(ctx, "other", nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("Put: %v", err)
+	}
+	if err := cache.Delete(ctx, "key"); !errors.Is(err, context.Canceled) {
+		t.Errorf("Delete: %v", err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 || entries[0].Name() != "key" {
+		t.Errorf("the folder holds %v (%v), want key alone", entries, err)
+	}
+}
+
+// TestDirCacheIsSweptOfTemporaries: of this key, and after an hour of all others.
+func TestDirCacheIsSweptOfTemporaries(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{".new-key-1", ".new-1", ".new-retired-1", ".new-young-1"} {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		old := time.Now().Add(-2 * time.Hour)
+		if name == ".new-1" || name == ".new-retired-1" {
+			if err := os.Chtimes(file, old, old); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := client.DirCache(dir).Put(t.Context(), "key", []byte("y")); err != nil {
+		t.Fatal(err)
+	}
+	if names, _ := filepath.Glob(filepath.Join(dir, "*")); len(names) != 2 || filepath.Base(names[0]) != ".new-young-1" || filepath.Base(names[1]) != "key" {
+		t.Errorf("the folder holds %q, want key, and what is being written for another", names)
+	}
+}
+
+// TestNewSeesFolderThatCannotBeUsed, before anything is sent and a key is made.
+func TestNewSeesFolderThatCannotBeUsed(t *testing.T) {
+	root := t.TempDir()
+	file, open := filepath.Join(root, "file"), filepath.Join(root, "open")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(open, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(open, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	for name, dir := range map[string]string{"a file": file, "below a file": filepath.Join(file, "x"), "open to others": open, "NUL": root + "/\x00"} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, transporttest.Policy{})
+			cfg := r.config()
+			cfg.Cache = client.DirCache(dir)
+			if c, err := client.New(t.Context(), cfg); err == nil || c != nil || !strings.Contains(err.Error(), "client: cache: ") {
+				t.Errorf("New: %v", err)
+			}
+			if n := r.store.creates.Load(); n != 0 || r.total() != 0 {
+				t.Errorf("%d keys made, %d requests sent", n, r.total())
+			}
+		})
+	}
+	r := newRig(t, transporttest.Policy{})
+	made := filepath.Join(root, "a", "b")
+	r.client(t, func(cfg *client.Config) { cfg.Cache = client.DirCache(made) })
+	if entries, err := os.ReadDir(made); err != nil || len(entries) != 0 {
+		t.Errorf("New has left %v (%v), want an empty folder", entries, err)
 	}
 }

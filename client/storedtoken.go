@@ -126,16 +126,35 @@ type storedJSON struct {
 	Thumbprint     string        `json:"jkt"`
 	DPoPThumbprint string        `json:"dpop_jkt,omitempty"`
 	Token          *oauth2.Token `json:"token"`
+	// Extra is what x/oauth2 has of the answer beside the token itself and leaves out
+	// of its JSON.
+	Extra map[string]any `json:"extra,omitempty"`
 }
 
-// Write writes s to a file of mode 0600, which is replaced atomically.
+// extras are the members of token responses that are kept: those registered by RFC
+// 6749, RFC 8693, RFC 9396 and OpenID Connect Core.
+var extras = []string{"scope", "issued_token_type", "authorization_details", "id_token"}
+
+// Write writes s to a file of mode 0600, which is replaced atomically. What a killed
+// process has left of an earlier try goes. Of what the server said beside the token,
+// the file keeps scope, id_token, authorization_details and issued_token_type, for
+// the token's Extra.
 func (s StoredToken) Write(file string) error {
 	if s.Token == nil {
 		return errors.New("client: stored token is empty")
 	}
-	content, err := json.Marshal(storedJSON{s.Issuer, s.ClientID, s.Thumbprint, s.DPoPThumbprint, s.Token})
+	extra := make(map[string]any)
+	for _, name := range extras {
+		if value := s.Token.Extra(name); value != nil && value != "" {
+			extra[name] = value
+		}
+	}
+	content, err := json.Marshal(storedJSON{s.Issuer, s.ClientID, s.Thumbprint, s.DPoPThumbprint, s.Token, extra})
 	if err != nil {
 		return fmt.Errorf("client: stored token: %w", err)
+	}
+	if len(content) > maxStoredToken {
+		return fmt.Errorf("client: stored token: %d bytes, more than the %d that are read again", len(content), maxStoredToken)
 	}
 	if err := privatefile.Replace(file, content); err != nil {
 		return fmt.Errorf("client: stored token: %w", err)
@@ -153,6 +172,9 @@ func ReadStoredToken(file string) (StoredToken, error) {
 	var s storedJSON
 	if err := json.Unmarshal(content, &s); err != nil || s.Token == nil {
 		return StoredToken{}, fmt.Errorf("client: %s does not hold a stored token", file)
+	}
+	if len(s.Extra) > 0 {
+		s.Token = s.Token.WithExtra(s.Extra)
 	}
 	return StoredToken{s.Token, s.Issuer, s.ClientID, s.Thumbprint, s.DPoPThumbprint}, nil
 }

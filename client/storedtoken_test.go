@@ -263,3 +263,52 @@ func TestReadStoredTokenRefuses(t *testing.T) {
 		t.Errorf("a file that is not there: %v, want fs.ErrNotExist", err)
 	}
 }
+
+// TestStoredTokenKeepsWhatTheServerSaid beside the token: id_token and scope.
+func TestStoredTokenKeepsWhatTheServerSaid(t *testing.T) {
+	r := newRig(t, transporttest.Policy{})
+	r.edit(transporttest.Token, func(answer map[string]any) {
+		answer["scope"], answer["id_token"], answer["issued_token_type"] = "a b", "ID.TOKEN.x", "urn:ietf:params:oauth:token-type:jwt"
+		answer["authorization_details"] = []any{map[string]any{"type": "meter", "n": 1}}
+		answer["custom"] = "c"
+	})
+	c := r.client(t)
+	token, err := c.Token(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "token")
+	for range 2 { // what was read can be written again
+		stored, err := c.Bind(token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := stored.Write(file); err != nil {
+			t.Fatal(err)
+		}
+		read, err := client.ReadStoredToken(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text := fmt.Sprintf("%v %+v %#v", read, read, read); strings.Contains(text, "ID.TOKEN") {
+			t.Errorf("it prints its ID token: %s", text)
+		}
+		if token, err = c.Adopt(read); err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]any{"scope": "a b", "id_token": "ID.TOKEN.x", "issued_token_type": "urn:ietf:params:oauth:token-type:jwt", "custom": nil} {
+			if got := token.Extra(name); got != want {
+				t.Errorf("%s is %v, want %v", name, got, want)
+			}
+		}
+		if got := fmt.Sprint(token.Extra("authorization_details")); got != "[map[n:1 type:meter]]" {
+			t.Errorf("authorization_details is %s", got)
+		}
+	}
+	if err := (client.StoredToken{Token: &oauth2.Token{RefreshToken: strings.Repeat("r", 300<<10)}}).Write(file); err == nil {
+		t.Error("a token that could not be read again is written over one that can")
+	}
+	if read, err := client.ReadStoredToken(file); err != nil || read.Token.Extra("scope") != "a b" {
+		t.Errorf("the good file is lost: %v", err)
+	}
+}
