@@ -39,13 +39,19 @@ func Parse(raw string) (*url.URL, error) {
 }
 
 // ParseIdentifier parses a URL by which a server is known to others: as Parse
-// does, and without a query (RFC 8414, section 2).
+// does, and without a query (RFC 8414, section 2). A path with "." or ".." in it is
+// that of another place for some.
 func ParseIdentifier(raw string) (*url.URL, error) {
 	u, err := Parse(raw)
-	if err == nil && (u.RawQuery != "" || u.ForceQuery) {
+	switch {
+	case err != nil:
+		return nil, err
+	case u.RawQuery != "" || u.ForceQuery:
 		return nil, errors.New("has a query")
+	case HasDotSegment(u.EscapedPath()):
+		return nil, errors.New("has a segment . or .. in its path")
 	}
-	return u, err
+	return u, nil
 }
 
 // IsLoopback reports whether a URL's host name means this machine: localhost,
@@ -97,4 +103,58 @@ func Location(u *url.URL) string {
 		path = "/"
 	}
 	return Origin(u) + path
+}
+
+// Below reports whether the path of u is that of base or below it, on the same
+// origin, for all who may read it on its way. A path that a proxy, a framework or a
+// file system may take for one outside is not below: it is for nobody that
+// credentials are meant for.
+func Below(u, base *url.URL) bool {
+	location, prefix := Location(u), Location(base)
+	below, ok := strings.CutPrefix(location, prefix)
+	if !ok || below != "" && below[0] != '/' && !strings.HasSuffix(prefix, "/") {
+		return false
+	}
+	return !HasDotSegment(u.EscapedPath())
+}
+
+// maxDecodings bounds how often a path is decoded: each reader on its way may do it
+// once.
+const maxDecodings = 3
+
+// HasDotSegment reports whether a path, as it is on the wire, has a segment "." or
+// ".." for one of those who may read it. Some decode it, and some of them twice;
+// some take a backslash for a slash; some cut off a segment's parameters, which begin
+// with a semicolon, before they resolve it ("..;" is ".." for them); and some end
+// segments with spaces, dots, or a control character that others leave out.
+func HasDotSegment(path string) bool {
+	for range maxDecodings {
+		if hasDotSegment(path) {
+			return true
+		}
+		decoded, err := url.PathUnescape(path)
+		if err != nil || decoded == path {
+			return false
+		}
+		path = decoded
+	}
+	return hasDotSegment(path) || strings.Contains(path, "%") // nobody writes so
+}
+
+func hasDotSegment(path string) bool {
+	isSeparator := func(r rune) bool { return r == '/' || r == '\\' }
+	for segment := range strings.FieldsFuncSeq(path, isSeparator) {
+		segment, _, _ = strings.Cut(segment, ";")
+		// Without what some leave out, only dots are left of it.
+		dots := strings.Map(func(r rune) rune {
+			if r <= ' ' || r == 0x7f {
+				return -1
+			}
+			return r
+		}, segment)
+		if dots != "" && strings.Trim(dots, ".") == "" && len(dots) <= 2 {
+			return true
+		}
+	}
+	return false
 }

@@ -142,14 +142,15 @@ func TestParseIdentifier(t *testing.T) {
 	bad := []string{
 		"", "as.example.com", "https:///x", "https:as.example.com", "http://as.example.com", "http://10.0.0.1",
 		"http://localhost.example.com", "ftp://127.0.0.1", "https://as.example.com?", "https://as.example.com#", "https://u@as.example.com", "https://a b",
+		"https://as.example.com/a/..", "https://as.example.com/./a", "https://as.example.com/%2e%2e/a", "https://as.example.com/..;/a",
 	}
 	for _, identifier := range bad {
 		if _, err := endpoint.ParseIdentifier(identifier); err == nil {
 			t.Errorf("%s is accepted", identifier)
 		}
 	}
-	if len(good) != 6 || len(bad) != 12 {
-		t.Errorf("%d good and %d bad identifiers, want 6 and 12", len(good), len(bad))
+	if len(good) != 6 || len(bad) != 16 {
+		t.Errorf("%d good and %d bad identifiers, want 6 and 16", len(good), len(bad))
 	}
 }
 
