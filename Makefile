@@ -12,10 +12,10 @@ demo:
 	@.ci/prerequisites cgo
 	CGO_ENABLED=1 go run ./examples/quickstart -store simulator
 
-# Everything, with the race detector, on both TPMs, and with the authorization servers of examples/interop.
+# Everything, with the race detector, on both TPMs, and with the servers and verifiers of examples/interop but Keycloak.
 # With a non-empty CI in the environment nothing is skipped: what cannot run fails.
 test:
-	@.ci/prerequisites cgo swtpm node
+	@.ci/prerequisites cgo swtpm node python
 	cd examples/otel && CGO_ENABLED=1 go test -race -count=1 $(TESTFLAGS) ./...
 	cd examples/interop/webauthn && CGO_ENABLED=1 go test -race -count=1 $(TESTFLAGS) ./...
 	CGO_ENABLED=1 go test -race -count=1 $(TESTFLAGS) ./...

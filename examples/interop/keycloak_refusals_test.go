@@ -2,6 +2,7 @@ package interop_test
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -152,6 +153,34 @@ func (w withoutAlg) Attest(ctx context.Context, req client.AttestRequest) (strin
 		return "", err
 	}
 	return jwt.Signed(signer).Claims(claims).Serialize()
+}
+
+// profiles: Keycloak's verdicts on what TestForeignVerifiers shows to others.
+func (r *keycloakRig) profiles(t *testing.T) {
+	leaf, anchor := certify(t, r.attester.Key.Public())
+	plain := r.attester.SelfAttester
+	certified := plain
+	certified.Certificates = []*x509.Certificate{leaf, anchor}
+	for name, test := range map[string]struct {
+		profile  transport.Profile
+		attester client.SelfAttester
+		want     string // how the refusal begins
+	}{
+		"draft-12":       {transport.ProfileDraft12, plain, "The iss (issuer) claim MUST"},
+		"draft-12, x5c":  {transport.ProfileDraft12, certified, "The iss (issuer) claim MUST"},
+		"draft-10":       {transport.ProfileDraft10, plain, "The iss (issuer) claim MUST"},
+		"oid4vci-1":      {transport.ProfileOpenID4VCI, plain, ""},
+		"oid4vci-1, x5c": {transport.ProfileOpenID4VCI, certified, ""},
+		"keycloak":       {transport.ProfileKeycloak, plain, ""},
+		"keycloak, x5c":  {transport.ProfileKeycloak, certified, ""},
+	} {
+		_, err := r.client(t, client.Config{Profile: test.profile, Attester: test.attester}).Token(t.Context(), "email")
+		var refused *oauth2.RetrieveError
+		if (err == nil) != (test.want == "") || err != nil && (!errors.As(err, &refused) || !strings.HasPrefix(refused.ErrorDescription, test.want)) {
+			t.Errorf("%s: %v, want %q", name, err, test.want)
+		}
+	}
+	r.check(t, r.realm, map[string]int{kcMetadata: 7, kcToken: 4, "POST /protocol/openid-connect/token 400": 3})
 }
 
 // keys: what a TPM has besides P-256, and what softkey has.

@@ -45,6 +45,7 @@ func TestKeycloak(t *testing.T) {
 			t.Run("code, PKCE, PAR, refresh, userinfo", rig.code)
 			t.Run("DPoP", rig.dpop)
 			t.Run("refusals", rig.refusals)
+			t.Run("profiles", rig.profiles)
 			t.Run("keys", rig.keys)
 			t.Run("clocks", rig.clocks)
 			t.Run("attesters", rig.attesters)
