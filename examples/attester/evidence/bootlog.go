@@ -60,30 +60,9 @@ func digestsOf(events []attest.Event, index int) [][]byte {
 	return digests
 }
 
-// secureBoot reports whether UEFI Secure Boot was on and let only software pass
-// that one of the given authorities has signed: SHA-256 digests of certificates.
-// go-attestation believes of the log what the digests prove.
-func secureBoot(events []attest.Event, authorities [][]byte) (bool, error) {
-	state, err := attest.ParseSecurebootState(events)
-	if err != nil {
-		return false, err
-	}
-	if !state.Enabled {
-		return false, errors.New("is off")
-	}
-	for _, used := range slices.Concat(state.PreSeparatorAuthority, state.PostSeparatorAuthority) {
-		digest := sha256.Sum256(used.Raw)
-		if !slices.ContainsFunc(authorities, func(known []byte) bool { return bytes.Equal(known, digest[:]) }) {
-			return false, fmt.Errorf("let software pass for the unknown authority %x", digest)
-		}
-	}
-	return true, nil
-}
-
-const eventCRTMVersion = 0x8 // EV_S_CRTM_VERSION
-
-// firmwareVersion returns what the firmware calls itself, for the log: the text
-// of the first event of PCR 0. It is "" if the text is not what was measured.
+// firmwareVersion returns what the firmware calls itself, for the log: the text of
+// the first event of PCR 0, or its GUID. It is "" if that is neither, or not what was
+// measured.
 func firmwareVersion(events []attest.Event) string {
 	first := slices.IndexFunc(events, func(e attest.Event) bool { return e.Index == 0 })
 	if first < 0 || events[first].Type != eventCRTMVersion {
@@ -93,9 +72,29 @@ func firmwareVersion(events []attest.Event) string {
 	if digest := sha256.Sum256(event.Data); !bytes.Equal(digest[:], event.Digest) || len(event.Data) > 256 {
 		return ""
 	}
+	if len(event.Data) == 16 {
+		if text := decodeUTF16(event.Data); !isPrintable(text) {
+			return formatGUID(event.Data)
+		}
+	}
+	for _, text := range []string{decodeUTF16(event.Data), strings.TrimRight(string(event.Data), "\x00")} {
+		if isPrintable(text) {
+			return text
+		}
+	}
+	return ""
+}
+
+func decodeUTF16(data []byte) string {
 	var text []uint16
-	for data := event.Data; len(data) >= 2; data = data[2:] {
+	for ; len(data) >= 2; data = data[2:] {
 		text = append(text, binary.LittleEndian.Uint16(data))
 	}
 	return strings.TrimRight(string(utf16.Decode(text)), "\x00")
+}
+
+// formatGUID writes an EFI_GUID, of which the first three parts are little-endian.
+func formatGUID(data []byte) string {
+	return fmt.Sprintf("%08x-%04x-%04x-%x-%x",
+		binary.LittleEndian.Uint32(data), binary.LittleEndian.Uint16(data[4:]), binary.LittleEndian.Uint16(data[6:]), data[8:10], data[10:16])
 }

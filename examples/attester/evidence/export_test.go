@@ -43,6 +43,24 @@ func ParsePublic(raw []byte) (again []byte, err error) {
 	return tpm2.Marshal(*area), nil
 }
 
+// SecureBoot draws the conclusion about Secure Boot from a boot log.
+func SecureBoot(log []byte, pcrs map[int][]byte, authorities ...[]byte) (notes []string, err error) {
+	events, err := replay(log, pcrs)
+	if err != nil {
+		return nil, err
+	}
+	return secureBoot(events, authorities)
+}
+
+// FirmwareVersion reads what the firmware calls itself.
+func FirmwareVersion(log []byte, pcrs map[int][]byte) string {
+	events, err := replay(log, pcrs)
+	if err != nil {
+		return err.Error()
+	}
+	return firmwareVersion(events)
+}
+
 // Replay reads a boot log against the PCRs 0, 4 and 7, and draws all
 // conclusions from it.
 func Replay(log, pcr0, pcr4, pcr7 []byte) (events int, firmware string, err error) {

@@ -60,6 +60,7 @@ type judgement struct {
 	// is false, for the log.
 	oemboot *bool
 	notOEM  error
+	notes   []string // what else the boot log says, for the log
 }
 
 // judge compares a boot with the reference values. The error is a refusal by
@@ -78,8 +79,8 @@ func (r *Reference) judge(b *boot) (*judgement, error) {
 	if j.release != nil && j.release.oemboot != nil {
 		j.oemboot, j.notOEM = j.release.oemboot, errors.New("says the reference value")
 	} else if r.authorities != nil {
-		var on bool
-		on, j.notOEM = secureBoot(b.events, r.authorities)
+		j.notes, j.notOEM = secureBoot(b.events, r.authorities)
+		on := j.notOEM == nil
 		j.oemboot = &on
 	}
 	if j.oemboot != nil && !*j.oemboot && !r.attestWithoutSecureBoot {

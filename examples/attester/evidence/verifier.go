@@ -8,7 +8,7 @@
 //   - registry.go: which device the TPM is in
 //   - ak.go, enrol.go, akca.go: the TPM's attestation key
 //   - statement.go, attest.go, key.go: the key lives in the TPM (TPM2_Certify)
-//   - quote.go, bootlog.go: what was booted (TPM2_Quote, measured-boot log)
+//   - quote.go, bootlog.go, secureboot.go: what was booted (TPM2_Quote, measured-boot log)
 //   - reference.go, verdict.go: what to think of it, and the claims
 //   - structure.go: decoding
 //
@@ -25,6 +25,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -188,6 +189,9 @@ func (s *state) verify(request Request) (Result, error) {
 	}
 	if judged.notOEM != nil && !*judged.oemboot {
 		result.Details = append(result.Details, slog.String("secure_boot", judged.notOEM.Error()))
+	}
+	if len(judged.notes) > 0 {
+		result.Details = append(result.Details, slog.String("boot_log", strings.Join(judged.notes, "; ")))
 	}
 	s.reference.addPlatformClaims(result.Claims, device, endorsement, judged)
 	return result, nil
