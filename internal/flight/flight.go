@@ -1,0 +1,167 @@
+// Package flight shares work among those who wait for it, so that a peer that
+// stalls holds up few of them, and nothing piles up.
+//
+// Whoever wants work that is under way joins it. The result reaches all who wait.
+// A caller's context ends that caller's wait and nobody else's. Work goes on for a
+// while after the last of them has gone, since whoever gives up often comes again.
+// Then it ends.
+package flight
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// linger is how long work goes on after the last who waited for it has gone.
+const linger = 10 * time.Second
+
+// ErrOwn is the error of work that would have to wait for itself, because a hook
+// that is called in the course of it asks for it.
+var ErrOwn = errors.New("asked for by what it waits for")
+
+// Work is something to do, perhaps more than once: each attempt has a context of
+// its own, with the values of the context of whoever began the work.
+type Work[T any] func(context.Context) (T, error)
+
+// A Group does work of one kind. Work of one name is done once at a time.
+type Group[T any] struct {
+	life   context.Context // all work ends with it
+	limit  time.Duration
+	repeat bool
+
+	mu   sync.Mutex
+	runs map[string]*run[T]
+}
+
+// NewGroup returns a Group. Its work takes no longer than limit and ends with life. If
+// repeat says that no harm is done by work that is done twice, there is a second
+// attempt at times, while somebody waits; see [Attempt].
+func NewGroup[T any](life context.Context, limit time.Duration, repeat bool) *Group[T] {
+	return &Group[T]{life: life, limit: limit, repeat: repeat, runs: make(map[string]*run[T])}
+}
+
+// run is work that is under way.
+type run[T any] struct {
+	name   string
+	note   *note
+	cancel context.CancelCauseFunc
+	done   chan struct{} // closed when value and err are set
+	value  T
+	err    error
+
+	// Guarded by Group.mu.
+	waiters int
+	owned   bool        // by the owner, who waits as well
+	left    *time.Timer // since the last waiter has gone; nil while there is one
+}
+
+// Do returns what the work of that name comes to. It begins the work if that is not
+// under way. If ctx ends first, the error is a *[Gone].
+func (g *Group[T]) Do(ctx context.Context, name string, work Work[T]) (value T, err error) {
+	if err := ctx.Err(); err != nil {
+		return value, &Gone{Err: err}
+	}
+	r, err := g.join(ctx, name, work)
+	if err != nil {
+		return value, err
+	}
+	defer g.leave(r)
+	select {
+	case <-r.done:
+		return r.value, r.err
+	case <-ctx.Done():
+		at := r.note.last()
+		return value, &Gone{at.step, at.send, ctx.Err()}
+	}
+}
+
+// Begin begins the work of that name, unless it is under way, and leaves the waiting
+// to the owner of the Group.
+func (g *Group[T]) Begin(ctx context.Context, name string, work Work[T]) {
+	r, err := g.join(ctx, name, work)
+	if err != nil {
+		return
+	}
+	g.mu.Lock()
+	r.owned = true
+	g.mu.Unlock()
+	g.leave(r)
+}
+
+// isAwaited reports whether a second attempt at r would do somebody good.
+func (g *Group[T]) isAwaited(r *run[T]) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.repeat && r.waiters > 0
+}
+
+func (g *Group[T]) join(ctx context.Context, name string, work Work[T]) (*run[T], error) {
+	if g.life.Err() != nil {
+		return nil, context.Cause(g.life)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	r := g.runs[name]
+	if r == nil {
+		r = &run[T]{name: name, note: newNote(ctx), done: make(chan struct{})}
+		g.runs[name] = r
+		own, cancel := context.WithCancelCause(r.note.in(context.WithoutCancel(ctx)))
+		r.cancel = cancel
+		go g.do(own, r, work)
+	} else if r.note.encloses(ctx) {
+		return nil, ErrOwn
+	}
+	r.waiters++
+	r.stay()
+	return r, nil
+}
+
+// do does the work of r.
+func (g *Group[T]) do(ctx context.Context, r *run[T], work Work[T]) {
+	defer r.cancel(nil)
+	defer context.AfterFunc(g.life, func() { r.cancel(context.Cause(g.life)) })()
+	defer close(r.done)
+	r.value, r.err = Attempt(ctx, g.limit, func() bool { return g.isAwaited(r) }, work)
+	g.mu.Lock()
+	g.forget(r)
+	g.mu.Unlock()
+	r.note.land()
+}
+
+func (g *Group[T]) leave(r *run[T]) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if r.waiters--; r.waiters > 0 || r.owned || g.runs[r.name] != r {
+		return
+	}
+	var left *time.Timer
+	left = time.AfterFunc(linger, func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if r.left == left { // and nobody has come at the last moment
+			g.forget(r)
+			r.cancel(errLeft)
+		}
+	})
+	r.left = left
+}
+
+var errLeft = errors.New("nobody waits for it any more")
+
+// forget has the next who comes begin anew. g.mu is held.
+func (g *Group[T]) forget(r *run[T]) {
+	r.stay()
+	if g.runs[r.name] == r {
+		delete(g.runs, r.name)
+	}
+}
+
+// stay ends the wait for somebody to come back. Group.mu is held.
+func (r *run[T]) stay() {
+	if r.left != nil {
+		r.left.Stop()
+		r.left = nil
+	}
+}
