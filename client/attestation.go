@@ -1,7 +1,10 @@
 package client
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -14,6 +17,30 @@ type attestation struct {
 	issued    time.Time // zero: it does not say
 	expiry    time.Time
 	renewFrom time.Time // when to begin to look for the next one
+	untried   bool      // asked for because a server had refused another one, and not yet accepted by any
+	doubted   bool      // a server has called it bad, perhaps, and none has accepted it since
+}
+
+// renewal returns when to begin to renew an attestation: after 70 to 90 % of its life,
+// which differs from one to the next, so that devices that booted together do not come
+// to the attester together, and does not change when the device is started again. One
+// that was old already when the attester gave it (isNew) is renewed after as much of what
+// is left, so that the attester is not asked again at once.
+func (a *attestation) renewal(now time.Time, isNew bool) time.Time {
+	sum := sha256.Sum256([]byte(a.raw))
+	part := 0.7 + 0.2*float64(binary.BigEndian.Uint32(sum[:]))/math.MaxUint32
+	after := func(from time.Time) time.Time {
+		return from.Add(time.Duration(part * float64(a.expiry.Sub(from))))
+	}
+	from := a.issued
+	if from.IsZero() || from.After(now) {
+		from = now
+	}
+	due := after(from)
+	if isNew && !now.Before(due) {
+		due = after(now)
+	}
+	return due
 }
 
 // early reports whether it says that it was issued later than now. Then the clock

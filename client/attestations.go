@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
 
-	"golang.org/x/sync/singleflight"
-
+	"github.com/instancekey/instancekey/internal/flight"
 	"github.com/instancekey/instancekey/transport"
 )
 
@@ -24,12 +22,14 @@ const (
 
 	// renewPause is how long after a failed renewal the attester is left
 	// alone, while the present attestation is still valid or after a refusal,
-	// if the attester does not say how long.
+	// if the attester does not say how long. It is also how often the attester is
+	// asked at the most because of what servers say of its attestations.
 	renewPause = time.Minute
 )
 
 // attestations holds the Client Attestation of one key and gets the next one in
-// time. There is at most one call of the Attester at any moment.
+// time. There is at most one call of the Attester at any moment. It is the transport's
+// AttestationSource.
 //
 // One attestation serves all servers and resources that accept its algorithm.
 // Where their lists have nothing in common there is one of each algorithm, so
@@ -39,63 +39,93 @@ const (
 type attestations struct {
 	attester Attester
 	request  AttestRequest // what is the same for every call
-	detach   func(context.Context, time.Duration) (context.Context, context.CancelFunc)
 	askTime  func(context.Context)
 	cache    Cache  // nil: none
 	cacheKey string // names the key of request
 	now      func() time.Time
 	log      *slog.Logger
-	trace    *transport.Trace
+	trace    *Trace
 
-	flight singleflight.Group // by list of algorithms
-	turn   chan struct{}      // capacity 1; whose it is calls the Attester
+	renewals *flight.Group[string] // by list of algorithms
+	turn     chan struct{}         // capacity 1; whose it is calls the Attester
 
 	mu     sync.Mutex
 	held   map[string]*attestation // the last of each algorithm
 	got    int                     // how many there have been
-	pause  pause                   // since the last renewal, if that failed
-	unfit  map[string]pause        // the same by list of algorithms, if it failed for that
+	pause  failure                 // since the last renewal, if that failed
+	unfit  map[string]failure      // the same by list of algorithms, if it failed for that
+	doubts pause                   // since a server's doubt had the attester asked
 	cached bool                    // the cache has been looked into
 }
 
-// get returns an attestation that is valid now and is not rejected.
+func (c *Client) newAttestations(cfg Config) *attestations {
+	return &attestations{
+		attester: cfg.Attester,
+		request: AttestRequest{
+			ClientID: cfg.ClientID, Key: c.key, Issuer: cfg.Issuer, Clock: c.clock.now,
+			Type: cfg.Deviations.AttestationType, Profile: cfg.Profile, subject: cfg.Deviations.CheckSubject,
+		},
+		askTime:  c.askTime,
+		cache:    cfg.Cache,
+		cacheKey: "attestation-" + c.thumbprint,
+		now:      c.clock.now,
+		log:      c.log,
+		trace:    cfg.Trace,
+		renewals: flight.NewGroup[string](c.ctx, attestTimeout, false),
+		turn:     make(chan struct{}, 1),
+		held:     make(map[string]*attestation),
+		unfit:    make(map[string]failure),
+	}
+}
+
+// Attestation returns an attestation that is valid now and is not rejected.
 // signingAlgs is what the server's metadata lists. An attestation that is about
-// to expire is renewed in the background, without anybody waiting.
-func (a *attestations) get(ctx context.Context, rejected string, signingAlgs []string) (string, error) {
+// to expire is renewed in the background, without anybody waiting. One that a server
+// has called bad is used on if the attester has no other.
+func (a *attestations) Attestation(ctx context.Context, rejected string, signingAlgs []string) (string, error) {
 	current, due, err := a.look(rejected, signingAlgs)
-	if err != nil || !due {
+	if err != nil || due == notDue {
 		return current, err
 	}
 	asked := false // by this call, and not by one whose renewal it has joined
-	renew := func() <-chan singleflight.Result {
-		return a.flight.DoChan(listKey(signingAlgs), func() (any, error) {
-			asked = true
-			ctx, cancel := a.detach(ctx, attestTimeout)
-			defer cancel()
-			return a.renew(ctx, rejected, signingAlgs)
-		})
+	name := listKey(signingAlgs)
+	renew := func(ctx context.Context) (string, error) {
+		asked = true
+		return a.renew(ctx, rejected, signingAlgs, false)
 	}
-	renewed := renew()
-	if current != "" {
+	if due == dueSoon {
+		a.renewals.Begin(ctx, name, renew)
 		return current, nil
 	}
-	raw, err := await[string](ctx, "attestation", renewed)
+	raw, err := a.renewals.Do(ctx, name, renew)
 	if err == nil && raw == rejected && !asked {
 		// That was the renewal of somebody who had not been refused.
-		raw, err = await[string](ctx, "attestation", renew())
+		raw, err = a.renewals.Do(ctx, name, renew)
 	}
-	if err == nil && raw == rejected {
-		err = fmt.Errorf("%w: the attester gave again the one that the server refused as not fresh enough", ErrInvalidAttestation)
+	switch {
+	case current != "" && err != nil && ctx.Err() == nil:
+		return current, nil
+	case err == nil && raw == rejected:
+		return "", fmt.Errorf("%w: the attester gave again the one that the server refused as not fresh enough", ErrInvalidAttestation)
 	}
-	if err != nil {
-		return "", err
+	return raw, err
+}
+
+// Judged notes what a server has made of an attestation. One that is not good has the
+// next request ask the attester, at most once a minute.
+func (a *attestations) Judged(raw string, good bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, held := range a.held {
+		if held.raw == raw {
+			held.doubted, held.untried = !good, held.untried && !good
+		}
 	}
-	return raw, nil
 }
 
 // renew asks the Attester, unless somebody else's renewal, or one before the
-// last restart, has brought what is needed.
-func (a *attestations) renew(ctx context.Context, rejected string, signingAlgs []string) (string, error) {
+// last restart, has brought what is needed. An operator's renewal is done in any case.
+func (a *attestations) renew(ctx context.Context, rejected string, signingAlgs []string, always bool) (string, error) {
 	request := a.request
 	request.Rejected, request.SigningAlgs = rejected, signingAlgs
 
@@ -106,8 +136,15 @@ func (a *attestations) renew(ctx context.Context, rejected string, signingAlgs [
 		return "", ctx.Err()
 	}
 	a.restore(ctx, request)
-	if current, due, err := a.look(rejected, signingAlgs); err != nil || !due {
+	current, due, err := a.look(rejected, signingAlgs)
+	if !always && (err != nil || due == notDue) {
 		return current, err
+	}
+	if due == dueDoubted {
+		request.Rejected = current
+	}
+	if rejected != "" || due == dueDoubted {
+		a.doubt()
 	}
 
 	next, err := a.ask(ctx, request)
@@ -117,6 +154,9 @@ func (a *attestations) renew(ctx context.Context, rejected string, signingAlgs [
 		return "", err
 	}
 	a.log.DebugContext(ctx, "client: new attestation", "client_id", a.request.ClientID, "expiry", next.expiry)
+	if next.issued.IsZero() {
+		a.log.WarnContext(ctx, "client: "+lacksIssuedAt, "client_id", a.request.ClientID)
+	}
 	return next.raw, nil
 }
 
@@ -137,26 +177,35 @@ func (a *attestations) ask(ctx context.Context, request AttestRequest) (next *at
 		next, err = checkAttestation(raw, request, a.now())
 	}
 	if err == nil {
-		next.since = asked
+		next.since, next.untried = asked, request.Rejected != ""
+		next.renewFrom = next.renewal(a.now(), true)
 	}
-	if event.Duration, event.Err = time.Since(event.Start), err; a.trace != nil && a.trace.Renewal != nil {
-		a.trace.Renewal(ctx, event)
-	}
-	if a.cache == nil {
-		return next, err
-	}
-	if errors.Is(err, ErrAttestationRefused) {
-		if err := a.cache.Delete(ctx, a.cacheKey); err != nil {
-			a.log.WarnContext(ctx, "client: attestation stays in the cache", "error", err)
+	event.Duration, event.Err = time.Since(event.Start), err
+	a.trace.renewal(ctx, event)
+	switch {
+	case errors.Is(err, ErrAttestationRefused):
+		a.uncache(ctx)
+	case err == nil && a.cache != nil:
+		if err := a.cache.Put(ctx, a.cacheKey, []byte(raw)); err != nil {
+			a.log.WarnContext(ctx, "client: attestation not cached, the next start will ask the attester again", "error", err)
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	if err := a.cache.Put(ctx, a.cacheKey, []byte(raw)); err != nil {
-		a.log.WarnContext(ctx, "client: attestation not cached, the next start will ask the attester again", "error", err)
-	}
 	return next, nil
+}
+
+// uncache takes the attestation out of the cache.
+func (a *attestations) uncache(ctx context.Context) error {
+	if a.cache == nil {
+		return nil
+	}
+	err := a.cache.Delete(ctx, a.cacheKey)
+	if err != nil {
+		a.log.WarnContext(ctx, "client: attestation stays in the cache", "error", err)
+	}
+	return err
 }
 
 // restore looks into the cache, once. What is there counts only if it passes
@@ -175,10 +224,7 @@ func (a *attestations) restore(ctx context.Context, request AttestRequest) {
 	}
 	if len(request.SigningAlgs) > 0 {
 		// What this server does not accept another one may.
-		request.SigningAlgs = slices.Clone(request.SigningAlgs)
-		for _, alg := range knownAlgs {
-			request.SigningAlgs = append(request.SigningAlgs, string(alg))
-		}
+		request.SigningAlgs = append(slices.Clone(request.SigningAlgs), knownAlgs...)
 	}
 	var cached *attestation
 	if err == nil {
@@ -195,26 +241,8 @@ func (a *attestations) restore(ctx context.Context, request AttestRequest) {
 		a.log.InfoContext(ctx, "client: cached attestation not used", "error", err)
 		return
 	}
+	cached.renewFrom = cached.renewal(a.now(), false)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.hold(cached)
-}
-
-// renewFrom returns when to begin to renew an attestation received now: after
-// 70 to 90 % of what is left of its life, at random, so that devices that
-// booted together do not come to the attester together.
-func renewFrom(now, expiry time.Time) time.Time {
-	part := 0.7 + 0.2*rand.Float64()
-	return now.Add(time.Duration(part * float64(expiry.Sub(now))))
-}
-
-// issuerAttestations is attestations for a server, as package transport asks
-// for them.
-type issuerAttestations struct {
-	*attestations
-	signingAlgs []string
-}
-
-func (a issuerAttestations) Attestation(ctx context.Context, rejected string) (string, error) {
-	return a.get(ctx, rejected, a.signingAlgs)
 }

@@ -110,7 +110,7 @@ func readAttestation(raw string, req AttestRequest, now time.Time) (*attestation
 	case !now.Before(expiry):
 		return nil, fmt.Errorf("%w at %s, the clock says %s", errExpired, expiry.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
-	return &attestation{raw: raw, alg: alg, since: now, issued: issued, expiry: expiry, renewFrom: renewFrom(now, expiry)}, nil
+	return &attestation{raw: raw, alg: alg, since: now, issued: issued, expiry: expiry}, nil
 }
 
 // checkAlgorithm checks an attestation's alg. listed is what the server's metadata

@@ -50,6 +50,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,9 +61,9 @@ import (
 	"time"
 
 	"golang.org/x/oauth2"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/instancekey/instancekey/internal/endpoint"
+	"github.com/instancekey/instancekey/internal/flight"
 	"github.com/instancekey/instancekey/keystore"
 	"github.com/instancekey/instancekey/transport"
 )
@@ -78,33 +79,33 @@ type Client struct {
 	key            keystore.Key
 	thumbprint     string       // of key
 	dpopKey        keystore.Key // nil: no DPoP proofs beside PoP JWTs
+	alg, dpopAlg   string       // of the keys; "" for none
 	dpop           DPoP
 	method         transport.Method
 	profile        transport.Profile
 	anyKey         bool // refresh tokens of other keys are taken
 	bindBody       bool
-	claims         func(*http.Request) (map[string]any, error)
-	queue          *transport.Queue // of key
-	attestations   *attestations
 	origins        []string
-	resources      []*resource          // the longest identifier first
-	base           http.RoundTripper    // for the resources
-	serverBase     http.RoundTripper    // for the server; the clock learns from its responses
-	bystander      *transport.Transport // for requests when no server is known yet
-	log            *slog.Logger
-	trace          *transport.Trace
-	clock          *clock
 
-	ctx   context.Context // ends with Close; only for what outlives a caller's own context
-	close context.CancelFunc
+	attestations *attestations
+	transport    *transport.Transport // for all requests
+	base         http.RoundTripper    // for metadata; the clock learns from it
+	log          *slog.Logger
+	clock        *clock
 
-	flight singleflight.Group
+	ctx          context.Context // ends with Close; only for what outlives a caller's own context
+	close        context.CancelCauseFunc
+	discoveries  *flight.Group[*server]
+	descriptions *flight.Group[struct{}] // of resources
+	grants       *flight.Group[*oauth2.Token]
 
-	mu           sync.Mutex
-	current      *server
-	metadataFrom time.Time // zero for metadata given by the caller
-	failed       time.Time // when metadata was last asked for in vain, with none known; zero: never
-	tokens       map[string]*oauth2.Token
+	// mu guards what is known, and is held over the making of the transport's table.
+	mu        sync.Mutex
+	current   *server   // nil: not known yet
+	renewal   renewal   // of current
+	failed    time.Time // when metadata was last asked for in vain, with none known; zero: never
+	resources []*resource
+	tokens    tokens
 }
 
 // New checks cfg, opens the key (or creates it; see Config.Store), and returns
@@ -123,67 +124,76 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 		origin:   endpoint.Origin(issuer),
 		clientID: cfg.ClientID,
 		bindBody: cfg.BindBody,
-		claims:   cfg.Claims,
-		queue:    transport.NewQueue(),
 		origins:  slices.Clone(cfg.Origins),
 		method:   cfg.Method,
 		dpop:     cfg.DPoP,
 		profile:  cfg.Profile,
 		anyKey:   cfg.Deviations.RefreshTokensOfAnyKey,
-		trace:    cfg.Trace,
-		log:      cfg.Logger,
-		tokens:   make(map[string]*oauth2.Token),
+		log:      newLogger(cfg.Logger),
 	}
-	if c.log == nil {
-		c.log = slog.New(slog.DiscardHandler)
-	}
+	c.ctx, c.close = context.WithCancelCause(context.Background())
+	c.discoveries = flight.NewGroup[*server](c.ctx, discoverTimeout, true)
+	c.descriptions = flight.NewGroup[struct{}](c.ctx, discoverTimeout, true)
+	c.grants = flight.NewGroup[*oauth2.Token](c.ctx, tokenTimeout, true)
+	c.clock = newClock(cfg.Clock, c.log)
 	base := cfg.Base
 	if base == nil {
 		base = http.DefaultTransport
 	}
-	c.clock = newClock(cfg.Clock, c.log)
 	// One server's time is enough, and of several the resources' counts less.
-	c.serverBase = observer{base, c.clock, true}
-	c.base = observer{base, c.clock, false}
-	if c.key, err = openKey(ctx, cfg); err != nil {
+	c.base = observer{base, c.clock, c.isIssuers}
+	if err := c.openKeys(ctx, cfg); err != nil {
 		return nil, err
 	}
-	if c.thumbprint, err = keystore.Thumbprint(c.key.Public()); err != nil {
-		return nil, fmt.Errorf("client: key: %w", err)
-	}
-	if c.dpopKey, err = cfg.DPoP.key(c.key); err != nil {
-		return nil, err
-	}
-	c.attestations = &attestations{
-		attester: cfg.Attester,
-		request: AttestRequest{
-			ClientID: cfg.ClientID, Key: c.key, Issuer: cfg.Issuer, Clock: c.clock.now,
-			Type: cfg.Deviations.AttestationType, Profile: cfg.Profile, subject: cfg.Deviations.CheckSubject,
-		},
-		detach:   c.detach,
-		askTime:  c.askTime,
-		cache:    cfg.Cache,
-		cacheKey: "attestation-" + c.thumbprint,
-		now:      c.clock.now,
-		log:      c.log,
-		trace:    c.trace,
-		turn:     make(chan struct{}, 1),
-		held:     make(map[string]*attestation),
-		unfit:    make(map[string]pause),
-	}
-	if c.bystander, err = transport.New(transport.Config{Key: c.key, Attestations: issuerAttestations{attestations: c.attestations}, Base: base}); err != nil {
+	c.attestations = c.newAttestations(cfg)
+	if c.transport, err = transport.New(transport.Config{
+		Key:          c.key,
+		DPoPKey:      c.dpopKey,
+		ClientID:     c.clientID,
+		Attestations: c.attestations,
+		BindBody:     cfg.BindBody,
+		Claims:       cfg.Claims,
+		Base:         c.base,
+		Logger:       c.log,
+		Trace:        cfg.Trace.requests(),
+		Clock:        c.clock.now,
+	}); err != nil {
 		return nil, err
 	}
 	if c.resources, err = c.newResources(cfg.Resources); err != nil {
 		return nil, err
 	}
+	var given *server
 	if cfg.Metadata != nil {
-		if c.current, err = c.newServer(cfg.Metadata.clone()); err != nil {
+		if given, err = c.newServer(cfg.Metadata.clone()); err != nil {
 			return nil, err
 		}
+		c.renewal.never = true
+		c.logForeign(ctx, given)
 	}
-	c.ctx, c.close = context.WithCancel(context.Background())
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.retable(given); err != nil {
+		return nil, err
+	}
 	return c, nil
+}
+
+// openKeys opens the Client Instance Key, and makes the DPoP key.
+func (c *Client) openKeys(ctx context.Context, cfg Config) (err error) {
+	if c.key, err = openKey(ctx, cfg); err != nil {
+		return err
+	}
+	if c.thumbprint, err = keystore.Thumbprint(c.key.Public()); err != nil {
+		return fmt.Errorf("client: key: %w", err)
+	}
+	if c.dpopKey, err = cfg.DPoP.key(c.key); err != nil {
+		return err
+	}
+	if c.alg = c.key.Algorithm(); c.dpopKey != nil {
+		c.dpopAlg = c.dpopKey.Algorithm()
+	}
+	return nil
 }
 
 // HTTPClient returns an HTTP client that authenticates requests to the issuer's
@@ -219,15 +229,8 @@ func (c *Client) Key() keystore.Key { return c.key }
 // server's metadata or a token, and requests that would be authenticated, then
 // fail with ErrClosed. The Store stays open. Close may be called more than once.
 func (c *Client) Close() error {
-	c.close()
-	if s, _ := c.known(); s != nil {
-		s.transport.Close()
-	}
-	for _, r := range c.resources {
-		t, _ := r.current()
-		t.Close()
-	}
-	return nil
+	c.close(ErrClosed)
+	return c.transport.Close()
 }
 
 // closedOr returns ErrClosed for work that Close has ended, else err.
@@ -238,24 +241,13 @@ func (c *Client) closedOr(err error) error {
 	return err
 }
 
-// detach returns a context for work that several callers wait for: it keeps the
-// values of ctx, but ends with the Client or the timeout instead.
-func (c *Client) detach(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
-	stop := context.AfterFunc(c.ctx, cancel)
-	return ctx, func() { stop(); cancel() }
-}
-
-// await returns what a flight comes to, or the end of ctx, which ends this
-// caller's wait for it and no other's.
-func await[T any](ctx context.Context, what string, flight <-chan singleflight.Result) (result T, err error) {
-	select {
-	case <-ctx.Done():
-		return result, fmt.Errorf("client: %s: %w", what, ctx.Err())
-	case landed := <-flight:
-		if landed.Err != nil {
-			return result, landed.Err
-		}
-		return landed.Val.(T), nil
+// waited returns the error of a wait for shared work: one that the caller's context has
+// ended tells how far the work had come, first if it does not say.
+func (c *Client) waited(first transport.Step, err error) error {
+	gone, isGone := err.(*flight.Gone) // not that of a wait further in
+	if !isGone {
+		return c.closedOr(err)
 	}
+	step := cmp.Or(transport.Step(gone.Step), first)
+	return &transport.Error{Audience: c.issuer, Thumbprint: c.thumbprint, Step: step, Send: gone.Send, Err: gone.Err}
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 )
@@ -55,7 +56,14 @@ type clock struct {
 	strayed  time.Duration // how far the first has gone from the second since
 
 	warned time.Duration // the last difference that was warned of and not acted on
-	said   []func()      // what is to be logged when the lock is free
+	said   []record      // what is to be logged
+}
+
+// record is what the clock has to say.
+type record struct {
+	level slog.Level
+	text  string
+	args  []any
 }
 
 func newClock(device func() time.Time, log *slog.Logger) *clock {
@@ -70,11 +78,11 @@ func newClock(device func() time.Time, log *slog.Logger) *clock {
 // read calls f with what the device's clock shows, under the lock. A step of that
 // clock by as much as it had to be corrected by says that it was set right, and ends
 // the correction. Any other may be a sleep, after which the clock is as wrong as
-// before. What f and this have to say is logged when the lock is free: a handler may
-// take its time, or want to know what time it is.
+// before.
 func (c *clock) read(f func(device time.Time)) {
 	device, process := c.device(), time.Now()
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	// Round(0): what the clock shows, not what has passed.
 	step := device.Round(0).Sub(c.last.device.Round(0)) - process.Sub(c.last.process)
 	c.last.device, c.last.process = device, process
@@ -84,17 +92,30 @@ func (c *clock) read(f func(device time.Time)) {
 		c.offset = 0
 	}
 	f(device)
+}
+
+// say notes what tell logs. c.mu is held. Of a handler that never gets to see it, the
+// last will do.
+func (c *clock) say(level slog.Level, text string, args ...any) {
+	if len(c.said) == maxSaid {
+		c.said = append(c.said[:0], c.said[1:]...)
+	}
+	c.said = append(c.said, record{level, "client: " + text, args})
+}
+
+const maxSaid = 16
+
+// tell logs what the clock has to say. It is called where nothing is held and nobody
+// waits: a handler may take its time, want to know what time it is, or send its records
+// through the Client.
+func (c *clock) tell(ctx context.Context) {
+	c.mu.Lock()
 	said := c.said
 	c.said = nil
 	c.mu.Unlock()
-	for _, log := range said {
-		log()
+	for _, r := range said {
+		c.log.Log(ctx, r.level, r.text, r.args...)
 	}
-}
-
-// say logs once the lock is free. c.mu is held.
-func (c *clock) say(level slog.Level, text string, args ...any) {
-	c.said = append(c.said, func() { c.log.Log(context.Background(), level, "client: "+text, args...) })
 }
 
 // now returns the corrected time.
@@ -115,6 +136,21 @@ func (c *clock) explain(err error) error {
 		return fmt.Errorf("%w: %w", ErrClock, err)
 	}
 	return err
+}
+
+// describe says how far the device's clock is from the server's if it is not
+// corrected for that, "" otherwise.
+func (c *clock) describe() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.warned == 0:
+		return ""
+	case c.warned < 0:
+		return fmt.Sprintf("the device's clock is %s ahead of the server's: set it", -c.warned.Round(time.Minute))
+	default:
+		return fmt.Sprintf("the device's clock is %s behind the server's: set it", c.warned.Round(time.Minute))
+	}
 }
 
 // since returns how long ago something was; a time that lies in the future,
@@ -152,6 +188,7 @@ func (c *clock) compare(device, date time.Time) {
 	c.compared, c.strayed = true, 0
 	offset := date.Sub(device)
 	if change := offset - c.offset; -minOffset < change && change < minOffset {
+		c.warned = 0
 		return
 	}
 	switch wasSet := !device.Before(released); {
@@ -161,7 +198,7 @@ func (c *clock) compare(device, date time.Time) {
 		c.warn(device, date, "is more than 7 days from the device's clock, and is not believed: set the device's clock")
 	default:
 		c.say(slog.LevelWarn, "the device's clock differs from the server's, and is corrected for", "device", device, "server", date)
-		c.offset = offset
+		c.offset, c.warned = offset, 0
 	}
 }
 
@@ -177,11 +214,11 @@ func (c *clock) warn(device, date time.Time, why string) {
 }
 
 // observer is a base transport that tells a clock that was never set from an
-// invalid certificate, and from whose responses the clock may learn.
+// invalid certificate, and from some of whose responses the clock learns.
 type observer struct {
 	base   http.RoundTripper
 	clock  *clock
-	learns bool
+	learns func(from *url.URL) bool
 }
 
 // CloseIdleConnections is for http.Client's method of that name.
@@ -197,7 +234,7 @@ func (o observer) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, o.clock.explain(err)
 	}
-	if o.learns {
+	if o.learns(req.URL) {
 		o.clock.observe(resp, time.Since(start))
 	}
 	return resp, nil

@@ -46,6 +46,7 @@ func TestClockFollowsServer(t *testing.T) {
 		plain  bool // no TLS
 		ok     bool
 		asked  bool // for the time, since the attestation is of the future; in vain
+		again  int  // requests that were repeated, since they had no answer after 5 s
 	}{
 		"right":                      {ok: true},
 		"a second slow":              {device: -time.Second, ok: true},
@@ -59,7 +60,7 @@ func TestClockFollowsServer(t *testing.T) {
 		"never set":                  {device: -56 * 365 * 24 * time.Hour, ok: true},
 		"a minute slow, without TLS": {device: -time.Minute, plain: true, ok: false, asked: true},
 		"a minute slow, from cache":  {device: -time.Minute, age: "3600", ok: false, asked: true},
-		"a minute slow, slow net":    {device: -time.Minute, delay: 6 * time.Second, ok: false, asked: true},
+		"a minute slow, slow net":    {device: -time.Minute, delay: 6 * time.Second, ok: false, asked: true, again: 3},
 		"a minute slow, net of 4 s":  {device: -time.Minute, delay: 4 * time.Second, ok: true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -77,9 +78,9 @@ func TestClockFollowsServer(t *testing.T) {
 				if (err == nil) != test.ok {
 					t.Errorf("token: %v, want ok = %t", err, test.ok)
 				}
-				wants := 3
+				wants := 3 + test.again
 				if test.asked {
-					wants = 4
+					wants++
 				}
 				if n := r.total(); n != wants {
 					t.Errorf("%d requests, want %d: the time comes with the first", n, wants)

@@ -110,7 +110,7 @@ type Config struct {
 	Logger *slog.Logger
 
 	// Trace is called after each step that takes time. Nil means no calls.
-	Trace *transport.Trace
+	Trace *Trace
 
 	// Clock is the device's clock. The Client corrects it by what the server
 	// says over TLS, for JWTs and for the expiry of attestations: by up to 7

@@ -34,7 +34,7 @@ func TestDiscoveryErrors(t *testing.T) {
 		"503":                 {first: status(503), status: 503, temporary: true, names: "503 Service Unavailable"},
 		"404, then cut":       {second: abort, temporary: true, is: io.ErrUnexpectedEOF, names: oidc},
 		"403, then 503":       {first: status(403), second: status(503), status: 503, temporary: true, names: "403 Forbidden"},
-		"401, then 404":       {first: status(401), status: 404, names: "401 Unauthorized"},
+		"401, then 404":       {first: status(401), status: 401, names: "401 Unauthorized"},
 		"found nowhere":       {status: 404, names: oidc},
 		"redirect":            {first: redirect(302, oidc), status: 302, names: wellKnown},
 		"no JSON":             {first: text("<html>"), names: wellKnown},

@@ -159,7 +159,7 @@ func TestDiscoveryRenewal(t *testing.T) {
 		},
 		"not JSON: the old is used on": {
 			{0, page(one), 1, one},
-			{25 * time.Hour, text("<html>"), 2, one},
+			{25 * time.Hour, text("<html>"), 3, one}, // two places
 		},
 		"moved away: the old is used on": {
 			{0, page(one), 1, one},

@@ -46,7 +46,7 @@ const secret = "SECRET-OF-THE-SERVER"
 
 func TestTokenErrors(t *testing.T) {
 	type want struct {
-		step     string
+		step     transport.Step
 		send     int
 		status   int
 		code     string
@@ -61,7 +61,7 @@ func TestTokenErrors(t *testing.T) {
 		policy func(*transporttest.Policy)
 		want   want
 	}{
-		"invalid_client": {asJSON(401, `{"error":"invalid_client","error_description":"`+secret+`"}`), want{"answer", 1, 401, "invalid_client", true, nil, 1}},
+		"invalid_client": {asJSON(401, `{"error":"invalid_client","x":"`+secret+`"}`), want{"answer", 1, 401, "invalid_client", true, nil, 1}},
 		"in a header field": {intercept(func(w http.ResponseWriter) {
 			w.Header().Set("WWW-Authenticate", `Attest realm="x", error="invalid_client_attestation"`)
 			w.WriteHeader(http.StatusUnauthorized)
@@ -84,7 +84,7 @@ func TestTokenErrors(t *testing.T) {
 		"redirect as GET": {func(p *transporttest.Policy) { redirectToken(p, 302) }, want{"send", 1, 0, "", false, transport.ErrRedirect, 1}},
 		"cut":             {intercept(func(http.ResponseWriter) { panic(http.ErrAbortHandler) }), want{"send", 1, 0, "", false, io.ErrUnexpectedEOF, 1}},
 		"attester":        {func(*transporttest.Policy) {}, want{"get attestation", 1, 0, "", false, client.ErrAttesterUnavailable, 0}},
-		"code is long":    {asJSON(400, `{"error":"`+strings.Repeat("x", 5000)+secret+`"}`), want{"answer", 1, 400, strings.Repeat("x", 5000) + secret, true, nil, 1}},
+		"code is long":    {asJSON(400, `{"error":"`+strings.Repeat("x", 5000)+secret+`"}`), want{"answer", 1, 400, strings.Repeat("x", 100), true, nil, 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, transporttest.Policy{})

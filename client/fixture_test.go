@@ -61,6 +61,12 @@ func (p inProcess) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	received := req.Clone(ctx)
 	received.Body = io.NopCloser(bytes.NewReader(body))
+	received.Header = make(http.Header) // as from the wire
+	for name, values := range req.Header {
+		for _, value := range values {
+			received.Header.Add(name, value)
+		}
+	}
 	recorder := httptest.NewRecorder()
 	done := make(chan any, 1)
 	go func() {

@@ -2,34 +2,75 @@ package client
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
 )
 
+// due is how much the attester is to be asked for the next attestation.
+type due int
+
+const (
+	notDue     due = iota
+	dueSoon        // while the present one is used
+	dueDoubted     // first of all, and the present one is used if there is no other
+	dueNow         // there is none to use
+)
+
 // look returns the attestation that is at hand for a server with that list of
 // algorithms, "" if there is none, and whether the attester is to be asked for
-// the next one. err is what a request without an attestation fails with while it
-// is not.
-func (a *attestations) look(rejected string, signingAlgs []string) (current string, due bool, err error) {
+// the next one. err is returned to requests while the attester must not be asked and
+// there is none.
+func (a *attestations) look(rejected string, signingAlgs []string) (current string, next due, err error) {
+	now := a.now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	now := a.now()
-	due = true
-	for _, p := range []pause{a.pause, a.unfit[listKey(signingAlgs)]} {
+	mayAsk := true
+	for _, p := range []failure{a.pause, a.unfit[listKey(signingAlgs)]} {
 		if !p.holds(now) {
 			continue
 		}
-		due = false
+		mayAsk = false
 		if err == nil {
 			err = p.err
 		}
 	}
-	usable := a.usable(now, rejected, signingAlgs)
-	if usable == nil {
-		return "", err == nil, err
+	if rejected != "" && err == nil {
+		err = a.tooOften(now, rejected)
 	}
-	return usable.raw, due && !now.Before(usable.renewFrom), nil
+	usable := a.usable(now, rejected, signingAlgs)
+	switch {
+	case usable == nil && err == nil:
+		return "", dueNow, nil
+	case usable == nil:
+		return "", notDue, err
+	case mayAsk && usable.doubted && !a.doubts.holds(now):
+		return usable.raw, dueDoubted, nil
+	case mayAsk && !now.Before(usable.renewFrom):
+		return usable.raw, dueSoon, nil
+	default:
+		return usable.raw, notDue, nil
+	}
+}
+
+// tooOften returns an error if the server has refused what the attester has just given
+// in place of another refused one. a.mu is held.
+func (a *attestations) tooOften(now time.Time, rejected string) error {
+	for _, held := range a.held {
+		if held.raw == rejected && held.untried && a.doubts.holds(now) {
+			return fmt.Errorf("%w: the server refuses a new one as not fresh enough, too; the attester is asked once a minute", ErrInvalidAttestation)
+		}
+	}
+	return nil
+}
+
+// doubt notes that the attester is asked because of what a server said.
+func (a *attestations) doubt() {
+	now := a.now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.doubts = pause{now, renewPause}
 }
 
 // usable returns the newest attestation that is valid, signed with one of these
@@ -50,16 +91,34 @@ func (a *attestations) usable(now time.Time, rejected string, signingAlgs []stri
 	return usable
 }
 
+// describe says what is known of the newest attestation, "" if there is none.
+func (a *attestations) describe() string {
+	now := a.now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var newest *attestation
+	for _, held := range a.held {
+		if newest == nil || newest.number < held.number {
+			newest = held
+		}
+	}
+	if newest == nil {
+		return ""
+	}
+	return newest.describe(now)
+}
+
 // settle takes note of what a renewal has brought.
 func (a *attestations) settle(next *attestation, err error, signingAlgs []string) {
+	now := a.now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err != nil {
-		a.fail(err, signingAlgs)
+		a.fail(now, err, signingAlgs)
 		return
 	}
 	a.hold(next)
-	a.pause = pause{}
+	a.pause = failure{}
 	delete(a.unfit, listKey(signingAlgs))
 }
 
@@ -67,12 +126,15 @@ func (a *attestations) settle(next *attestation, err error, signingAlgs []string
 func (a *attestations) hold(next *attestation) {
 	a.got++
 	next.number = a.got
+	if before := a.held[next.alg]; before != nil && before.raw == next.raw {
+		next.doubted = before.doubted
+	}
 	a.held[next.alg] = next
 }
 
 // fail notes what a failed renewal means for the next ones. a.mu is held.
-func (a *attestations) fail(err error, signingAlgs []string) {
-	p := pause{length: renewPause}
+func (a *attestations) fail(now time.Time, err error, signingAlgs []string) {
+	p := failure{pause: pause{now, renewPause}}
 	if errors.Is(err, ErrAttestationRefused) {
 		clear(a.held)
 		p.err = err
@@ -81,7 +143,6 @@ func (a *attestations) fail(err error, signingAlgs []string) {
 	if errors.As(err, &answer) && answer.RetryAfter > 0 {
 		p.length, p.err = answer.RetryAfter, err
 	}
-	p.until = a.now().Add(p.length)
 	if errors.Is(err, errUnfit) {
 		p.err = err
 		a.unfit[listKey(signingAlgs)] = p
@@ -92,16 +153,21 @@ func (a *attestations) fail(err error, signingAlgs []string) {
 
 func listKey(signingAlgs []string) string { return strings.Join(signingAlgs, " ") }
 
-// A pause is a time during which the attester is left alone.
+// A pause is a time during which somebody is left alone. The zero pause is over.
 type pause struct {
-	until  time.Time
+	from   time.Time
 	length time.Duration
-	err    error // what requests without an attestation fail with meanwhile; nil: they ask
 }
 
-// holds reports whether it is not over. One with more left than its length
-// counts as over: the clock was set back.
+// holds reports whether it is not over. One that begins later than now counts as
+// over: the clock was set back.
 func (p pause) holds(now time.Time) bool {
-	left := p.until.Sub(now)
-	return 0 < left && left <= p.length
+	age := now.Sub(p.from)
+	return 0 <= age && age < p.length
+}
+
+// failure is a pause after a failed renewal.
+type failure struct {
+	pause
+	err error // what requests without an attestation fail with meanwhile; nil: they ask
 }

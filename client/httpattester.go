@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -201,6 +202,6 @@ func (h HTTPAttester) client(clock *clock) *http.Client {
 	if c.Transport == nil {
 		c.Transport = http.DefaultTransport
 	}
-	c.Transport = observer{c.Transport, clock, true}
+	c.Transport = observer{c.Transport, clock, func(*url.URL) bool { return true }}
 	return &c
 }

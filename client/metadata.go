@@ -1,7 +1,9 @@
 package client
 
 import (
+	"bufio"
 	"context"
+	stdjson "encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -55,29 +57,38 @@ var ErrMetadata = errors.New("client: metadata")
 const maxMetadata = 1 << 20 // bytes
 
 // fetchServer fetches the metadata of the issuer from the place of RFC 8414, else
-// from that of OpenID Connect Discovery: servers answer 404, 401, 403 or another
-// refusal at a place that they do not know.
-func (c *Client) fetchServer(ctx context.Context) (*Metadata, error) {
+// from that of OpenID Connect Discovery.
+func (c *Client) fetchServer(ctx context.Context) (*server, error) {
 	places, err := c.wellKnown()
 	if err != nil {
 		return nil, err
 	}
 	var failed error
-	for _, place := range places {
+	for i, place := range places {
 		var metadata Metadata
-		err := c.fetchMetadata(ctx, c.serverBase, place, &metadata)
+		err := c.fetchMetadata(ctx, place, "issuer", &metadata)
 		if err == nil {
 			err = metadata.check(c.issuer, c.origins)
 		}
 		if err == nil {
-			return &metadata, nil
+			s, err := c.newServer(&metadata)
+			if err == nil {
+				s.second = i > 0
+			}
+			return s, err
 		}
-		var status *statusError
-		absent := errors.As(err, &status) && status.code/100 == 4 && !status.passes()
-		if err = fmt.Errorf("from %s: %w", place, err); failed != nil {
-			err = fmt.Errorf("%v; %w", failed, err) // the last place's counts
+		var absent *absence
+		goOn := errors.As(err, &absent) && !absent.busy()
+		err = fmt.Errorf("from %s: %w", place, err)
+		switch {
+		case failed == nil:
+			failed = err
+		case absent != nil && absent.code == http.StatusNotFound: // which says the least
+			failed = fmt.Errorf("%w; %v", failed, err)
+		default:
+			failed = fmt.Errorf("%v; %w", failed, err)
 		}
-		if failed = err; !absent {
+		if !goOn {
 			break
 		}
 	}
@@ -108,21 +119,40 @@ func (c *Client) askTime(ctx context.Context) {
 	}
 	places, err := c.wellKnown()
 	if err == nil {
-		err = c.fetchMetadata(ctx, c.serverBase, places[0], new(struct{}))
+		err = c.fetchMetadata(ctx, places[0], "issuer", new(struct{}))
 	}
-	c.log.InfoContext(ctx, "client: asked the issuer for the time", "issuer", c.issuer, "error", err)
+	if absent := (*absence)(nil); err == nil || errors.As(err, &absent) {
+		c.log.InfoContext(ctx, "client: asked the issuer for the time", "issuer", c.issuer)
+		return
+	}
+	c.log.WarnContext(ctx, "client: asked the issuer for the time, without an answer", "issuer", c.issuer, "error", err)
 }
 
-// statusError: there was an answer, but not the metadata.
-type statusError struct{ code int }
-
-func (e *statusError) Error() string {
-	return fmt.Sprintf("server answered %d %s", e.code, http.StatusText(e.code))
+// absence: there was an answer, and it is not metadata, be it right or wrong.
+type absence struct {
+	code int // HTTP status
 }
 
-// passes reports whether the status says nothing of what is there.
-func (e *statusError) passes() bool {
-	return e.code >= 500 || e.code == http.StatusRequestTimeout || e.code == http.StatusTooEarly || e.code == http.StatusTooManyRequests
+func (a *absence) Error() string {
+	if a.code == http.StatusOK {
+		return "the answer is not metadata"
+	}
+	return fmt.Sprintf("server answered %d %s", a.code, http.StatusText(a.code))
+}
+
+// passes reports whether the answer says nothing of what is there.
+func (a *absence) passes() bool {
+	return a.busy() || a.code >= 500 && a.code != http.StatusNotImplemented
+}
+
+// busy reports whether the server asks to come again later. A gateway's word does not
+// count: it may have nothing behind it for this one place.
+func (a *absence) busy() bool {
+	switch a.code {
+	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusServiceUnavailable:
+		return true
+	}
+	return false
 }
 
 // unreachable is an error of the network, which may pass.
@@ -140,15 +170,17 @@ func (e metadataError) Unwrap() []error { return []error{ErrMetadata, e.failure}
 
 // metadataError returns the error for metadata of that issuer or resource.
 func (c *Client) metadataError(audience string, err error) error {
-	failure := &transport.Error{Audience: audience, Thumbprint: c.thumbprint, Step: "get metadata", Err: err}
-	if status := (*statusError)(nil); errors.As(err, &status) {
-		failure.Status = status.code
+	failure := &transport.Error{Audience: audience, Thumbprint: c.thumbprint, Step: transport.StepMetadata, Err: err}
+	if absent := (*absence)(nil); errors.As(err, &absent) && absent.code != http.StatusOK {
+		failure.Status = absent.code
 	}
 	return metadataError{failure}
 }
 
-// fetchMetadata reads a metadata document from place.
-func (c *Client) fetchMetadata(ctx context.Context, base http.RoundTripper, place string, metadata any) error {
+// fetchMetadata reads a metadata document from place. A JSON object is one if it has
+// the member that names whose it is. Everything else is an *absence: pages, and the
+// answers of proxies, tell nothing.
+func (c *Client) fetchMetadata(ctx context.Context, place, member string, metadata any) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, place, http.NoBody)
 	if err != nil {
 		return err
@@ -156,25 +188,54 @@ func (c *Client) fetchMetadata(ctx context.Context, base http.RoundTripper, plac
 	req.Header.Set("Accept", "application/json")
 	// Not through an http.Client: it would follow redirects, and the check of
 	// the document is only worth something if its own server has answered.
-	resp, err := base.RoundTrip(req)
+	resp, err := c.base.RoundTrip(req)
 	if err != nil {
 		return unreachable{err}
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return &statusError{resp.StatusCode}
+		return &absence{resp.StatusCode}
 	}
-	content, err := io.ReadAll(io.LimitReader(resp.Body, maxMetadata+1))
+	body := bufio.NewReader(io.LimitReader(resp.Body, maxMetadata+1))
+	isObject, err := beginsObject(body)
+	if err != nil {
+		return unreachable{err}
+	}
+	if !isObject {
+		return &absence{resp.StatusCode}
+	}
+	content, err := io.ReadAll(body)
 	if err != nil {
 		return unreachable{err}
 	}
 	if len(content) > maxMetadata {
 		return fmt.Errorf("more than %d bytes", maxMetadata)
 	}
+	var members map[string]stdjson.RawMessage
+	if stdjson.Unmarshal(content, &members) != nil || members[member] == nil {
+		return &absence{resp.StatusCode}
+	}
 	if err := json.Unmarshal(content, metadata); err != nil {
 		return fmt.Errorf("not a usable JSON object: %w", err)
 	}
 	return nil
+}
+
+// beginsObject reports whether what is to be read begins as a JSON object does. White
+// space before it is read over.
+func beginsObject(r *bufio.Reader) (bool, error) {
+	for range 4 << 10 {
+		c, err := r.ReadByte()
+		switch {
+		case err == io.EOF:
+			return false, nil
+		case err != nil:
+			return false, err
+		case !strings.ContainsRune(" \t\r\n", rune(c)):
+			return c == '{', r.UnreadByte()
+		}
+	}
+	return false, nil
 }
 
 // check refuses metadata that is not the issuer's own or would send

@@ -135,13 +135,13 @@ func (m *Metadata) clone() *Metadata {
 }
 
 // checkAlgorithms compares the keys' algorithms with the lists in the metadata,
-// where there are any.
-func (m *Metadata) checkAlgorithms(method transport.Method, instance, dpop keystore.Key) error {
-	check := func(key keystore.Key, list []string, name string) error {
-		if key == nil || len(list) == 0 || slices.Contains(list, key.Algorithm()) {
+// where there are any. That of the DPoP key is "" if there is none.
+func (m *Metadata) checkAlgorithms(method transport.Method, instance, dpop string) error {
+	check := func(alg string, list []string, name string) error {
+		if alg == "" || len(list) == 0 || slices.Contains(list, alg) {
 			return nil
 		}
-		return fmt.Errorf("its %s does not have %s, the algorithm of this instance's key, only %.300q", name, key.Algorithm(), list)
+		return fmt.Errorf("its %s does not have %s, the algorithm of this instance's key, only %.300q", name, alg, list)
 	}
 	if method == transport.MethodDPoP {
 		return check(instance, m.DPoPSigningAlgs, "dpop_signing_alg_values_supported")

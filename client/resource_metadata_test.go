@@ -60,7 +60,27 @@ func (f roundTrip) RoundTrip(req *http.Request) (*http.Response, error) { return
 
 // TestResourceWithoutMetadata: it is not a must. What has none is asked once.
 func TestResourceWithoutMetadata(t *testing.T) {
-	for _, status := range []int{301, 400, 401, 403, 404, 405, 410} {
+	for name, page := range map[string]string{"HTML": "<!doctype html>", "empty": "", "another kind": `{"error":"not_found"}`, "cut": `{"resource":"https`} {
+		t.Run(name, func(t *testing.T) {
+			r := newResourceRig(t, transporttest.Policy{}, "https://rs.example.com/api")
+			rs := r.resources[0]
+			c := r.client(func(cfg *client.Config) {
+				base := cfg.Base
+				cfg.Base = roundTrip(func(req *http.Request) (*http.Response, error) {
+					if req.Method == http.MethodGet && req.URL.String() == wellKnownOf(rs.identifier) {
+						site := newSite()
+						site.set(req.URL.String(), text(page))
+						return inProcess{site}.RoundTrip(req)
+					}
+					return base.RoundTrip(req)
+				})
+			})
+			for range 3 {
+				r.call(c, rs.identifier, "Bearer", http.StatusOK)
+			}
+		})
+	}
+	for _, status := range []int{201, 204, 301, 302, 307, 400, 401, 403, 404, 405, 410, 501} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
 			r := newResourceRig(t, transporttest.Policy{}, "https://rs.example.com/api")
 			r.resources[0].absent = status
@@ -133,7 +153,6 @@ func TestResourceMetadataMustFitC49(t *testing.T) {
 	}
 	for name, document := range map[string]string{
 		"resource twice": `{"resource":"https://other.example.com","resource":"` + identifier + `"}`,
-		"HTML":           "<!doctype html>",
 		"2 MiB":          `{"resource":"` + identifier + `","x":"` + strings.Repeat("x", 2<<20) + `"}`,
 	} {
 		t.Run(name, func(t *testing.T) {

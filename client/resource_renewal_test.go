@@ -138,8 +138,8 @@ func TestResourceMetadataIsShared(t *testing.T) {
 }
 
 // TestResourceMetadataGoneIsNotAskedForWithEachCall: metadata that never was, or
-// has vanished, is asked for again at the usual times, also when its place is out
-// of order then.
+// has vanished, is asked for again, since a proxy may have said so, and less and less
+// often if it stays away.
 func TestResourceMetadataGoneIsNotAskedForWithEachCall(t *testing.T) {
 	type step struct {
 		after time.Duration // since the step before
@@ -150,11 +150,23 @@ func TestResourceMetadataGoneIsNotAskedForWithEachCall(t *testing.T) {
 	for name, steps := range map[string][]step{
 		"never was": {
 			{0, status(404), 1},
-			{25 * time.Hour, status(503), 2},
-			{4 * time.Minute, status(503), 2},
-			{2 * time.Minute, status(503), 3},
-			{6 * time.Minute, status(404), 4},
-			{23 * time.Hour, status(404), 4},
+			{4 * time.Minute, status(404), 1},
+			{time.Minute, status(404), 2},
+			{9 * time.Minute, status(404), 2},
+			{time.Minute, status(503), 3},
+			{4 * time.Minute, status(503), 3},
+			{2 * time.Minute, status(503), 4},
+			{6 * time.Minute, status(404), 5},
+			{19 * time.Minute, status(404), 5},
+			{time.Minute, status(404), 6},
+			{40 * time.Minute, status(404), 7},
+			{80 * time.Minute, status(404), 8},
+			{160 * time.Minute, status(404), 9},
+			{320 * time.Minute, status(404), 10},
+			{640 * time.Minute, status(404), 11},
+			{1280 * time.Minute, status(404), 12},
+			{24 * time.Hour, status(404), 13},
+			{24*time.Hour - time.Second, status(404), 13},
 		},
 		"vanished": {
 			{0, found, 1},
@@ -162,6 +174,11 @@ func TestResourceMetadataGoneIsNotAskedForWithEachCall(t *testing.T) {
 			{25 * time.Hour, status(503), 3},
 			{6 * time.Minute, found, 4},
 			{23 * time.Hour, found, 4},
+		},
+		"was not there for a moment": {
+			{0, status(404), 1},
+			{5 * time.Minute, found, 2},
+			{23 * time.Hour, found, 2},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -28,21 +28,21 @@ type resourceMetadata struct {
 
 // resourceMetadata returns the metadata at place, nil if there is none: a
 // resource need not have any, and many answer 401 to every path they do not
-// know.
-func (c *Client) resourceMetadata(ctx context.Context, identifier, place string) (*resourceMetadata, error) {
+// know. A proxy may have said so, and certain is false then.
+func (c *Client) resourceMetadata(ctx context.Context, identifier, place string) (m *resourceMetadata, certain bool, err error) {
 	var metadata resourceMetadata
-	err := c.fetchMetadata(ctx, c.base, place, &metadata)
-	var status *statusError
-	if errors.As(err, &status) && !status.passes() {
-		return nil, nil
+	err = c.fetchMetadata(ctx, place, "resource", &metadata)
+	var absent *absence
+	if errors.As(err, &absent) && !absent.passes() {
+		return nil, false, nil
 	}
 	if err == nil {
 		err = c.checkResource(ctx, &metadata, identifier)
 	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return &metadata, nil
+	return &metadata, true, nil
 }
 
 // checkResource refuses metadata that is not the resource's own (RFC 9728,

@@ -2,79 +2,78 @@ package client
 
 import (
 	"errors"
-	"mime"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
 
 	"github.com/instancekey/instancekey/internal/endpoint"
 	"github.com/instancekey/instancekey/transport"
 )
 
-// roundTripper sends each request through the transport it is for: that of the
-// authorization server, which is found before the first request that may be for
-// it, that of a resource, or past both.
+// roundTripper is the transport of HTTPClient.
 type roundTripper struct{ client *Client }
 
 func (r roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := r.client.send(req)
+	defer r.client.clock.tell(req.Context())
+	return r.client.send(req)
+}
+
+// CloseIdleConnections is for http.Client's method of that name.
+func (r roundTripper) CloseIdleConnections() { r.client.transport.CloseIdleConnections() }
+
+// send sends a request through the Client's transport, which knows what the request is,
+// after seeing to it that its table says what the metadata does.
+func (c *Client) send(req *http.Request) (*http.Response, error) {
+	at, err := c.prepare(req)
+	if err != nil {
+		closeBody(req)
+		return nil, err
+	}
+	resp, err := c.transport.RoundTrip(req)
 	switch {
 	case errors.Is(err, transport.ErrClosed):
-		err = ErrClosed
-	case req.Context().Err() == nil: // an attestation was waited for, perhaps
-		err = r.client.closedOr(err)
+		return nil, ErrClosed
+	case err != nil && req.Context().Err() == nil: // an attestation was waited for, perhaps
+		return nil, c.closedOr(err)
+	case err == nil && at != nil && resp.StatusCode == http.StatusUnauthorized:
+		c.followMetadata(req, at, resp)
 	}
 	return resp, err
 }
 
-func (c *Client) send(req *http.Request) (*http.Response, error) {
-	if req.Response != nil && (c.authenticates(req) || c.authenticates(req.Response.Request)) {
-		closeBody(req)
-		return nil, transport.ErrRedirect
-	}
-	s, fresh := c.known()
-	if !fresh && mayBeEndpoint(req) && c.mayHaveEndpoint(req.URL) {
-		found, err := c.server(req.Context())
-		// Without metadata only the issuer's own origin and the pinned ones are
-		// known to be the server's. A request for what was its endpoint never
-		// goes out bare.
-		if err != nil && (c.isServers(req.URL) || s != nil && s.transport.Authenticates(req)) {
-			closeBody(req)
+// prepare gets the metadata that req may need, and returns the resource that it is for,
+// if it is for one.
+func (c *Client) prepare(req *http.Request) (*resource, error) {
+	if mayBeEndpoint(req) && c.mayHaveEndpoint(req.URL) {
+		if _, err := c.server(req.Context()); err != nil && c.isEndpoint(req) {
 			return nil, err
 		}
-		if err == nil {
-			s = found
-		}
 	}
-	if s != nil && s.transport.Authenticates(req) {
-		return s.transport.RoundTrip(req)
+	audience, isResource := c.transport.Audience(req)
+	if !isResource || req.Response != nil { // which is refused
+		return nil, nil
 	}
-	if resource := c.resource(req); resource != nil {
-		return c.toResource(req, resource)
-	}
-	if s != nil {
-		return s.transport.RoundTrip(req)
-	}
-	return c.bystander.RoundTrip(req)
+	r := c.resource(audience)
+	return r, c.ready(req.Context(), r)
 }
 
-// CloseIdleConnections is for http.Client's method of that name.
-func (r roundTripper) CloseIdleConnections() { r.client.bystander.CloseIdleConnections() }
-
-// authenticates reports whether req is one that gets credentials.
-func (c *Client) authenticates(req *http.Request) bool {
-	if req == nil {
-		return false
-	}
-	s, _ := c.known()
-	return s != nil && s.transport.Authenticates(req) || c.resource(req) != nil
+// isEndpoint reports whether a request cannot go out without metadata. As long as there
+// is none, only the issuer's own origin and the pinned ones are known to be the server's.
+// One for what was its endpoint never goes out bare.
+func (c *Client) isEndpoint(req *http.Request) bool {
+	audience, isResource := c.transport.Audience(req)
+	return c.isServers(req.URL) || audience != "" && !isResource
 }
 
 // mayBeEndpoint reports whether a request looks like one that a client
 // authenticates with. Only such a request is worth asking for metadata: a
-// program may send everything it sends through this client.
+// program may send everything it sends through this client. The type is read as
+// servers read it that are not strict.
 func mayBeEndpoint(req *http.Request) bool {
-	mediaType, _, _ := mime.ParseMediaType(req.Header.Get("Content-Type"))
-	return req.Method == http.MethodPost && req.URL != nil && mediaType == "application/x-www-form-urlencoded"
+	mediaType, _, _ := strings.Cut(req.Header.Get("Content-Type"), ";")
+	mediaType = strings.ToLower(strings.TrimSpace(mediaType))
+	return req.Method == http.MethodPost && req.URL != nil && (mediaType == "" || mediaType == "application/x-www-form-urlencoded")
 }
 
 // mayHaveEndpoint reports whether metadata is worth asking for on behalf of a
@@ -86,17 +85,29 @@ func (c *Client) mayHaveEndpoint(u *url.URL) bool {
 		return true
 	case len(c.origins) > 0:
 		return false
-	default:
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return c.current != nil || c.clock.since(c.failed) >= metadataPause
 	}
+	c.mu.Lock()
+	current, failed := c.current, c.failed
+	c.mu.Unlock()
+	return current != nil || c.clock.since(failed) >= metadataPause
 }
 
 // isServers reports whether u is on an origin of the server's, as far as the
 // configuration tells.
 func (c *Client) isServers(u *url.URL) bool {
 	return endpoint.Origin(u) == c.origin || hasOrigin(c.origins, u)
+}
+
+// isIssuers reports whether u is on the origin of the issuer or of one of the endpoints in
+// its metadata.
+func (c *Client) isIssuers(u *url.URL) bool {
+	origin := endpoint.Origin(u)
+	if origin == c.origin {
+		return true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.current != nil && slices.Contains(c.current.origins, origin)
 }
 
 func closeBody(req *http.Request) {

@@ -86,6 +86,7 @@ func (c *Client) Adopt(s StoredToken) (*oauth2.Token, error) {
 // Refresh is not shared between callers: do not call it twice at once with one
 // refresh token.
 func (c *Client) Refresh(ctx context.Context, refreshToken string) (*oauth2.Token, error) {
+	defer c.clock.tell(ctx)
 	if refreshToken == "" {
 		return nil, errors.New("client: no refresh token")
 	}
@@ -102,7 +103,7 @@ func (c *Client) Refresh(ctx context.Context, refreshToken string) (*oauth2.Toke
 	// The old refresh token may be burnt: the new one must not be lost together with
 	// the access token.
 	if err != nil {
-		return refreshAlone(refreshTokenIn(request.received)), c.tokenError(request, err)
+		return refreshAlone(refreshTokenIn(request.received)), withPrefix(c.tokenError(request, err))
 	}
 	if err := c.checkType(s, token); err != nil {
 		return refreshAlone(token.RefreshToken), err

@@ -12,10 +12,10 @@ import (
 	"github.com/instancekey/instancekey/transport/transporttest"
 )
 
-// TestStalledRequestHoldsUpOneCaller: a request that several may wait for and that
-// is never answered, as on a connection that has died, costs whoever waits for it a
-// token, and not those who come later.
-func TestStalledRequestHoldsUpOneCaller(t *testing.T) {
+// TestStalledRequestHoldsUpNobodyForLong: a request that several may wait for and that
+// is never answered, as on a connection that has died, is made once more beside the
+// first after 5 seconds. Those who gave up on it before do not multiply it.
+func TestStalledRequestHoldsUpNobodyForLong(t *testing.T) {
 	for _, endpoint := range []string{transporttest.Metadata, transporttest.Challenge, transporttest.Token} {
 		t.Run(endpoint, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
@@ -52,7 +52,7 @@ func TestStalledRequestHoldsUpOneCaller(t *testing.T) {
 					t.Errorf("the stalled one: %v, want context.DeadlineExceeded", err)
 				}
 				start := time.Now()
-				if err := get(t.Context()); err != nil || time.Since(start) != 0 {
+				if err := get(t.Context()); err != nil || time.Since(start) != 4*time.Second {
 					t.Errorf("the next one: after %v: %v", time.Since(start), err)
 				}
 				if n := r.Count(endpoint); n != 2 {

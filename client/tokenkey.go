@@ -28,6 +28,7 @@ import (
 // the Client's only proof of possession, and dpop_jkt cannot stand in for it
 // (draft, "Using DPoP as the Proof of Possession"): push the request there.
 func (c *Client) DPoPThumbprint(ctx context.Context) (string, error) {
+	defer c.clock.tell(ctx)
 	s, err := c.server(ctx)
 	if err != nil {
 		return "", err
@@ -61,7 +62,14 @@ func (c *Client) tokenKey(method transport.Method) keystore.Key {
 // knownMethod returns the method that is settled, by the configuration or the
 // metadata.
 func (c *Client) knownMethod() transport.Method {
-	if s, _ := c.known(); s != nil {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.methodOf(c.current)
+}
+
+// methodOf returns how the client authenticates at s, which is nil if it is not known.
+func (c *Client) methodOf(s *server) transport.Method {
+	if s != nil {
 		return s.method
 	}
 	return c.method

@@ -25,7 +25,7 @@ func (r *tokenRequest) with(ctx context.Context) context.Context {
 }
 
 func (r *tokenRequest) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := roundTripper{r.client}.RoundTrip(req)
+	resp, err := r.client.send(req)
 	if err != nil {
 		r.failed = err
 		return nil, err

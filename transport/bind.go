@@ -10,7 +10,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"sync/atomic"
+
+	"github.com/instancekey/instancekey/internal/binding"
 )
 
 // ErrBinding: a message cannot be bound to the request's PoP. Nothing was sent.
@@ -36,40 +37,27 @@ const maxBoundBody = 1 << 20
 // [ErrBinding], and so does a request in combined mode, where there is no PoP
 // JWT.
 func BindMessage(ctx context.Context, octets []byte) context.Context {
-	return context.WithValue(ctx, bindingKey{}, &binding{octets: append([]byte(nil), octets...)})
+	return binding.With(ctx, octets)
 }
 
-// WithoutMessage returns a context without the message that BindMessage has put
-// into ctx: for a request that is made on behalf of several callers, say.
-func WithoutMessage(ctx context.Context) context.Context {
-	return context.WithValue(ctx, bindingKey{}, (*binding)(nil))
-}
-
-type bindingKey struct{}
-
-type binding struct {
-	octets []byte
-	used   atomic.Bool
-}
-
-// boundHash returns the req_hash for a request to s, "" for none.
-func (t *Transport) boundHash(req *http.Request, s *server) (string, error) {
-	bound, _ := req.Context().Value(bindingKey{}).(*binding)
+// boundHash returns the req_hash for a request, "" for none.
+func (t *Transport) boundHash(req *http.Request, to *route) (string, error) {
+	bound := binding.Of(req.Context())
 	switch {
-	case bound == nil && (!t.bindBody || s.unattested):
+	case bound == nil && (!t.bindBody || to.unattested):
 		return "", nil
-	case !s.sendsPoP():
-		return "", fmt.Errorf("%w: a request to %s has none", ErrBinding, s.audience)
+	case !to.sendsPoP():
+		return "", fmt.Errorf("%w: a request to %s has none", ErrBinding, to.identifier)
 	case bound == nil:
 		body, err := bodyOf(req)
 		if err != nil {
 			return "", err
 		}
 		return t.instance.halfHash(body)
-	case bound.used.Swap(true):
+	case !bound.Use():
 		return "", fmt.Errorf("%w: the context of BindMessage was used before; a message is bound once", ErrBinding)
 	default:
-		return t.instance.halfHash(bound.octets)
+		return t.instance.halfHash(bound.Octets)
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/instancekey/instancekey/internal/binding"
 	"github.com/instancekey/instancekey/keystore"
 	"github.com/instancekey/instancekey/transport"
 	"github.com/instancekey/instancekey/transport/transporttest"
@@ -74,7 +75,7 @@ func TestBindMessageHash(t *testing.T) {
 func TestWithoutMessage(t *testing.T) {
 	f := newFixture(t, transporttest.Policy{})
 	bound := transport.BindMessage(t.Context(), []byte(parBody))
-	ctx := transport.WithoutMessage(bound)
+	ctx := binding.Without(bound)
 	for range 2 {
 		f.want(http.StatusOK, f.request(ctx))
 	}

@@ -113,7 +113,7 @@ func TestCancelWhileWaiting(t *testing.T) {
 		name string
 		// stick returns what makes the first request stick, and what lets it go.
 		stick func(c *transport.Config) (let func())
-		step  string
+		step  transport.Step
 	}{
 		{"key", func(c *transport.Config) func() {
 			key := newStuckKey(c.Key)
@@ -133,12 +133,12 @@ func TestCancelWhileWaiting(t *testing.T) {
 		}, "get challenge"},
 		{"attestation", func(c *transport.Config) func() {
 			let, source := make(chan struct{}), c.Attestations
-			c.Attestations = sourceFunc(func(ctx context.Context, rejected string) (string, error) {
+			c.Attestations = sourceFunc(func(ctx context.Context, rejected string, signingAlgs []string) (string, error) {
 				select {
 				case <-ctx.Done():
 					return "", ctx.Err()
 				case <-let:
-					return source.Attestation(ctx, rejected)
+					return source.Attestation(ctx, rejected, signingAlgs)
 				}
 			})
 			return func() { close(let) }

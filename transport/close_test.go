@@ -85,7 +85,7 @@ func TestAfterClose(t *testing.T) {
 		t.Errorf("body closed %d times", n)
 	}
 	f.counts(0, 0)
-	if !f.Authenticates(req) {
+	if audience, _ := f.Audience(req); audience != f.server.Issuer {
 		t.Error("the request is none to be authenticated any more")
 	}
 	f.want(http.StatusNotFound, newRequest(t, t.Context(), f.server.URL+"/elsewhere"))

@@ -42,12 +42,12 @@ func TestCode(t *testing.T) {
 				req.URL.Path = "/elsewhere"
 			}
 			resp := f.want(test.status, req)
-			if code := transport.Code(resp); code != test.code {
+			if code, _ := transport.Refused(resp); code != test.code {
 				t.Errorf("Code is %q, want %q", code, test.code)
 			}
 		})
 	}
-	if code := transport.Code(nil); code != "" {
+	if code, _ := transport.Refused(nil); code != "" {
 		t.Errorf("Code of no response is %q", code)
 	}
 }

@@ -126,10 +126,12 @@ type failingKey struct {
 func (k failingKey) Sign(context.Context, []byte) ([]byte, error) { return nil, k.err }
 
 // sourceFunc is an AttestationSource of one function.
-type sourceFunc func(ctx context.Context, rejected string) (string, error)
+type sourceFunc func(ctx context.Context, rejected string, signingAlgs []string) (string, error)
 
-func (f sourceFunc) Attestation(ctx context.Context, rejected string) (string, error) {
-	return f(ctx, rejected)
+func (f sourceFunc) Attestation(ctx context.Context, rejected string, signingAlgs []string) (string, error) {
+	return f(ctx, rejected, signingAlgs)
 }
+
+func (f sourceFunc) Judged(string, bool) {}
 
 var errTest = errors.New("out of order, on purpose")

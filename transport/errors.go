@@ -6,61 +6,74 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 
 	"github.com/instancekey/instancekey/keystore"
 )
 
-// ErrRedirect is returned for a request that a redirect has made and that
-// either comes from an authenticated request or would become one. A server that
-// redirects an authenticated request would send credentials and the request's
-// body (a refresh token, say) where the metadata does not say; a foreign server
-// that redirects to the issuer would have its own request authenticated.
-var ErrRedirect = errors.New("transport: redirect from or to an authenticated endpoint refused")
+// A Step is a part of an authenticated request that can fail.
+type Step string
 
-// A step is a part of an authenticated request that can fail.
-type step string
-
+// The steps. StepAnswer is package client's: a Transport returns each answer as a
+// response. StepMetadata is, too, but for a POST to what was an endpoint; see
+// [Transport.Update].
 const (
-	stepAttestation step = "get attestation"
-	stepChallenge   step = "get challenge"
-	stepSign        step = "sign"
-	stepSend        step = "send"
-	stepRetry       step = "prepare retry"
+	StepMetadata    Step = "get metadata"
+	StepAttestation Step = "get attestation"
+	StepChallenge   Step = "get challenge"
+	StepSign        Step = "sign"
+	StepSend        Step = "send"
+	StepRetry       Step = "prepare retry"
+	StepAnswer      Step = "answer" // it is a refusal, or none of OAuth at all
 )
 
 // Error tells where an authenticated request failed, for programs and for
-// operators. It holds no credential and no text of a server but its error code.
+// operators. It holds no credential. What it quotes of a server is short and
+// printable.
 type Error struct {
-	Audience   string // the server's issuer identifier, or the resource's identifier
-	Thumbprint string // RFC 7638 thumbprint of the Client Instance Key
-	// Step is what failed: "get attestation", "get challenge", "sign", "send",
-	// "prepare retry", or "answer": the server's answer is a refusal, or no
-	// answer of OAuth at all. That and "get metadata" are package client's alone: a
-	// Transport returns the response.
-	Step   string
-	Send   int    // which send of the request it was for, from 1; 0 if not known
-	Status int    // HTTP status of the server's refusal; 0 without one
-	Code   string // OAuth error code of the server's refusal; "" without one
-	Err    error  // the cause: of the key, the attestation source, the network, the context
+	Audience    string // the server's issuer identifier, or the resource's identifier
+	Thumbprint  string // RFC 7638 thumbprint of the Client Instance Key
+	Step        Step   // what failed
+	Send        int    // which send of the request it was for, from 1; 0 if not known
+	Status      int    // HTTP status of the server's refusal; 0 without one
+	Code        string // OAuth error code of the server's refusal, as Refused has it; "" without one
+	Description string // what the server says of it, as Refused has it; "" if nothing
+	Hint        string // what is known on this side that may be the cause; "" if nothing
+	Err         error  // the cause: of the key, the attestation source, the network, the context
 }
 
 // Error names the step and the server, and the server's refusal or else the
 // cause.
 func (e *Error) Error() string {
-	text := fmt.Sprintf("transport: %s (%s)", e.Step, e.Audience)
-	if e.Send > 0 {
-		text = fmt.Sprintf("transport: %s (send %d to %s)", e.Step, e.Send, e.Audience)
+	var b strings.Builder
+	if e.Step == StepAnswer && e.Status != 0 {
+		fmt.Fprintf(&b, "transport: %s refused the request", e.Audience)
+	} else {
+		fmt.Fprintf(&b, "transport: %s (%s)", e.Step, e.Audience)
+	}
+	if e.Send > 1 {
+		fmt.Fprintf(&b, ", send %d", e.Send)
+	}
+	refused := e.Status != 0 && (e.Step == StepAnswer || e.Code != "" || e.Err == nil)
+	if refused {
+		fmt.Fprintf(&b, ": %d", e.Status)
 	}
 	switch {
-	case e.Code != "" && e.Step == string(stepRetry):
-		return fmt.Sprintf("%s after %d %.100q: %v", text, e.Status, e.Code, e.Err)
-	case e.Code != "":
-		return fmt.Sprintf("%s: %d %.100q", text, e.Status, e.Code)
-	case e.Status != 0 && (e.Step == "answer" || e.Err == nil):
-		return fmt.Sprintf("%s: %d %s without an OAuth error code", text, e.Status, http.StatusText(e.Status))
-	default:
-		return fmt.Sprintf("%s: %v", text, e.Err)
+	case refused && e.Code != "":
+		fmt.Fprintf(&b, " %.100q", e.Code)
+	case refused:
+		fmt.Fprintf(&b, " %s without an OAuth error code", http.StatusText(e.Status))
 	}
+	if e.Description != "" {
+		fmt.Fprintf(&b, " (%.200q)", e.Description)
+	}
+	if e.Err != nil && (!refused || e.Step == StepRetry) {
+		fmt.Fprintf(&b, ": %v", e.Err)
+	}
+	if e.Hint != "" {
+		fmt.Fprintf(&b, "; %s", e.Hint)
+	}
+	return b.String()
 }
 
 // Unwrap returns Err.
@@ -74,7 +87,7 @@ func (e *Error) Temporary() bool {
 	switch {
 	case e.Status == http.StatusRequestTimeout || e.Status == http.StatusTooEarly || e.Status == http.StatusTooManyRequests || e.Status >= 500:
 		return true
-	case e.Status != 0 && e.Step != string(stepRetry): // there something else failed since
+	case e.Status != 0 && e.Step != StepRetry: // there something else failed since
 		return retryable(e.Code) || e.Code == "temporarily_unavailable" || e.Code == "server_error" || e.Code == "slow_down" || e.Code == "authorization_pending"
 	case errors.Is(e.Err, context.Canceled) || errors.Is(e.Err, ErrHeaderTooLarge) || errors.Is(e.Err, ErrClosed) || errors.Is(e.Err, ErrRedirect):
 		return false
@@ -85,7 +98,7 @@ func (e *Error) Temporary() bool {
 	if errors.As(e.Err, &cause) && cause.Temporary() {
 		return true
 	}
-	return e.Step == string(stepSend) || e.Step == string(stepChallenge)
+	return e.Step == StepSend || e.Step == StepChallenge
 }
 
 // Timeout reports whether a deadline has passed, the request's or one in the
@@ -95,10 +108,10 @@ func (e *Error) Timeout() bool {
 	return errors.Is(e.Err, context.DeadlineExceeded) || errors.As(e.Err, &cause) && cause.Timeout()
 }
 
-func (t *Transport) fail(s *server, a attempt, at step, err error) error {
-	e := &Error{Audience: s.audience, Thumbprint: t.thumbprint, Step: string(at), Send: a.number, Err: err}
-	if at == stepRetry {
-		e.Status, e.Code = a.after.status, a.after.code
+func (t *Transport) fail(to *route, a attempt, at Step, err error) error {
+	e := &Error{Audience: to.identifier, Thumbprint: t.thumbprint, Step: at, Send: a.number, Err: err}
+	if at == StepRetry {
+		e.Status, e.Code, e.Description = a.after.status, a.after.code, a.after.description
 	}
 	return e
 }

@@ -55,11 +55,11 @@ func (laterError) Temporary() bool { return true }
 func failsAnew(cause error) func(*fixture, *transport.Config) {
 	return func(f *fixture, c *transport.Config) {
 		source := c.Attestations
-		c.Attestations = sourceFunc(func(ctx context.Context, rejected string) (string, error) {
+		c.Attestations = sourceFunc(func(ctx context.Context, rejected string, signingAlgs []string) (string, error) {
 			if rejected != "" {
 				return "", cause
 			}
-			attestation, err := source.Attestation(ctx, "")
+			attestation, err := source.Attestation(ctx, "", nil)
 			f.server.Deny(attestation)
 			return attestation, err
 		})
@@ -79,20 +79,20 @@ func TestErrorsAreTypedAndHoldNoSecret(t *testing.T) {
 		policy policy
 		edit   func(*fixture, *transport.Config)
 		change func(*http.Request)
-		step   string
+		step   transport.Step
 		send   int
 		code   string // of the refusal before
 		is     error
 		temp   bool
 	}{
 		{name: "attestation", edit: func(_ *fixture, c *transport.Config) {
-			c.Attestations = sourceFunc(func(context.Context, string) (string, error) { return "", errTest })
+			c.Attestations = sourceFunc(func(context.Context, string, []string) (string, error) { return "", errTest })
 		}, step: "get attestation", send: 1, is: errTest},
 		{name: "attestation, later", edit: func(_ *fixture, c *transport.Config) {
-			c.Attestations = sourceFunc(func(context.Context, string) (string, error) { return "", laterError{} })
+			c.Attestations = sourceFunc(func(context.Context, string, []string) (string, error) { return "", laterError{} })
 		}, step: "get attestation", send: 1, is: laterError{}, temp: true},
 		{name: "attestation that is none", edit: func(_ *fixture, c *transport.Config) {
-			c.Attestations = sourceFunc(func(context.Context, string) (string, error) { return "very-secret\r\nX: y", nil })
+			c.Attestations = sourceFunc(func(context.Context, string, []string) (string, error) { return "very-secret\r\nX: y", nil })
 		}, step: "get attestation", send: 1},
 		{name: "challenge", policy: policy{Intercept: html}, step: "get challenge", send: 1, temp: true},
 		{name: "challenge endpoint's reason", edit: func(_ *fixture, c *transport.Config) {
@@ -114,7 +114,7 @@ func TestErrorsAreTypedAndHoldNoSecret(t *testing.T) {
 		{name: "retry's attestation, temporarily", edit: failsAnew(keystore.ErrUnavailable),
 			step: "prepare retry", send: 2, code: "use_fresh_attestation", is: keystore.ErrUnavailable, temp: true},
 		{name: "header too large", edit: func(_ *fixture, c *transport.Config) {
-			c.Attestations = sourceFunc(func(context.Context, string) (string, error) { return strings.Repeat("a", 17<<10), nil })
+			c.Attestations = sourceFunc(func(context.Context, string, []string) (string, error) { return strings.Repeat("a", 17<<10), nil })
 		}, step: "sign", send: 1, is: transport.ErrHeaderTooLarge},
 	}
 	for _, test := range tests {

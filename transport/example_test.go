@@ -17,11 +17,17 @@ import (
 // provisioned is an attestation that was put onto the device beforehand.
 type provisioned struct{ jwt string }
 
-func (p provisioned) Attestation(_ context.Context, rejected string) (string, error) {
+func (p provisioned) Attestation(_ context.Context, rejected string, _ []string) (string, error) {
 	if rejected == p.jwt {
 		return "", fmt.Errorf("the server wants a newer attestation than the provisioned one")
 	}
 	return p.jwt, nil
+}
+
+func (p provisioned) Judged(_ string, good bool) {
+	if !good {
+		fmt.Println("the server refused the provisioned attestation")
+	}
 }
 
 // The values in the examples come from the application: the key from a Store,
@@ -88,7 +94,7 @@ func ExampleNew_oauth2() {
 }
 
 // Where credentials may go is said once, exactly; all else passes through.
-func ExampleTransport_Authenticates() {
+func ExampleTransport_Audience() {
 	rt, err := transport.New(transport.Config{
 		Key:          exampleKey,
 		Attestations: provisioned{"a.b.c"},
@@ -107,12 +113,13 @@ func ExampleTransport_Authenticates() {
 			fmt.Println(err)
 			return
 		}
-		fmt.Println(place, rt.Authenticates(req))
+		audience, _ := rt.Audience(req)
+		fmt.Printf("%s: %q\n", place, audience)
 	}
 	// Output:
-	// https://as.example.com/token true
-	// https://as.example.com/token/x false
-	// https://elsewhere.example/token false
+	// https://as.example.com/token: "https://as.example.com"
+	// https://as.example.com/token/x: ""
+	// https://elsewhere.example/token: ""
 }
 
 var exampleKey = newKey()

@@ -26,15 +26,19 @@ const (
 	maxChallenge = 4 << 10  // bytes of a challenge: it goes into a request header
 )
 
-// ask asks the challenge endpoint of s (draft, "Challenge Endpoint"). A response
+// ask asks an audience's challenge endpoint (draft, "Challenge Endpoint"). A response
 // without a challenge is no error: the endpoint may exist for nonces alone.
-func (t *Transport) ask(ctx context.Context, s *server, url string) (offered offer, err error) {
-	defer t.trace.challenge(ctx, time.Now(), s.audience, &err)
+func (t *Transport) ask(ctx context.Context, audience, url string) (offered offer, err error) {
+	start := time.Now()
+	defer func() { t.trace.challenge(ctx, start, audience, err) }()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, http.NoBody)
 	if err != nil {
 		return offer{}, err
 	}
 	req.Header.Set("Accept", "application/json")
+	// Nothing is sent under this name. It tells net/http that the request may be
+	// repeated when a reused connection turns out to be dead.
+	req.Header["Idempotency-Key"] = nil
 	resp, err := t.base.RoundTrip(req)
 	if err != nil {
 		return offer{}, err

@@ -22,7 +22,7 @@ const (
 // chain in the attestation is the cause: its attester can give a "kid" instead.
 var ErrHeaderTooLarge = errors.New("transport: request header too large")
 
-func (t *Transport) checkHeaderSize(ctx context.Context, s *server, h http.Header) error {
+func (t *Transport) checkHeaderSize(ctx context.Context, to *route, h http.Header) error {
 	total, parts := 0, ""
 	for name, values := range h {
 		size := 0
@@ -38,9 +38,36 @@ func (t *Transport) checkHeaderSize(ctx context.Context, s *server, h http.Heade
 		return fmt.Errorf("%w: %d bytes, limit %d%s", ErrHeaderTooLarge, total, headerLimit, parts)
 	}
 	if total > headerWarning {
-		t.log.WarnContext(ctx, "transport: request header is larger than many servers take", "audience", s.audience, "bytes", total, "parts", strings.TrimPrefix(parts, ", "))
+		t.log.WarnContext(ctx, "transport: request header is larger than many servers take", "audience", to.identifier, "bytes", total, "parts", strings.TrimPrefix(parts, ", "))
 	}
 	return nil
+}
+
+// isToken reports whether an attestation's header field may hold it (draft, "Client
+// Attestation JWT"; RFC 9110, section 11.2, token68).
+func isToken(attestation string) bool {
+	body := strings.TrimRight(attestation, "=")
+	for i := range len(body) {
+		c := body[i]
+		isAlphanumeric := '0' <= c && c <= '9' || 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z'
+		if !isAlphanumeric && !strings.ContainsRune("._~+/-", rune(c)) {
+			return false
+		}
+	}
+	return body != ""
+}
+
+// keepSingle sees to it that net/http does not repeat a request by itself on a new
+// connection, with the same PoP, which it does with a POST that has one of these fields.
+// A resource gets them under a name that net/http does not look for.
+func keepSingle(h http.Header, isResource bool) {
+	for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
+		values := h[name]
+		remove(h, name)
+		if isResource && values != nil {
+			h[strings.ToLower(name)] = values
+		}
+	}
 }
 
 // credentials are the header fields that only this package may set.

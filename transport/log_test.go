@@ -34,7 +34,9 @@ func TestTransportPrintsNoSecret(t *testing.T) {
 // staticSource is an attestation that is its own source.
 type staticSource string
 
-func (s staticSource) Attestation(context.Context, string) (string, error) { return string(s), nil }
+func (s staticSource) Attestation(context.Context, string, []string) (string, error) {
+	return string(s), nil
+}
 
 // TestLogHoldsNoSecret: at debug level, over everything that is logged.
 func TestLogHoldsNoSecret(t *testing.T) {
@@ -42,7 +44,7 @@ func TestLogHoldsNoSecret(t *testing.T) {
 	f := newFixture(t, policy{NoEndpoint: true}, func(c *transport.Config) {
 		c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	})
-	attestation, _ := f.source.Attestation(t.Context(), "")
+	attestation, _ := f.source.Attestation(t.Context(), "", nil)
 	f.server.Deny(attestation)
 	f.token(http.StatusOK) // after two refusals
 	text := log.String()
@@ -64,3 +66,5 @@ func TestUnmatchedPOSTToTheIssuerIsLogged(t *testing.T) {
 		t.Errorf("log %q", text)
 	}
 }
+
+func (s staticSource) Judged(string, bool) {}

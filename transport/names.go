@@ -16,6 +16,8 @@ const (
 	codeUseChallenge        = "use_attestation_challenge"
 	codeUseFreshAttestation = "use_fresh_attestation"
 	codeUseDPoPNonce        = "use_dpop_nonce"
+	codeInvalidAttestation  = "invalid_client_attestation"
+	codeInvalidClient       = "invalid_client"
 )
 
 // A Method is a way to prove possession of the Client Instance Key. Its values

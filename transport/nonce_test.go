@@ -97,11 +97,13 @@ func TestOptionalNonceIsNotWaitedFor(t *testing.T) {
 		name    string
 		answer  func(w http.ResponseWriter, stall <-chan struct{})
 		waiting time.Duration
+		asked   int
 	}{
-		{"503", func(w http.ResponseWriter, _ <-chan struct{}) { w.WriteHeader(http.StatusServiceUnavailable) }, 0},
-		{"no JSON", func(w http.ResponseWriter, _ <-chan struct{}) { fmt.Fprint(w, "<html>") }, 0},
-		{"cut", func(http.ResponseWriter, <-chan struct{}) { panic(http.ErrAbortHandler) }, 0},
-		{"stalls", func(_ http.ResponseWriter, stall <-chan struct{}) { <-stall }, 30 * time.Second},
+		{"503", func(w http.ResponseWriter, _ <-chan struct{}) { w.WriteHeader(http.StatusServiceUnavailable) }, 0, 1},
+		{"no JSON", func(w http.ResponseWriter, _ <-chan struct{}) { fmt.Fprint(w, "<html>") }, 0, 1},
+		{"cut", func(http.ResponseWriter, <-chan struct{}) { panic(http.ErrAbortHandler) }, 0, 1},
+		// The second attempt begins after 5 s, and is replaced twice.
+		{"stalls", func(_ http.ResponseWriter, stall <-chan struct{}) { <-stall }, 30 * time.Second, 4},
 	}
 	for _, nonces := range []bool{false, true} {
 		for _, test := range tests {
@@ -131,7 +133,7 @@ func TestOptionalNonceIsNotWaitedFor(t *testing.T) {
 					if nonces {
 						refused = 1
 					}
-					f.counts(3+refused, 1)
+					f.counts(3+refused, test.asked)
 					if n := strings.Count(log.String(), "level=WARN"); n != 1 {
 						t.Errorf("%d warnings:\n%s", n, log.String())
 					}

@@ -2,7 +2,6 @@ package transport
 
 import (
 	"bytes"
-	"cmp"
 	"io"
 	"mime"
 	"net/http"
@@ -13,41 +12,49 @@ import (
 	"github.com/instancekey/instancekey/internal/authchallenge"
 )
 
-// refusalCode returns the OAuth error code of a response that refuses a
-// request, "" if the response is none or has none. Authorization servers put it
-// into a JSON body, resources into WWW-Authenticate, under one scheme or
+// A refusal is what a response refuses a request with. The zero refusal is none.
+type refusal struct {
+	status            int
+	code, description string // of OAuth, as the server wrote them
+}
+
+// refusalOf returns what a response refuses a request with. Authorization servers put
+// that into a JSON body, resources into WWW-Authenticate, under one scheme or
 // another (draft, "Error Responses"). The response's body can still be read from
 // its beginning.
 //
 // The code decides, not the status: some servers answer with 400 what others
 // answer with 401. A resource may refuse under several schemes at once; what it
-// says of DPoP proofs is passed over if the request had none (proved).
-func refusalCode(resp *http.Response, profile Profile, proved bool) string {
+// says of DPoP proofs is passed over if the request had none.
+func refusalOf(resp *http.Response, to *route) refusal {
 	if resp.StatusCode != http.StatusBadRequest && resp.StatusCode != http.StatusUnauthorized {
-		return ""
+		return refusal{}
 	}
-	code := ""
+	r := refusal{status: resp.StatusCode}
 	for _, challenge := range authchallenge.Parse(resp.Header) {
-		code = challenge.Params["error"]
-		if retryable(code) && (proved || code != codeUseDPoPNonce) {
-			return code
+		r.code, r.description = challenge.Params["error"], challenge.Params["error_description"]
+		if retryable(r.code) && (to.dpop != nil || r.code != codeUseDPoPNonce) {
+			return r
 		}
 	}
 	mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	if mediaType != "application/json" && !strings.HasSuffix(mediaType, "+json") {
-		return code
+		return r
 	}
 	var answer struct {
 		Error       string `json:"error"`
 		Description string `json:"error_description"`
 	}
 	if peek(resp, &answer) != nil {
-		return code
+		return r
 	}
-	if profile.HasIssuer() && retryable(answer.Description) {
-		return answer.Description
+	switch {
+	case to.profile.HasIssuer() && retryable(answer.Description):
+		r.code, r.description = answer.Description, ""
+	case answer.Error != "":
+		r.code, r.description = answer.Error, answer.Description
 	}
-	return cmp.Or(answer.Error, code)
+	return r
 }
 
 // peek decodes the JSON value with which a response's body begins, and reads no

@@ -93,13 +93,13 @@ func TestBodyIsClosedOnce(t *testing.T) {
 		{name: "invalid_client", policy: transporttest.Policy{UnknownClient: true}, sends: 2},
 		{name: "cut", policy: transporttest.Policy{Cut: true, NoEndpoint: true}, sends: 1, err: true},
 		{name: "attestation error", config: func(_ *fixture, c *transport.Config) {
-			c.Attestations = sourceFunc(func(context.Context, string) (string, error) { return "", errTest })
+			c.Attestations = sourceFunc(func(context.Context, string, []string) (string, error) { return "", errTest })
 		}, err: true},
 		{name: "attestation empty", config: func(_ *fixture, c *transport.Config) {
-			c.Attestations = sourceFunc(func(context.Context, string) (string, error) { return "", nil })
+			c.Attestations = sourceFunc(func(context.Context, string, []string) (string, error) { return "", nil })
 		}, err: true},
 		{name: "attestation too large", config: func(_ *fixture, c *transport.Config) {
-			c.Attestations = sourceFunc(func(context.Context, string) (string, error) { return strings.Repeat("a", 20<<10), nil })
+			c.Attestations = sourceFunc(func(context.Context, string, []string) (string, error) { return strings.Repeat("a", 20<<10), nil })
 		}, sends: 1, err: true},
 		{name: "challenge error", config: func(_ *fixture, c *transport.Config) { c.Base = roundTripper(broken) }, err: true},
 		{name: "challenge refused", policy: transporttest.Policy{Redirect: 307}, sends: 1, err: true},

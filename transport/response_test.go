@@ -188,7 +188,7 @@ func TestDroppedResponsesAreClosedAndConnectionsReused(t *testing.T) {
 			return resp, err
 		})
 	})
-	attestation, _ := f.source.Attestation(t.Context(), "")
+	attestation, _ := f.source.Attestation(t.Context(), "", nil)
 	f.server.Deny(attestation)
 	var reused []bool
 	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{

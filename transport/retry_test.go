@@ -40,8 +40,8 @@ func TestFreshAttestation(t *testing.T) {
 		f := newFixture(t, policy{})
 		f.Transport = f.another(func(c *transport.Config) {
 			source := c.Attestations
-			c.Attestations = sourceFunc(func(ctx context.Context, rejected string) (string, error) {
-				attestation, err := source.Attestation(ctx, rejected)
+			c.Attestations = sourceFunc(func(ctx context.Context, rejected string, signingAlgs []string) (string, error) {
+				attestation, err := source.Attestation(ctx, rejected, signingAlgs)
 				f.server.Deny(attestation)
 				return attestation, err
 			})
@@ -57,7 +57,7 @@ func TestFreshAttestation(t *testing.T) {
 	})
 	t.Run("body cannot be repeated", func(t *testing.T) {
 		f := newFixture(t, policy{})
-		attestation, _ := f.source.Attestation(t.Context(), "")
+		attestation, _ := f.source.Attestation(t.Context(), "", nil)
 		f.server.Deny(attestation)
 		req := f.request(t.Context())
 		req.GetBody = nil
@@ -68,7 +68,7 @@ func TestFreshAttestation(t *testing.T) {
 		f := newFixture(t, policy{Kind: transporttest.SingleUse})
 		f.token(http.StatusOK)
 		f.token(http.StatusOK) // teaches the kind
-		attestation, _ := f.source.Attestation(t.Context(), "")
+		attestation, _ := f.source.Attestation(t.Context(), "", nil)
 		f.server.Deny(attestation)
 		f.server.Forget()
 		f.token(http.StatusOK)
@@ -82,7 +82,7 @@ func TestFreshAttestation(t *testing.T) {
 func TestBothCausesTogether(t *testing.T) {
 	t.Run("challenge and attestation", func(t *testing.T) {
 		f := newFixture(t, policy{NoEndpoint: true})
-		attestation, _ := f.source.Attestation(t.Context(), "")
+		attestation, _ := f.source.Attestation(t.Context(), "", nil)
 		f.server.Deny(attestation)
 		resp := f.token(http.StatusOK)
 		f.counts(3, 0)
@@ -93,7 +93,7 @@ func TestBothCausesTogether(t *testing.T) {
 	})
 	t.Run("challenge, attestation and nonce", func(t *testing.T) {
 		f := newFixture(t, policy{NoEndpoint: true, Nonces: true}, withDPoP)
-		attestation, _ := f.source.Attestation(t.Context(), "")
+		attestation, _ := f.source.Attestation(t.Context(), "", nil)
 		f.server.Deny(attestation)
 		resp := f.token(http.StatusOK)
 		f.counts(4, 0)

@@ -1,26 +1,50 @@
 package transport
 
-import "context"
+import (
+	"context"
+	"time"
+
+	"github.com/instancekey/instancekey/internal/flight"
+)
+
+const (
+	// noneGiven is how long an endpoint that gave challenges is not asked for nonces
+	// after it gave none.
+	noneGiven = time.Hour
+
+	// noneNow is how long an endpoint is not asked after it gave nothing.
+	noneNow = 5 * time.Minute
+)
+
+func newPool(life context.Context, clock func() time.Time) *pool {
+	return &pool{life: life, clock: clock, flight: flight.NewGroup[*challenge](life, fetchTimeout, true)}
+}
+
+// setFetch lets challenges come from an endpoint, if there is one.
+func (p *pool) setFetch(endpoint string, fetch func(context.Context) (string, error)) {
+	if endpoint != "" {
+		p.fetch = fetch
+	}
+}
 
 // take returns the challenge for the next PoP: the most recently received one,
 // else one from the challenge endpoint, else, if the server has no endpoint,
 // the last one seen, else none. It waits for the network at most, and ends with
 // ctx.
-func (c *challenges) take(ctx context.Context) (use, error) {
+func (p *pool) take(ctx context.Context) (use, error) {
 	for {
-		u, ok, singleUse := c.atHand()
+		u, ok, singleUse := p.atHand()
 		if ok {
 			return u, nil
 		}
 		if singleUse {
-			value, err := c.fetch(ctx)
-			return c.reserve(value), err
+			return p.fetchOwn(ctx)
 		}
-		ch, err := c.fetchShared(ctx)
+		c, err := p.flight.Do(ctx, "", p.fetchShared)
 		if err != nil {
 			return use{}, err
 		}
-		if u, ok := c.giveFetched(ch); ok {
+		if u, ok := p.giveFetched(c); ok {
 			return u, nil
 		}
 		// The endpoint has none to give, or this one is another waiter's and, as
@@ -30,103 +54,123 @@ func (c *challenges) take(ctx context.Context) (use, error) {
 
 // atHand gives out what needs no fetch; ok is false if one is due, and singleUse
 // whether that is for one request alone.
-func (c *challenges) atHand() (u use, ok, singleUse bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if next := c.next(); next != nil {
-		return c.give(next), true, false
+func (p *pool) atHand() (u use, ok, singleUse bool) {
+	now := p.clock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if next := p.next(now); next != nil {
+		return p.give(next), true, false
 	}
-	if c.fetch != nil && !c.barren && !(c.singleUse && c.nonce) {
-		return use{}, false, c.singleUse
+	if p.fetch != nil && !p.barren.holds(now) && !(p.singleUse && p.optional) {
+		if p.singleUse && p.proven != nil && p.proven.young(now) && !p.lesson.holds(now) {
+			// The endpoint has another one for the retry, should this be refused.
+			p.lesson = pause{now, singleUseLesson}
+			return p.give(p.proven), true, false
+		}
+		return use{}, false, p.singleUse
 	}
-	if c.fallback != nil {
-		u = c.give(c.fallback)
+	if p.fallback != nil {
+		u = p.give(p.fallback)
 	}
 	return u, true, false
 }
 
 // giveFetched gives out a challenge that several may have waited for.
-func (c *challenges) giveFetched(ch *challenge) (u use, ok bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if ch == nil || c.singleUse && ch.sends > 0 {
+func (p *pool) giveFetched(c *challenge) (u use, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c == nil || p.singleUse && c.sends > 0 {
 		return use{}, false
 	}
-	return c.give(ch), true
+	return p.give(c), true
 }
 
 // takeUnused is take for a request that cannot afford another refusal: as long as
 // nothing tells that the server takes challenges more than once, one that was sent
 // before is left to others where the endpoint gives a new one.
-func (c *challenges) takeUnused(ctx context.Context) (use, error) {
-	c.mu.Lock()
-	next := c.next()
-	unused := c.reusable || next != nil && next.sends == 0 || c.fetch == nil || c.barren
-	c.mu.Unlock()
+func (p *pool) takeUnused(ctx context.Context) (use, error) {
+	now := p.clock()
+	p.mu.Lock()
+	next := p.next(now)
+	unused := p.reusable || next != nil && next.sends == 0 || p.fetch == nil || p.barren.holds(now)
+	p.mu.Unlock()
 	if unused {
-		return c.take(ctx)
+		return p.take(ctx)
 	}
-	value, err := c.fetch(ctx)
-	return c.reserve(value), err
+	return p.fetchOwn(ctx)
 }
 
 // hasSpare reports whether taking one does not give out a used one of a server that
 // takes each only once.
-func (c *challenges) hasSpare() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return !c.singleUse || c.next() != nil
+func (p *pool) hasSpare() bool {
+	now := p.clock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.singleUse || p.next(now) != nil
 }
 
-// fetchShared asks the endpoint, with one request in flight for all who wait. It
-// does not end with the caller who happened to start it, so each can give up
-// alone; it ends with the Transport. The result is nil if the endpoint has no
-// challenges to give.
-func (c *challenges) fetchShared(ctx context.Context) (*challenge, error) {
-	fetched := c.flight.DoChan("", func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fetchTimeout)
-		defer cancel()
-		defer context.AfterFunc(c.closed, cancel)()
-		ch, err := c.fetchNow(ctx)
-		if err != nil && c.closed.Err() != nil {
-			err = ErrClosed
-		}
-		return ch, err
-	})
-	select {
-	case <-ctx.Done():
-		// It may be stalled: whoever comes next does not wait for it, too.
-		c.flight.Forget("")
-		return nil, ctx.Err()
-	case result := <-fetched:
-		return result.Val.(*challenge), result.Err
-	}
+// fetchOwn asks the endpoint on behalf of one request.
+func (p *pool) fetchOwn(ctx context.Context) (use, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(p.life, func() { cancel(context.Cause(p.life)) })()
+	value, err := flight.Attempt(ctx, fetchTimeout, flight.Always, p.fetch)
+	return p.reserve(value), err
 }
 
-func (c *challenges) fetchNow(ctx context.Context) (*challenge, error) {
-	c.mu.Lock()
-	next := c.next()
-	c.mu.Unlock()
+// fetchShared asks the endpoint on behalf of all who wait. The result is nil if the
+// endpoint has no challenges to give.
+func (p *pool) fetchShared(ctx context.Context) (*challenge, error) {
+	now := p.clock()
+	p.mu.Lock()
+	next := p.next(now)
+	p.mu.Unlock()
 	if next != nil {
 		return next, nil // another caller's fetch was just before ours
 	}
-	value, err := c.fetch(ctx)
+	value, err := p.fetch(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return c.fetched(value), nil
+	return p.fetched(value, noneNow), nil
+}
+
+// fetched remembers a challenge that the endpoint gave, or that it has none and is
+// not to be asked for so long.
+func (p *pool) fetched(value string, otherwise time.Duration) *challenge {
+	if value != "" {
+		return p.store(value)
+	}
+	now := p.clock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.barren.holds(now) || p.barren.length < otherwise {
+		p.barren = pause{now, otherwise}
+	}
+	return nil
+}
+
+// doubtBarren has the endpoint asked again that gave nothing: the server wants what it
+// is there for. (A refusal for want of a nonce brings the nonce itself.)
+func (p *pool) doubtBarren() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.optional {
+		p.barren = pause{}
+	}
 }
 
 // retry returns the challenge for the retry after one was refused; ok is false if
 // there is none that is new. offered is what came with the refusal: it is for
 // this retry alone, since another request that used it up would cost this one
 // its only retry.
-func (c *challenges) retry(ctx context.Context, refused use, offered string) (next use, ok bool, err error) {
+func (p *pool) retry(ctx context.Context, refused use, offered string) (next use, ok bool, err error) {
 	switch {
 	case offered != "":
-		return c.reserve(offered), offered != refused.value(), nil
-	case c.fetch != nil:
-		next, err = c.take(ctx)
+		return p.reserve(offered), offered != refused.value(), nil
+	case p.fetch != nil:
+		p.doubtBarren()
+		next, err = p.take(ctx)
 		return next, err == nil && next.value() != "" && next.value() != refused.value(), err
 	default:
 		return use{}, false, nil

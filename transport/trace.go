@@ -19,31 +19,28 @@ type Trace struct {
 	// Request is called after each send of an authenticated request, when the
 	// header of its response has come.
 	Request func(ctx context.Context, e TraceEvent)
-	// Renewal is called after the attester was asked for an attestation. It is
-	// package client that asks.
-	Renewal func(ctx context.Context, e TraceEvent)
 }
 
 // TraceEvent is one thing that took time.
 type TraceEvent struct {
 	Start    time.Time // by the process's clock, monotonic
 	Duration time.Duration
-	Audience string // issuer or resource identifier; "" for signatures and renewals
+	Audience string // issuer or resource identifier; "" for signatures
 	Send     int    // which send of the request, from 1; 0 where that has no meaning
 	Status   int    // HTTP status of the response; 0 without one
-	Code     string // OAuth error code of a refusal (400 or 401), asked to send again or not; "" without one
+	Code     string // OAuth error code of a refusal, as Refused has it, asked to send again or not
 	Err      error
 }
 
-func (t *Trace) signature(ctx context.Context, start time.Time, err *error) {
+func (t *Trace) signature(ctx context.Context, start time.Time, err error) {
 	if t != nil && t.Signature != nil {
-		t.Signature(ctx, TraceEvent{Start: start, Duration: time.Since(start), Err: *err})
+		t.Signature(ctx, TraceEvent{Start: start, Duration: time.Since(start), Err: err})
 	}
 }
 
-func (t *Trace) challenge(ctx context.Context, start time.Time, audience string, err *error) {
+func (t *Trace) challenge(ctx context.Context, start time.Time, audience string, err error) {
 	if t != nil && t.Challenge != nil {
-		t.Challenge(ctx, TraceEvent{Start: start, Duration: time.Since(start), Audience: audience, Err: *err})
+		t.Challenge(ctx, TraceEvent{Start: start, Duration: time.Since(start), Audience: audience, Err: err})
 	}
 }
 

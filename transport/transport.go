@@ -59,10 +59,10 @@ package transport
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
-	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/instancekey/instancekey/keystore"
@@ -71,11 +71,17 @@ import (
 // An AttestationSource gives the Client Attestation JWT for the Transport's key.
 // It is safe for concurrent use.
 type AttestationSource interface {
-	// Attestation returns an attestation that can be sent now. rejected is the
-	// one that the server has just refused as not fresh enough; then the
-	// result is another one. It is "" otherwise. Attestation returns soon
-	// after ctx ends.
-	Attestation(ctx context.Context, rejected string) (string, error)
+	// Attestation returns an attestation that can be sent now, to a server or
+	// resource that takes these JWS algorithms; none means any. rejected is the one
+	// that it has just refused as not fresh enough; then the result is another one. It
+	// is "" otherwise. Attestation returns soon after ctx ends.
+	Attestation(ctx context.Context, rejected string, signingAlgs []string) (string, error)
+
+	// Judged says what a server or resource has made of a request that had this
+	// attestation: good if the request succeeded, not good if it was refused, perhaps
+	// because of the attestation (invalid_client_attestation, or a server's
+	// invalid_client). That request is not repeated. Judged does not wait for anything.
+	Judged(attestation string, good bool)
 }
 
 // Config configures a Transport. It is copied by New.
@@ -83,18 +89,14 @@ type Config struct {
 	// Key is the Client Instance Key: it signs the PoP JWTs. Required.
 	Key keystore.Key
 
-	// Queue is shared by the Transports that sign with Key. Nil means one of
-	// its own.
-	Queue *Queue
-
 	// Attestations gives the Client Attestation for Key. Required.
 	Attestations AttestationSource
 
 	// Servers are the authorization servers to authenticate to. With none,
-	// every request passes through.
+	// every request passes through. See Update.
 	Servers []Server
 
-	// Resources are protected resources to send attestations to.
+	// Resources are protected resources to send attestations to. See Update.
 	Resources []Resource
 
 	// BindBody makes each PoP JWT vouch for its request's own body, by the
@@ -135,7 +137,9 @@ type Config struct {
 // A Transport is an http.RoundTripper; see the package documentation. It is
 // safe for concurrent use.
 type Transport struct {
-	servers      []*server // and resources
+	table  *atomic.Pointer[table] // like update a pointer, so that a copy can be printed
+	update *sync.Mutex            // held while the next table is made, and over nothing else
+
 	attestations AttestationSource
 	instance     *signer // with the Client Instance Key
 	dpop         *signer // for proofs beside the PoP JWT; nil: none
@@ -148,7 +152,7 @@ type Transport struct {
 	trace        *Trace
 	now          func() time.Time
 	closed       context.Context // ends with Close
-	close        context.CancelFunc
+	close        context.CancelCauseFunc
 }
 
 // ErrClosed: the Transport was closed before the request could be sent.
@@ -162,16 +166,10 @@ func New(cfg Config) (*Transport, error) {
 	if cfg.Attestations == nil {
 		return nil, errors.New("transport: no attestation source")
 	}
-	thumbprint, err := keystore.Thumbprint(cfg.Key.Public())
-	if err != nil {
-		return nil, fmt.Errorf("transport: key: %w", err)
-	}
-	if err := checkAlgorithm(cfg.Key); err != nil {
-		return nil, err
-	}
 	t := &Transport{
+		table:        new(atomic.Pointer[table]),
+		update:       new(sync.Mutex),
 		attestations: cfg.Attestations,
-		thumbprint:   thumbprint,
 		clientID:     cfg.ClientID,
 		bindBody:     cfg.BindBody,
 		claims:       cfg.Claims,
@@ -180,7 +178,7 @@ func New(cfg Config) (*Transport, error) {
 		log:          cfg.Logger,
 		now:          cfg.Clock,
 	}
-	t.closed, t.close = context.WithCancel(context.Background())
+	t.closed, t.close = context.WithCancelCause(context.Background())
 	if t.base == nil {
 		t.base = http.DefaultTransport
 	}
@@ -190,50 +188,23 @@ func New(cfg Config) (*Transport, error) {
 	if t.now == nil {
 		t.now = time.Now
 	}
-	queue := cfg.Queue
-	if queue == nil {
-		queue = NewQueue()
+	var err error
+	if t.instance, t.thumbprint, err = t.newSigner(cfg.Key, "key"); err != nil {
+		return nil, err
 	}
-	t.instance = &signer{cfg.Key, t.now, t.trace, queue}
 	if cfg.DPoPKey != nil {
-		other, err := keystore.Thumbprint(cfg.DPoPKey.Public())
+		other, thumbprint, err := t.newSigner(cfg.DPoPKey, "DPoP key")
 		if err != nil {
-			return nil, fmt.Errorf("transport: DPoP key: %w", err)
-		}
-		if err := checkAlgorithm(cfg.DPoPKey); err != nil {
 			return nil, err
 		}
-		if t.dpop = t.instance; other != thumbprint {
-			t.dpop = &signer{cfg.DPoPKey, t.now, t.trace, NewQueue()}
+		if t.dpop = other; thumbprint == t.thumbprint {
+			t.dpop = t.instance // one key, one turn
 		}
 	}
-	for _, s := range cfg.Servers {
-		checked, err := t.newServer(s)
-		if err != nil {
-			return nil, err
-		}
-		if err := t.checkApart(checked); err != nil {
-			return nil, err
-		}
-		t.servers = append(t.servers, checked)
-	}
-	for _, r := range cfg.Resources {
-		checked, err := t.newResource(r)
-		if err != nil {
-			return nil, err
-		}
-		t.servers = append(t.servers, checked)
+	if err := t.Update(cfg.Servers, cfg.Resources); err != nil {
+		return nil, err
 	}
 	return t, nil
-}
-
-// checkAlgorithm refuses a key that does not sign with an asymmetric algorithm
-// (draft, "Client Attestation PoP JWT").
-func checkAlgorithm(key keystore.Key) error {
-	if alg := key.Algorithm(); alg == "" || alg == "none" || strings.HasPrefix(alg, "HS") {
-		return fmt.Errorf("transport: a key with algorithm %.20q cannot prove possession: it must be an asymmetric one", alg)
-	}
-	return nil
 }
 
 // String names the key, and nothing that is secret.
@@ -246,19 +217,20 @@ func (t Transport) GoString() string { return t.String() }
 // [ErrRedirect] or [ErrClosed], or, for requests that pass through, are those of
 // the base transport.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	s := t.server(req)
-	if req.Response != nil && (s != nil || t.isRedirected(req)) {
+	by := t.table.Load()
+	to := t.route(by, req)
+	if req.Response != nil && (to != nil || t.isRedirected(by, req)) {
 		closeBody(req)
 		return nil, ErrRedirect
 	}
-	if s == nil {
-		return t.passThrough(req)
+	if to == nil {
+		return t.passThrough(req, by)
 	}
 	if t.closed.Err() != nil {
 		closeBody(req)
 		return nil, ErrClosed
 	}
-	return t.authenticate(req, s)
+	return t.authenticate(req, to)
 }
 
 // Close ends what the Transport does in the background, which is the challenge
@@ -268,7 +240,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 // through as before, and the base transport stays open. Close may be called more
 // than once; its error is nil.
 func (t *Transport) Close() error {
-	t.close()
+	t.close(ErrClosed)
 	return nil
 }
 
@@ -280,15 +252,12 @@ func (t *Transport) CloseIdleConnections() {
 	}
 }
 
-// isRedirected reports whether req is what a redirect has made of an
-// authenticated request. Such a request is never sent, so one step back is
-// enough.
-func (t *Transport) isRedirected(req *http.Request) bool {
-	return req.Response.Request != nil && t.server(req.Response.Request) != nil
-}
-
-func (t *Transport) passThrough(req *http.Request) (*http.Response, error) {
-	if req.Method == http.MethodPost && t.sharesOrigin(req.URL) {
+func (t *Transport) passThrough(req *http.Request, by *table) (*http.Response, error) {
+	if err := t.checkMoved(by, req); err != nil {
+		closeBody(req)
+		return nil, err
+	}
+	if req.Method == http.MethodPost && by.sharesOrigin(req.URL) {
 		t.log.WarnContext(req.Context(), "transport: POST to the issuer's origin is not authenticated: no endpoint has this URL", "path", req.URL.Path)
 	}
 	if hasCredentials(req.Header) {

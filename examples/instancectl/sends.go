@@ -60,9 +60,10 @@ func (c *sendCounter) finish(s *sends) int {
 // RoundTrip implements http.RoundTripper. A request counts once it is written:
 // one that finds no server has not been sent.
 func (c *sendCounter) RoundTrip(req *http.Request) (*http.Response, error) {
+	_, idempotent := req.Header["Idempotency-Key"] // as net/http sees it
 	out := &outgoing{
 		count:   func() { c.count(req.Context()) },
-		repeats: req.Method == http.MethodGet || req.Method == http.MethodHead,
+		repeats: idempotent || req.Method == http.MethodGet || req.Method == http.MethodHead,
 	}
 	trace := &httptrace.ClientTrace{GotConn: out.gotConn, WroteHeaders: out.wrote}
 	sendsOf(req.Context()).keepSecrets(req.Header)
@@ -76,7 +77,8 @@ func (c *sendCounter) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // An outgoing request may be written more than once: on a connection from an
 // earlier request, which then turns out to be broken, and on another. A POST is
-// repeated only if the server has not had it; a GET also if it has hung up on it.
+// repeated only if the server has not had it; a GET, or the POST that asks for a
+// challenge, also if it has hung up on it.
 type outgoing struct {
 	count   func()
 	repeats bool

@@ -7,13 +7,14 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/instancekey/instancekey/client"
 	"github.com/instancekey/instancekey/transport"
 )
 
 // spans makes a span of each thing that a request waits for. Its parent is the
 // span in the request's context; what several requests wait for is in the trace
 // of the first. Nothing in a span is a secret: a TraceEvent holds none.
-func spans(tracer trace.Tracer) *transport.Trace {
+func spans(tracer trace.Tracer) *client.Trace {
 	record := func(name string, kind trace.SpanKind) func(context.Context, transport.TraceEvent) {
 		return func(ctx context.Context, e transport.TraceEvent) {
 			// The hooks are called when it is over.
@@ -26,11 +27,13 @@ func spans(tracer trace.Tracer) *transport.Trace {
 			span.End(trace.WithTimestamp(e.Start.Add(e.Duration)))
 		}
 	}
-	return &transport.Trace{
-		Renewal:   record("get attestation", trace.SpanKindClient),
-		Challenge: record("get challenge", trace.SpanKindClient),
-		Signature: record("sign", trace.SpanKindInternal),
-		Request:   record("send", trace.SpanKindClient),
+	return &client.Trace{
+		Renewal: record("get attestation", trace.SpanKindClient),
+		Trace: transport.Trace{
+			Challenge: record("get challenge", trace.SpanKindClient),
+			Signature: record("sign", trace.SpanKindInternal),
+			Request:   record("send", trace.SpanKindClient),
+		},
 	}
 }
 

@@ -83,13 +83,14 @@ type Source struct {
 	current  string
 	until    time.Time
 	rejected []string
+	doubted  []string
 }
 
 // Source returns a Source of attestations for key.
 func (a *Attester) Source(key keystore.Key) *Source { return &Source{attester: a, key: key} }
 
 // Attestation implements transport.AttestationSource.
-func (s *Source) Attestation(ctx context.Context, rejected string) (string, error) {
+func (s *Source) Attestation(ctx context.Context, rejected string, _ []string) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
@@ -103,6 +104,22 @@ func (s *Source) Attestation(ctx context.Context, rejected string) (string, erro
 		s.current, s.until = s.attester.Attest(s.key.Public()), now.Add(s.attester.Lifetime)
 	}
 	return s.current, nil
+}
+
+// Judged implements transport.AttestationSource. It keeps the attestation.
+func (s *Source) Judged(attestation string, good bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !good {
+		s.doubted = append(s.doubted, attestation)
+	}
+}
+
+// Doubted returns which attestations Judged was told not to be good, in order.
+func (s *Source) Doubted() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.doubted...)
 }
 
 // Rejected returns what Attestation was told to be rejected, in order.

@@ -1,0 +1,57 @@
+package transport
+
+import (
+	"context"
+	"net/http"
+)
+
+// An outcome is what a response tells of its request.
+type outcome struct {
+	request *http.Request // that the response names
+	sends   int
+	refusal
+}
+
+type outcomeKey struct{}
+
+// returned makes a response fit for the caller: the request that it names is
+// the caller's, since what was sent holds credentials.
+func returned(resp *http.Response, req *http.Request, a attempt, refused refusal) *http.Response {
+	o := &outcome{sends: a.number, refusal: refused}
+	o.request = req.WithContext(context.WithValue(req.Context(), outcomeKey{}, o))
+	resp.Request = o.request
+	return resp
+}
+
+// outcomeOf returns the outcome of a request that a Transport has authenticated, and
+// an empty one for any other. The request's context alone does not tell: another
+// request may have been made with it.
+func outcomeOf(resp *http.Response) outcome {
+	if resp == nil || resp.Request == nil {
+		return outcome{}
+	}
+	if o, _ := resp.Request.Context().Value(outcomeKey{}).(*outcome); o != nil {
+		return *o
+	}
+	return outcome{}
+}
+
+// Sends returns how often a request was sent until this response came: 1 to 4
+// for one that a Transport has authenticated, 0 for any other.
+func Sends(resp *http.Response) int { return outcomeOf(resp).sends }
+
+// Refused returns what the server says of a refusal (400 or 401) of a request that a
+// Transport has authenticated: the OAuth error code, from the response's body or its
+// WWW-Authenticate field, where some authorization servers and all resources put it,
+// and the description for people (error_description). Both are "" if there are none.
+//
+// They are the server's text: at most 100 and 200 printable ASCII characters, and ""
+// instead of one that repeats a credential that was sent, or might: a body that cannot be
+// read again, by the request's GetBody, may hold one.
+func Refused(resp *http.Response) (code, description string) {
+	o := outcomeOf(resp)
+	if echoesBody(o.description, o.request) {
+		return o.code, ""
+	}
+	return o.code, o.description
+}

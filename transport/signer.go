@@ -1,0 +1,105 @@
+package transport
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/instancekey/instancekey/keystore"
+)
+
+// A signer makes JWTs with one key, one at a time: a TPM does not sign two at
+// once, and a JWT whose "iat" was fixed before it waited for its turn would be
+// old when it is sent.
+type signer struct {
+	key   keystore.Key
+	now   func() time.Time
+	trace *Trace
+
+	// turn has room for the one whose turn it is: a channel and not a mutex, so that
+	// waiting ends with the context. During a turn nothing is called but clock and
+	// key.
+	turn chan struct{}
+
+	// Whose turn it is uses these.
+	ctx       context.Context // of the signature
+	pop, dpop jose.Signer
+}
+
+// newSigner also returns the key's thumbprint. what names the key in errors.
+func (t *Transport) newSigner(key keystore.Key, what string) (*signer, string, error) {
+	thumbprint, err := keystore.Thumbprint(key.Public())
+	if err != nil {
+		return nil, "", fmt.Errorf("transport: %s: %w", what, err)
+	}
+	if err := checkAlgorithm(key); err != nil {
+		return nil, "", err
+	}
+	s := &signer{key: key, now: t.now, trace: t.trace, turn: make(chan struct{}, 1)}
+	// A JWS header is made once, so that what signs has to be told each context.
+	own := keystore.SigningKey(context.Background(), turnKey{key, s})
+	if s.pop, err = jose.NewSigner(own, new(jose.SignerOptions).WithType(typePoP)); err != nil {
+		return nil, "", fmt.Errorf("transport: %s: %w", what, err)
+	}
+	if s.dpop, err = jose.NewSigner(own, (&jose.SignerOptions{EmbedJWK: true}).WithType(typeDPoP)); err != nil {
+		return nil, "", fmt.Errorf("transport: %s: %w", what, err)
+	}
+	return s, thumbprint, nil
+}
+
+// checkAlgorithm refuses a key that does not sign with an asymmetric algorithm
+// (draft, "Client Attestation PoP JWT").
+func checkAlgorithm(key keystore.Key) error {
+	if alg := key.Algorithm(); alg == "" || alg == "none" || strings.HasPrefix(alg, "HS") {
+		return fmt.Errorf("transport: a key with algorithm %.20q cannot prove possession: it must be an asymmetric one", alg)
+	}
+	return nil
+}
+
+// turnKey signs with the context of whose turn it is.
+type turnKey struct {
+	keystore.Key
+	signer *signer
+}
+
+func (k turnKey) Sign(_ context.Context, signingInput []byte) ([]byte, error) {
+	return k.Key.Sign(k.signer.ctx, signingInput)
+}
+
+// sign makes a JWT of that type. The claims are made once it is this JWT's turn.
+func (s *signer) sign(ctx context.Context, typ jose.ContentType, claims func(now time.Time) ([]byte, error)) (string, error) {
+	select {
+	case s.turn <- struct{}{}:
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+	start := time.Now()
+	token, err := s.signNow(ctx, typ, claims)
+	s.trace.signature(ctx, start, err)
+	return token, err
+}
+
+// signNow is this JWT's turn, which ends with it.
+func (s *signer) signNow(ctx context.Context, typ jose.ContentType, claims func(now time.Time) ([]byte, error)) (string, error) {
+	defer func() {
+		s.ctx = nil
+		<-s.turn
+	}()
+	payload, err := claims(s.now())
+	if err != nil {
+		return "", err
+	}
+	by := s.pop
+	if typ == typeDPoP {
+		by = s.dpop
+	}
+	s.ctx = ctx
+	signed, err := by.Sign(payload)
+	if err != nil {
+		return "", err
+	}
+	return signed.CompactSerialize()
+}
