@@ -4,30 +4,26 @@
 //
 // It reads the attester's keys, prints one line with its issuer identifier on
 // standard output, and one with its resource's if -resource gives it one, and
-// then serves until it is interrupted.
+// then serves until it is interrupted. Files that say whom to trust are read again
+// when they change, within a quarter of a minute, and a JWK Set at a URL every
+// minute.
 package main
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"log/slog"
-	"net/http"
 	"os"
 	"os/signal"
 	"strings"
 	"syscall"
 	"time"
 
-	"github.com/go-jose/go-jose/v4"
-	"github.com/go-jose/go-jose/v4/json"
-
 	"github.com/instancekey/instancekey/examples/authserver"
 	"github.com/instancekey/instancekey/examples/internal/serve"
-	"github.com/instancekey/instancekey/internal/endpoint"
+	"github.com/instancekey/instancekey/examples/internal/watch"
 )
 
 func main() {
@@ -41,8 +37,9 @@ func run() error {
 	var cfg authserver.Config
 	addr := flag.String("addr", "127.0.0.1:8080", "listen on `host:port`; port 0 takes a free one")
 	flag.StringVar(&cfg.Issuer, "issuer", "", "issuer identifier, a `URL` (default: from -addr)")
-	jwks := flag.String("attester-jwks", "", "`URL or file` of the trusted attester's JWK Set")
-	roots := flag.String("attester-roots", "", "PEM `FILE` of trust anchors for attestations with x5c")
+	var trust trustFiles
+	trust.register(flag.CommandLine)
+	check := flag.Bool("check", false, "read all files, say what is wrong with them, and exit")
 	clients := flag.String("client-id", "abca-client", "register these clients, `ID,ID,…`")
 	scopes := flag.String("scope", "", "`scopes` that clients may have, separated by spaces")
 	method := flag.String("method", "pop", "`method` that clients are registered for: pop, or dpop (combined mode)")
@@ -51,7 +48,6 @@ func run() error {
 	challengeLifetime := flag.Duration("challenge-lifetime", 5*time.Minute, "how long a challenge is valid")
 	flag.BoolVar(&cfg.DPoPNonces, "dpop-nonce", false, "demand server-provided nonces in DPoP proofs")
 	flag.BoolVar(&cfg.RefreshTokens, "refresh", false, "issue refresh tokens")
-	policy := flag.String("policy", "", "decide by the rules about devices in `FILE` (JSON)")
 	flag.DurationVar(&cfg.MaxAttestationAge, "max-attestation-age", 0, "older attestations get use_fresh_attestation (0: no limit)")
 	flag.DurationVar(&cfg.ProofWindow, "proof-window", time.Minute, "how old a PoP JWT or DPoP proof may be")
 	flag.DurationVar(&cfg.TokenLifetime, "token-lifetime", 5*time.Minute, "how long access tokens are valid")
@@ -84,29 +80,23 @@ func run() error {
 			ID: id, Method: methods[*method], Scopes: strings.Fields(*scopes), RedirectURIs: redirectURIs,
 		})
 	}
-	if *jwks != "" {
-		if cfg.AttesterKeys, err = readJWKS(ctx, *jwks); err != nil {
-			return fmt.Errorf("-attester-jwks: %w", err)
-		}
-	}
-	if *roots != "" {
-		pem, err := os.ReadFile(*roots)
-		if err != nil {
-			return err
-		}
-		cfg.AttesterRoots = x509.NewCertPool()
-		if !cfg.AttesterRoots.AppendCertsFromPEM(pem) {
-			return fmt.Errorf("%s has no PEM certificates", *roots)
-		}
-	}
-
-	if *policy != "" {
-		if cfg.Policy, err = authserver.LoadPolicy(*policy); err != nil {
-			return fmt.Errorf("-policy: %w", err)
-		}
+	digest := watch.Digest(trust.watched())
+	if err := trust.read(ctx, &cfg); err != nil {
+		return err
 	}
 	if cfg.Resource, err = resource.config(*challengeLifetime); err != nil {
 		return err
+	}
+
+	if *check {
+		if cfg.Issuer == "" {
+			cfg.Issuer = "https://as.invalid" // is in no file
+		}
+		if _, err := authserver.New(cfg); err != nil {
+			return err
+		}
+		fmt.Println("the files are good")
+		return nil
 	}
 
 	listener, base, err := serve.Listen(*addr, *certFile, *tlsKeyFile)
@@ -118,10 +108,18 @@ func run() error {
 		cfg.Issuer = base
 	}
 	cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if cfg.Challenges == nil || cfg.Resource != nil && cfg.Resource.Challenges == nil {
+		// What was used before this process is told by its iat, in seconds: from the
+		// next one on nothing was.
+		if err := nextSecond(ctx); err != nil {
+			return err
+		}
+	}
 	server, err := authserver.New(cfg)
 	if err != nil {
 		return err
 	}
+	go trust.follow(ctx, digest, server, cfg, cfg.Logger)
 	fmt.Printf("authorization server %s\n", cfg.Issuer)
 	if server.Resource() != "" {
 		fmt.Printf("resource %s\n", server.Resource())
@@ -151,43 +149,13 @@ func challenges(place string, singleUse bool, lifetime time.Duration) (*authserv
 	return c, nil
 }
 
-// readJWKS reads the attester's keys once: after the attester has changed its
-// key this server is to be restarted.
-func readJWKS(ctx context.Context, source string) (jose.JSONWebKeySet, error) {
-	var keys jose.JSONWebKeySet
-	data, err := readSource(ctx, source)
-	if err != nil {
-		return keys, err
+func nextSecond(ctx context.Context) error {
+	timer := time.NewTimer(time.Until(time.Now().Truncate(time.Second).Add(time.Second)))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	if err := json.Unmarshal(data, &keys); err != nil {
-		return keys, fmt.Errorf("%s: %w", source, err)
-	}
-	if len(keys.Keys) == 0 {
-		return keys, fmt.Errorf("%s is no JWK Set, or an empty one", source)
-	}
-	return keys, nil
-}
-
-func readSource(ctx context.Context, source string) ([]byte, error) {
-	if !strings.Contains(source, "://") {
-		return os.ReadFile(source)
-	}
-	if _, err := endpoint.ParseIdentifier(source); err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, source, nil)
-	if err != nil {
-		return nil, err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s: status %s", source, response.Status)
-	}
-	return io.ReadAll(io.LimitReader(response.Body, 1<<20))
 }

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/json"
+
+	"github.com/instancekey/instancekey/examples/authserver"
+	"github.com/instancekey/instancekey/examples/internal/watch"
+	"github.com/instancekey/instancekey/internal/endpoint"
+)
+
+// refetch is how often a JWK Set is fetched from its URL.
+const refetch = time.Minute
+
+// trustFiles say which attesters are trusted, and what devices must be like.
+type trustFiles struct{ jwks, roots, policy string }
+
+func (f *trustFiles) register(fs *flag.FlagSet) {
+	fs.StringVar(&f.jwks, "attester-jwks", "", "`URL or file` of the trusted attester's JWK Set; read again when it changes")
+	fs.StringVar(&f.roots, "attester-roots", "", "PEM `FILE` of trust anchors for attestations with x5c; read again when it changes")
+	fs.StringVar(&f.policy, "policy", "", "decide by the rules about devices in `FILE` (JSON); read again when it changes")
+}
+
+func (f *trustFiles) isURL() bool { return strings.Contains(f.jwks, "://") }
+
+// watched are the files.
+func (f *trustFiles) watched() []string {
+	if f.isURL() {
+		return []string{f.roots, f.policy}
+	}
+	return []string{f.jwks, f.roots, f.policy}
+}
+
+// read fills in what a configuration trusts.
+func (f *trustFiles) read(ctx context.Context, cfg *authserver.Config) (err error) {
+	if f.jwks != "" {
+		if cfg.AttesterKeys, err = readJWKS(ctx, f.jwks); err != nil {
+			return fmt.Errorf("-attester-jwks: %w", err)
+		}
+	}
+	if f.roots != "" {
+		pem, err := os.ReadFile(f.roots)
+		if err != nil {
+			return fmt.Errorf("-attester-roots: %w", err)
+		}
+		cfg.AttesterRoots = x509.NewCertPool()
+		if !cfg.AttesterRoots.AppendCertsFromPEM(pem) {
+			return fmt.Errorf("-attester-roots: %s has no PEM certificates", f.roots)
+		}
+	}
+	if f.policy != "" {
+		if cfg.Policy, err = authserver.LoadPolicy(f.policy); err != nil {
+			return fmt.Errorf("-policy: %w", err)
+		}
+	}
+	return nil
+}
+
+// follow reads the files again when they change, and a JWK Set at a URL every
+// minute, until ctx ends. digest is that of the files before they were read, known
+// what the server trusts now. What cannot be used changes nothing.
+func (f *trustFiles) follow(ctx context.Context, digest string, server *authserver.Server, known authserver.Config, log *slog.Logger) {
+	again := make(chan struct{})
+	go watch.Files(ctx, digest, f.watched(), func() {
+		select {
+		case again <- struct{}{}:
+		case <-ctx.Done():
+		}
+	})
+	var fetch <-chan time.Time
+	if f.isURL() {
+		ticker := time.NewTicker(refetch)
+		defer ticker.Stop()
+		fetch = ticker.C
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-again:
+		case <-fetch:
+		}
+		known = f.update(ctx, server, known, log)
+	}
+}
+
+// update returns what the server trusts afterwards.
+func (f *trustFiles) update(ctx context.Context, server *authserver.Server, known authserver.Config, log *slog.Logger) authserver.Config {
+	var now authserver.Config
+	err := f.read(ctx, &now)
+	attesters := err == nil && (!reflect.DeepEqual(now.AttesterKeys, known.AttesterKeys) || !equalPools(now.AttesterRoots, known.AttesterRoots))
+	if attesters {
+		err = server.SetAttesters(now.AttesterKeys, now.AttesterRoots)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return known
+	case err != nil:
+		log.Error("whom to trust cannot be read again: what was read before stays in force", slog.String("reason", err.Error()))
+		return known
+	case attesters:
+		log.Info("trusted attesters have changed, and are in force")
+	}
+	if !reflect.DeepEqual(now.Policy, known.Policy) {
+		server.SetPolicy(now.Policy)
+		log.Info("policy has changed, and is in force")
+	}
+	return now
+}
+
+func equalPools(a, b *x509.CertPool) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Equal(b)
+}
+
+func readJWKS(ctx context.Context, source string) (jose.JSONWebKeySet, error) {
+	var keys jose.JSONWebKeySet
+	data, err := readSource(ctx, source)
+	if err != nil {
+		return keys, err
+	}
+	if err := json.Unmarshal(data, &keys); err != nil {
+		return keys, fmt.Errorf("%s: %w", source, err)
+	}
+	if len(keys.Keys) == 0 {
+		return keys, fmt.Errorf("%s is no JWK Set, or an empty one", source)
+	}
+	return keys, nil
+}
+
+func readSource(ctx context.Context, source string) ([]byte, error) {
+	if !strings.Contains(source, "://") {
+		return os.ReadFile(source)
+	}
+	if _, err := endpoint.ParseIdentifier(source); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, source, nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: status %s", source, response.Status)
+	}
+	return io.ReadAll(io.LimitReader(response.Body, 1<<20))
+}
