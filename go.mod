@@ -11,12 +11,10 @@ require (
 	golang.org/x/crypto v0.51.0
 	golang.org/x/oauth2 v0.37.0
 	golang.org/x/sync v0.24.0
+	golang.org/x/sys v0.49.0
 )
 
-require (
-	github.com/x448/float16 v0.8.4 // indirect
-	golang.org/x/sys v0.49.0 // indirect
-)
+require github.com/x448/float16 v0.8.4 // indirect
 
 // Tests and examples only: the Microsoft simulator (cgo).
 require github.com/google/go-tpm-tools v0.4.11

@@ -66,7 +66,7 @@ func (f folder) open(name string) (keystore.Key, error) {
 	return key, nil
 }
 
-func (f folder) delete(name string) error { return f.Delete(name) }
+func (f folder) delete(name string) error { return f.Delete(name, nil) }
 func (f folder) list() ([]string, error)  { return f.List() }
 
 // parse returns the key of a PEM text. Its errors continue "FILE …".

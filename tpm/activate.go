@@ -105,7 +105,7 @@ func (c *call) satisfyPolicyA(session tpm2.TPMHandle, endorsementAuth []byte) er
 		PolicySession: session,
 	}.Execute(c)
 	if err != nil {
-		return fmt.Errorf("TPM2_PolicySecret: %w", endorsementFault(err))
+		return about(theEndorsement, fmt.Errorf("TPM2_PolicySecret: %w", err))
 	}
 	return nil
 }

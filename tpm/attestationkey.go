@@ -62,21 +62,9 @@ var attestationTemplate = tpm2.TPMTPublic{
 func (c *call) makeAttestationKey(endorsementAuth []byte) (*object, error) {
 	ak, err := c.makePrimary(tpm2.TPMRHEndorsement, endorsementAuth, attestationTemplate)
 	if err != nil {
-		return nil, fmt.Errorf("make the attestation key: %w", endorsementFault(err))
+		return nil, fmt.Errorf("make the attestation key: %w", err)
 	}
 	return ak, nil
-}
-
-// endorsementFault says what to do about an error of the endorsement hierarchy,
-// where the table of faults speaks of the owner's.
-func endorsementFault(err error) error {
-	switch {
-	case errors.Is(err, tpm2.TPMRCBadAuth) || errors.Is(err, tpm2.TPMRCAuthFail):
-		return fmt.Errorf("%w: %w: set Config.EndorsementAuth to the password of the TPM's endorsement hierarchy", keystore.ErrAuth, err)
-	case errors.Is(err, tpm2.TPMRCHierarchy) || errors.Is(err, tpm2.TPMRCDisabled):
-		return fmt.Errorf("%w: %w: the TPM's endorsement hierarchy is disabled: enable it in the firmware setup", keystore.ErrUnavailable, err)
-	}
-	return err
 }
 
 // AKCertificates implements [keystore.AttestableKey]. All keys of a Store share

@@ -41,16 +41,17 @@ func TestCommands(t *testing.T) {
 		}, {
 			name:      "PCRs",
 			options:   tpm.KeyOptions{PCRs: []int{7}},
-			create:    []tpm2.TPMCC{ccPCRRead, ccCreatePrimary, ccCreate, ccLoad, ccFlush},
+			create:    []tpm2.TPMCC{ccPCRRead, ccCreatePrimary, ccCreate, ccLoad, ccFlush, ccStartSession, ccPolicyPCR, ccSign},
 			openCold:  []tpm2.TPMCC{ccCreatePrimary, ccLoad, ccFlush},
 			firstSign: []tpm2.TPMCC{ccStartSession, ccPolicyPCR, ccSign},
 			warm:      []tpm2.TPMCC{ccPolicyPCR, ccSign},
 			closed:    []tpm2.TPMCC{ccFlush, ccFlush},
 			deleted:   []tpm2.TPMCC{ccFlush, ccFlush},
 		}, {
-			name:      "PCRs and PIN",
-			options:   tpm.KeyOptions{PCRs: []int{7}, PIN: true},
-			create:    []tpm2.TPMCC{ccPCRRead, ccCreatePrimary, ccStartSession, ccCreate, ccLoad, ccStartSession, ccFlush},
+			name:    "PCRs and PIN",
+			options: tpm.KeyOptions{PCRs: []int{7}, PIN: true},
+			create: []tpm2.TPMCC{ccPCRRead, ccCreatePrimary, ccStartSession, ccCreate, ccLoad, ccStartSession, ccFlush,
+				ccPolicyAuthValue, ccPolicyPCR, ccSign},
 			openCold:  []tpm2.TPMCC{ccCreatePrimary, ccLoad, ccStartSession, ccFlush},
 			firstSign: []tpm2.TPMCC{ccPolicyAuthValue, ccPolicyPCR, ccSign},
 			warm:      []tpm2.TPMCC{ccPolicyAuthValue, ccPolicyPCR, ccSign},
@@ -70,7 +71,11 @@ func TestCommands(t *testing.T) {
 			}
 			var key keystore.Key
 			expect("create", tt.create, func() { key = create(t, r.Store, "key", tt.options) })
-			expect("first signature of a created key", tt.firstSign, func() { sign(t, key) })
+			created := tt.firstSign
+			if len(tt.options.PCRs) > 0 { // there was one, to see that the policy can be satisfied
+				created = tt.warm
+			}
+			expect("first signature of a created key", created, func() { sign(t, key) })
 			expect("warm signature", tt.warm, func() { sign(t, key) })
 			expect("open of a loaded key", nil, func() { key = open(t, r.Store, "key") })
 			expect("warm signature of an opened key", tt.warm, func() { sign(t, key) })

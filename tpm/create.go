@@ -52,37 +52,58 @@ func template(a keyfile.Algorithm, o KeyOptions) tpm2.TPMTPublic {
 	}
 }
 
-// create makes a key and loads it.
-func (c *call) create(template tpm2.TPMTPublic, pcrs []int, pin []byte) (*keyfile.File, error) {
-	var policy keyfile.Policy
-	if len(pcrs) > 0 {
-		bound, err := c.bindPCRs(pcrs)
-		if err != nil {
-			return nil, err
-		}
-		if pin != nil {
-			policy = append(policy, tpm2.PolicyAuthValue{})
-		}
-		// Last: from here to the signature, no PCR at all must be extended.
-		policy = append(policy, bound)
-		if template.AuthPolicy.Buffer, err = policy.Digest(template.NameAlg); err != nil {
-			return nil, err
-		}
+// create makes a key and loads it. The storage root key gets a PIN if it is one of
+// those that are pinned, or none is.
+func (c *call) create(template tpm2.TPMTPublic, pcrs []int, pin []byte, pinned [][]byte) (*keyfile.File, error) {
+	if len(pcrs) == 0 {
+		return c.createKey(template, nil, pin, pinned)
 	}
+	bound, err := c.bindPCRs(pcrs)
+	if err != nil {
+		return nil, err
+	}
+	var policy keyfile.Policy
+	if pin != nil {
+		policy = append(policy, tpm2.PolicyAuthValue{})
+	}
+	// Last: from here to the signature, no PCR at all must be extended.
+	policy = append(policy, bound)
+	if template.AuthPolicy.Buffer, err = policy.Digest(template.NameAlg); err != nil {
+		return nil, err
+	}
+	k, err := c.createKey(template, policy, pin, pinned)
+	if err != nil {
+		return nil, err
+	}
+	// The values of the PCRs are what whoever sits on the bus has said.
+	_, err = c.sign(k, make([]byte, k.CoordinateSize), pin != nil, pin)
+	c.forgetPIN(k) // which was given for this alone
+	if err != nil {
+		return nil, fmt.Errorf("use the new key: %w", err)
+	}
+	return k, nil
+}
+
+func (c *call) createKey(template tpm2.TPMTPublic, policy keyfile.Policy, pin []byte, pinned [][]byte) (*keyfile.File, error) {
 	c.makeRoom()
-	p, err := c.loadParent(tpm2.TPMRHOwner, nil)
+	p, err := c.loadParent(keyfile.Parent{Handle: tpm2.TPMRHOwner})
 	if err != nil {
 		return nil, err
 	}
 	defer c.release(p)
+	if pin != nil {
+		if err := checkPinned(p.Name.Buffer, pinned); err != nil {
+			return nil, err
+		}
+	}
 	rsp, err := c.createUnder(p, template, pin)
 	if err != nil {
-		return nil, fmt.Errorf("TPM2_Create: %w", err)
+		return nil, about(theParent, fmt.Errorf("TPM2_Create: %w", err))
 	}
 	if !follows(rsp.OutPublic, template) || !madeUnder(rsp, p) {
 		return nil, fmt.Errorf("%w: TPM2_Create made another key than it was asked for", errGarbled)
 	}
-	k, err := keyfile.New(p.Name.Buffer, tpm2.TPMRHOwner, rsp.OutPublic, rsp.OutPrivate, pin == nil, policy)
+	k, err := keyfile.New(keyfile.Parent{Handle: tpm2.TPMRHOwner, Name: p.Name.Buffer}, rsp.OutPublic, rsp.OutPrivate, pin == nil, policy)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errGarbled, err)
 	}

@@ -21,8 +21,11 @@ type Description struct {
 	// PCRs are those that the key is bound to, in ascending order.
 	PCRs []int
 	// Imported: the key was made outside of the TPM, and whoever made it has had
-	// it (it is not fixedTPM).
+	// it (it has neither fixedTPM nor sensitiveDataOrigin).
 	Imported bool
+	// Duplicable: the key need not stay in this TPM, and may have been elsewhere (it
+	// is not fixedTPM), as every imported one. An attester refuses it.
+	Duplicable bool
 
 	Handle uint32 // where Persist has put the key; 0: nowhere
 	// Parent is the handle of what the key is wrapped with: 0x40000001 for the
@@ -45,6 +48,7 @@ func (s *Store) Describe(ctx context.Context, name string) (Description, error) 
 	if err != nil {
 		return Description{}, err
 	}
+	k = s.pinnedAs(k)
 	area := k.Public // a copy, since Contents changes what it is called on
 	public, err := area.Contents()
 	if err != nil {
@@ -57,9 +61,10 @@ func (s *Store) Describe(ctx context.Context, name string) (Description, error) 
 		PIN:        k.NeedsPIN(),
 		NoDA:       k.NoDA,
 		PCRs:       k.Policy.PCRs(),
-		Imported:   !public.ObjectAttributes.FixedTPM,
+		Imported:   !public.ObjectAttributes.FixedTPM && !public.ObjectAttributes.SensitiveDataOrigin,
+		Duplicable: !public.ObjectAttributes.FixedTPM,
 		Handle:     uint32(k.Handle),
-		Parent:     uint32(k.Parent),
-		ParentName: slices.Clone(k.ParentName),
+		Parent:     uint32(k.Parent.Handle),
+		ParentName: slices.Clone(k.Parent.Name),
 	}, nil
 }

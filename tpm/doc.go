@@ -86,22 +86,33 @@
 // a [syscall.Errno], with [errors.Is], and say what to do:
 //
 //	LOCKOUT
-//	    ErrLockedOut: wait with the TPM switched on, or clear the lockout with
+//	    ErrLockedOut: wrong PINs, or power cuts while a key without noDA was in
+//	    use: wait with the TPM switched on, or clear the lockout with
 //	    tpm2_dictionarylockout
+//	AUTH_FAIL, BAD_AUTH, AUTH_MISSING, AUTH_UNAVAILABLE of the owner hierarchy
+//	    ErrAuth: set Config.OwnerAuth to the password of the TPM's owner
+//	    hierarchy
+//	AUTH_FAIL, BAD_AUTH, AUTH_MISSING, AUTH_UNAVAILABLE of the endorsement hierarchy
+//	    ErrAuth: set Config.EndorsementAuth to the password of the TPM's
+//	    endorsement hierarchy
+//	AUTH_FAIL, BAD_AUTH, AUTH_MISSING, AUTH_UNAVAILABLE of the parent
+//	    ErrAuth: the key's parent has a password, which cannot be given here:
+//	    make the key under a parent without
 //	AUTH_FAIL
 //	    ErrAuth: check the PIN: every further try with a wrong one counts toward
 //	    a lockout
 //	BAD_AUTH, AUTH_MISSING, AUTH_UNAVAILABLE
-//	    ErrAuth: check Config.OwnerAuth and EndorsementAuth, if the hierarchies
-//	    have passwords, or the key's PIN
+//	    ErrAuth: check the PIN
 //	POLICY_FAIL, POLICY, POLICY_CC, EXPIRED
 //	    ErrPolicy: the device has booted something else than the key is bound
 //	    to: boot that again, or enrol with a new key
 //	PCR_CHANGED
 //	    ErrUnavailable: some program extends PCRs all the time: try again
-//	INTEGRITY
-//	    ErrKeyLost: the key was made by another TPM, or this one has been
-//	    cleared since: delete the key and enrol anew
+//	INTEGRITY of the key's file
+//	    ErrUnavailable: none of the parents that are known here has made the key,
+//	    which another TPM has, or this one before it was cleared, or another
+//	    parent: name that with tpm2_encodeobject -C HANDLE, or enrol with a new
+//	    key
 //	RETRY, YIELDED, TESTING
 //	    ErrUnavailable: the TPM stayed busy: try again later, and look for
 //	    another program that keeps it so
@@ -111,18 +122,21 @@
 //	OBJECT_MEMORY, SESSION_MEMORY, MEMORY, OBJECT_HANDLES, SESSION_HANDLES,
 //	CONTEXT_GAP, ENOMEM
 //	    ErrUnavailable: the TPM is full of other programs' objects or
-//	    sessions: use /dev/tpmrm0, or Config.Exclusive if there are no other
-//	    programs
+//	    sessions: end the program that has them; on a raw device use
+//	    /dev/tpmrm0, or Config.Exclusive if there are no other programs
 //	NV_DEFINED
 //	    ErrExists: something else is at the persistent handle: choose another
 //	NV_SPACE
 //	    ErrUnavailable: the TPM has no room for another persistent key: remove
 //	    one, or use the key without
 //	REFERENCE_H0, REFERENCE_H1, REFERENCE_S0, REFERENCE_S1, HANDLE,
-//	INITIALIZE, EFAULT, EINVAL
+//	INITIALIZE, INTEGRITY, EFAULT, EINVAL
 //	    ErrUnavailable: the TPM lost its state again while it was being
 //	    restored: look for what resets it, or for another program on the same
 //	    device
+//	HIERARCHY, DISABLED of the endorsement hierarchy
+//	    ErrUnavailable: the TPM's endorsement hierarchy is disabled: enable it
+//	    in the firmware setup
 //	HIERARCHY, DISABLED
 //	    ErrUnavailable: the TPM's owner hierarchy is disabled: enable it in
 //	    the firmware setup

@@ -223,7 +223,7 @@ func (c *call) loadEK(ek *endorsementKey, endorsementAuth []byte) (*object, erro
 	}
 	made, err := c.makePrimary(tpm2.TPMRHEndorsement, endorsementAuth, ek.public)
 	if err != nil {
-		return nil, fmt.Errorf("make the endorsement key: %w", endorsementFault(err))
+		return nil, fmt.Errorf("make the endorsement key: %w", err)
 	}
 	if !ek.is(&made.public) {
 		c.release(made)

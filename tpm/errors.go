@@ -21,6 +21,48 @@ var errNeedPIN = errors.New("the key's PIN is needed")
 // errMoved: the key is not at its persistent handle any more.
 var errMoved = errors.New("another key is at the persistent handle now")
 
+// subject is what the TPM was asked for when it gave an error. The same code means
+// something else for each.
+type subject string
+
+const (
+	anything       subject = ""
+	theKey         subject = "the key" // its use
+	theFile        subject = "the key's file"
+	theParent      subject = "the parent"
+	theOwner       subject = "the owner hierarchy"
+	theEndorsement subject = "the endorsement hierarchy"
+)
+
+// subjectError is an error of the TPM about a subject.
+type subjectError struct {
+	about subject
+	error
+}
+
+func (e *subjectError) Unwrap() error { return e.error }
+
+// about notes what an error of the TPM is about, if it is one and that is not
+// known yet.
+func about(what subject, err error) error {
+	if !errors.As(err, new(tpm2.TPMRC)) || errors.As(err, new(*subjectError)) {
+		return err
+	}
+	return &subjectError{what, err}
+}
+
+func subjectOf(err error) subject {
+	if e := new(subjectError); errors.As(err, &e) {
+		return e.about
+	}
+	return anything
+}
+
+// isRefusal reports whether an error says that an authorization value is wrong.
+func isRefusal(err error) bool {
+	return errors.Is(err, tpm2.TPMRCAuthFail) || errors.Is(err, tpm2.TPMRCBadAuth)
+}
+
 // connError is an error of the connection and not of the TPM.
 type connError struct{ error }
 
@@ -58,80 +100,99 @@ var busyCodes = []tpm2.TPMRC{tpm2.TPMRCRetry, tpm2.TPMRCYielded, tpm2.TPMRCTesti
 // fault says what an error of the TPM or the operating system means. The table
 // in the package's documentation has a line for each.
 type fault struct {
+	about    subject
 	causes   []error
 	sentinel error
 	advice   string
 }
 
+// wrongAuth are the codes for a password that is wrong or missing.
+var wrongAuth = []error{tpm2.TPMRCAuthFail, tpm2.TPMRCBadAuth, tpm2.TPMRCAuthMissing, tpm2.TPMRCAuthUnavailable}
+
 // faults is searched from the top.
 var faults = []fault{
 	{
-		[]error{tpm2.TPMRCLockout},
-		keystore.ErrLockedOut, "wait with the TPM switched on, or clear the lockout with tpm2_dictionarylockout",
+		anything, []error{tpm2.TPMRCLockout},
+		keystore.ErrLockedOut, "wrong PINs, or power cuts while a key without noDA was in use: wait with the TPM switched on, or clear the lockout with tpm2_dictionarylockout",
 	}, {
-		[]error{tpm2.TPMRCAuthFail},
+		theOwner, wrongAuth,
+		keystore.ErrAuth, "set Config.OwnerAuth to the password of the TPM's owner hierarchy",
+	}, {
+		theEndorsement, wrongAuth,
+		keystore.ErrAuth, "set Config.EndorsementAuth to the password of the TPM's endorsement hierarchy",
+	}, {
+		theParent, wrongAuth,
+		keystore.ErrAuth, "the key's parent has a password, which cannot be given here: make the key under a parent without",
+	}, {
+		anything, []error{tpm2.TPMRCAuthFail},
 		keystore.ErrAuth, "check the PIN: every further try with a wrong one counts toward a lockout",
 	}, {
-		[]error{tpm2.TPMRCBadAuth, tpm2.TPMRCAuthMissing, tpm2.TPMRCAuthUnavailable},
-		keystore.ErrAuth, "check Config.OwnerAuth and EndorsementAuth, if the hierarchies have passwords, or the key's PIN",
+		anything, []error{tpm2.TPMRCBadAuth, tpm2.TPMRCAuthMissing, tpm2.TPMRCAuthUnavailable},
+		keystore.ErrAuth, "check the PIN",
 	}, {
-		[]error{tpm2.TPMRCPolicyFail, tpm2.TPMRCPolicy, tpm2.TPMRCPolicyCC, tpm2.TPMRCExpired},
+		anything, []error{tpm2.TPMRCPolicyFail, tpm2.TPMRCPolicy, tpm2.TPMRCPolicyCC, tpm2.TPMRCExpired},
 		keystore.ErrPolicy, "the device has booted something else than the key is bound to: boot that again, or enrol with a new key",
 	}, {
-		[]error{tpm2.TPMRCPCRChanged},
+		anything, []error{tpm2.TPMRCPCRChanged},
 		keystore.ErrUnavailable, "some program extends PCRs all the time: try again",
 	}, {
-		[]error{tpm2.TPMRCIntegrity},
-		keystore.ErrKeyLost, "the key was made by another TPM, or this one has been cleared since: delete the key and enrol anew",
+		theFile, []error{tpm2.TPMRCIntegrity},
+		keystore.ErrUnavailable, "none of the parents that are known here has made the key, which another TPM has, or this one before it was cleared, or another parent: name that with tpm2_encodeobject -C HANDLE, or enrol with a new key",
 	}, {
-		[]error{tpm2.TPMRCRetry, tpm2.TPMRCYielded, tpm2.TPMRCTesting},
+		anything, []error{tpm2.TPMRCRetry, tpm2.TPMRCYielded, tpm2.TPMRCTesting},
 		keystore.ErrUnavailable, "the TPM stayed busy: try again later, and look for another program that keeps it so",
 	}, {
-		[]error{tpm2.TPMRCNVRate, tpm2.TPMRCNVUnavailable},
+		anything, []error{tpm2.TPMRCNVRate, tpm2.TPMRCNVUnavailable},
 		keystore.ErrUnavailable, "the TPM protects its memory from wear: try again in some minutes",
 	}, {
-		[]error{tpm2.TPMRCObjectMemory, tpm2.TPMRCSessionMemory, tpm2.TPMRCMemory, tpm2.TPMRCObjectHandles, tpm2.TPMRCSessionHandles, tpm2.TPMRCContextGap, syscall.ENOMEM},
-		keystore.ErrUnavailable, "the TPM is full of other programs' objects or sessions: use /dev/tpmrm0, or Config.Exclusive if there are no other programs",
+		anything, []error{tpm2.TPMRCObjectMemory, tpm2.TPMRCSessionMemory, tpm2.TPMRCMemory, tpm2.TPMRCObjectHandles, tpm2.TPMRCSessionHandles, tpm2.TPMRCContextGap, syscall.ENOMEM},
+		keystore.ErrUnavailable, "the TPM is full of other programs' objects or sessions: end the program that has them; on a raw device use /dev/tpmrm0, or Config.Exclusive if there are no other programs",
 	}, {
-		[]error{tpm2.TPMRCNVDefined},
+		anything, []error{tpm2.TPMRCNVDefined},
 		keystore.ErrExists, "something else is at the persistent handle: choose another",
 	}, {
-		[]error{tpm2.TPMRCNVSpace},
+		anything, []error{tpm2.TPMRCNVSpace},
 		keystore.ErrUnavailable, "the TPM has no room for another persistent key: remove one, or use the key without",
 	}, {
-		[]error{tpm2.TPMRCReferenceH0, tpm2.TPMRCReferenceH1, tpm2.TPMRCReferenceS0, tpm2.TPMRCReferenceS1, tpm2.TPMRCHandle, tpm2.TPMRCInitialize, syscall.EFAULT, syscall.EINVAL},
+		anything, []error{tpm2.TPMRCReferenceH0, tpm2.TPMRCReferenceH1, tpm2.TPMRCReferenceS0, tpm2.TPMRCReferenceS1, tpm2.TPMRCHandle, tpm2.TPMRCInitialize, tpm2.TPMRCIntegrity, syscall.EFAULT, syscall.EINVAL},
 		keystore.ErrUnavailable, "the TPM lost its state again while it was being restored: look for what resets it, or for another program on the same device",
 	}, {
-		[]error{tpm2.TPMRCHierarchy, tpm2.TPMRCDisabled},
+		theEndorsement, []error{tpm2.TPMRCHierarchy, tpm2.TPMRCDisabled},
+		keystore.ErrUnavailable, "the TPM's endorsement hierarchy is disabled: enable it in the firmware setup",
+	}, {
+		anything, []error{tpm2.TPMRCHierarchy, tpm2.TPMRCDisabled},
 		keystore.ErrUnavailable, "the TPM's owner hierarchy is disabled: enable it in the firmware setup",
 	}, {
-		[]error{tpm2.TPMRCFailure},
+		anything, []error{tpm2.TPMRCFailure},
 		keystore.ErrUnavailable, "the TPM is in failure mode: switch the device off and on; if it comes back, the TPM is defective",
 	}, {
-		[]error{tpm2.TPMRCUpgrade, tpm2.TPMRCReboot, tpm2.TPMRCNeedsTest, tpm2.TPMRCCanceled},
+		anything, []error{tpm2.TPMRCUpgrade, tpm2.TPMRCReboot, tpm2.TPMRCNeedsTest, tpm2.TPMRCCanceled},
 		keystore.ErrUnavailable, "the TPM cannot work now: restart the device",
 	}, {
-		[]error{tpm2.TPMRCCurve, tpm2.TPMRCScheme, tpm2.TPMRCCommandCode},
+		anything, []error{tpm2.TPMRCCurve, tpm2.TPMRCScheme, tpm2.TPMRCCommandCode},
 		keystore.ErrUnavailable, "this TPM does not have the algorithm or the command: use ES256, which every TPM has",
 	}, {
-		[]error{syscall.EACCES, syscall.EPERM},
+		anything, []error{syscall.EACCES, syscall.EPERM},
 		keystore.ErrUnavailable, "no permission for the TPM: add the user to the group tss (usermod -a -G tss USER) and log in again",
 	}, {
-		[]error{syscall.EBUSY},
+		anything, []error{syscall.EBUSY},
 		keystore.ErrUnavailable, "another program has the TPM: use /dev/tpmrm0, which programs share, and not /dev/tpm0",
 	}, {
-		[]error{syscall.ENOENT, syscall.ENXIO, syscall.ENODEV, syscall.ECONNREFUSED},
+		anything, []error{syscall.ENOENT, syscall.ENXIO, syscall.ENODEV, syscall.ECONNREFUSED},
 		keystore.ErrUnavailable, "no TPM: enable it in the firmware setup (it may be called PTT or fTPM there), or check Config.Device",
 	}, {
-		[]error{errGarbled},
+		anything, []error{errGarbled},
 		keystore.ErrUnavailable, "something between the program and the TPM, or the TPM, is defective or hostile",
 	}, {
-		nil,
+		anything, nil,
 		keystore.ErrUnavailable, "the TPM or the connection to it failed: check that the TPM is there and its driver or simulator runs",
 	},
 }
 
 func (f fault) matches(err error) bool {
+	if f.about != anything && f.about != subjectOf(err) {
+		return false
+	}
 	for _, cause := range f.causes {
 		if errors.Is(err, cause) {
 			return true

@@ -74,7 +74,7 @@ func (k *key) prove(ctx context.Context, req keystore.EvidenceRequest, pin []byt
 		if _, err := c.load(k.file); err != nil {
 			return nil, err
 		}
-		needsPIN := k.needsPIN.Load()
+		needsPIN := k.needsPIN()
 		auth, err := c.authorizeCertify(k.file, needsPIN, pin)
 		if err != nil {
 			return nil, c.withRecovery(err)
@@ -87,7 +87,7 @@ func (k *key) prove(ctx context.Context, req keystore.EvidenceRequest, pin []byt
 		p, err := c.certify(k.file, auth, ak, req.Binding)
 		if err != nil {
 			c.rejected(k.file, auth, err)
-			return nil, k.learnPIN(c.withRecovery(c.whileThere(k.file, err)), needsPIN)
+			return nil, k.learn(c.withRecovery(c.whileThere(k.file, err)), needsPIN, pin)
 		}
 		c.succeeded(auth)
 		if c.managed && k.file.UsesPolicy {
@@ -119,7 +119,7 @@ func (c *call) authorizeCertify(k *keyfile.File, needsPIN bool, pin []byte) (tpm
 	if pin = c.rememberPIN(k, pin); pin == nil {
 		return nil, errNeedPIN
 	}
-	return c.authorizeBy(k, hmacKind(k.ParentName), pin)
+	return c.authorizeBy(k, hmacKind(k.Parent.Name), pin)
 }
 
 // certify has ak say that k is in this TPM.
@@ -131,7 +131,7 @@ func (c *call) certify(k *keyfile.File, auth tpm2.Session, ak *object, binding [
 		InScheme:       tpm2.TPMTSigScheme{Scheme: tpm2.TPMAlgNull}, // the attestation key's own
 	}.Execute(c)
 	if err != nil {
-		return nil, fmt.Errorf("TPM2_Certify: %w", err)
+		return nil, ofKey(fmt.Errorf("TPM2_Certify: %w", err))
 	}
 	signature, err := marshalSignature(rsp.Signature)
 	if err != nil {

@@ -25,7 +25,7 @@ func TestEvidenceCommands(t *testing.T) {
 	}{
 		{tpm.KeyOptions{}, quote, quote, []tpm2.TPMCC{ccSign}},
 		{tpm.KeyOptions{PIN: true}, quote, quote, []tpm2.TPMCC{ccSign}},
-		{tpm.KeyOptions{PCRs: []int{7}}, quote, quote, []tpm2.TPMCC{ccStartSession, ccPolicyPCR, ccSign}},
+		{tpm.KeyOptions{PCRs: []int{7}}, quote, quote, []tpm2.TPMCC{ccPolicyPCR, ccSign}}, // in the session of Create
 		{tpm.KeyOptions{PCRs: []int{7}, PIN: true}, quote, quote, []tpm2.TPMCC{ccPolicyAuthValue, ccPolicyPCR, ccSign}},
 	} {
 		t.Run(fmt.Sprintf("%+v", tt.options), func(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 
 // Fault is a line of the table of faults.
 type Fault struct {
+	About    string
 	Causes   []error
 	Sentinel error
 	Advice   string
@@ -18,7 +19,7 @@ type Fault struct {
 func Faults() []Fault {
 	var list []Fault
 	for _, f := range faults {
-		list = append(list, Fault{f.causes, f.sentinel, f.advice})
+		list = append(list, Fault{string(f.about), f.causes, f.sentinel, f.advice})
 	}
 	return list
 }
@@ -36,7 +37,8 @@ func ParseKeyFile(text []byte) (encoded []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return k.Text, nil
+	k = k.WithEmptyAuth(!k.EmptyAuth).WithEmptyAuth(k.EmptyAuth)
+	return k.WithHandle(0).WithHandle(k.Handle).WithParent(k.Parent).Text, nil
 }
 
 const (

@@ -2,9 +2,11 @@ package tpm_test
 
 import (
 	"context"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -25,12 +27,13 @@ func TestFaults(t *testing.T) {
 	sim := tpmtest.Simulator(t)
 	for _, line := range tpm.Faults() {
 		for _, cause := range line.Causes {
-			t.Run(fmt.Sprintf("%T %v", cause, cause), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s %T %v", line.About, cause, cause), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) { // retries wait
 					r := newRig(t, sim)
 					key := create(t, r.Store, "key", tpm.KeyOptions{})
-					r.faults.Add(fault(cause))
-					_, err := key.Sign(t.Context(), []byte("input"))
+					command, use := asked(t, r, key, line.About)
+					r.faults.Add(fault(command, cause))
+					err := use(t.Context())
 					wantError(t, err, line.Sentinel, cause)
 					if !strings.Contains(err.Error(), line.Advice) {
 						t.Errorf("%q does not say %q", err, line.Advice)
@@ -43,9 +46,52 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// fault makes every TPM2_Sign fail with cause.
-func fault(cause error) tpmtest.Fault {
-	f := tpmtest.Fault{Command: ccSign, Times: -1}
+// asked returns a command that asks the TPM for a subject, and what sends it.
+func asked(t *testing.T, r *rig, key keystore.Key, about string) (tpm2.TPMCC, func(context.Context) error) {
+	create := func(ctx context.Context) error {
+		_, err := r.CreateKey(ctx, "another", tpm.KeyOptions{})
+		return err
+	}
+	switch about {
+	case "the owner hierarchy":
+		return ccCreatePrimary, create
+	case "the parent":
+		return ccLoad, create
+	case "the key's file":
+		unpin(t, filepath.Join(r.config.Dir, "key.pem"))
+		return ccLoad, func(ctx context.Context) error {
+			_, err := r.Open(ctx, "key")
+			return err
+		}
+	case "the endorsement hierarchy":
+		return ccCreatePrimary, func(ctx context.Context) error {
+			_, err := key.(keystore.AttestableKey).Enrolment(ctx)
+			return err
+		}
+	default:
+		return ccSign, func(ctx context.Context) error {
+			_, err := key.Sign(ctx, []byte("input"))
+			return err
+		}
+	}
+}
+
+// unpin makes a key file one that another program could have written.
+func unpin(t *testing.T, path string) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(text)
+	if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// fault makes a command fail with cause each time.
+func fault(command tpm2.TPMCC, cause error) tpmtest.Fault {
+	f := tpmtest.Fault{Command: command, Times: -1}
 	switch cause := cause.(type) {
 	case tpm2.TPMRC:
 		f.RC = cause
@@ -103,6 +149,9 @@ func TestDocumentedFaults(t *testing.T) {
 		}
 		for _, cause := range line.Causes {
 			causes = append(causes, causeName(cause))
+		}
+		if line.About != "" {
+			causes[len(causes)-1] += " of " + line.About
 		}
 		entry := fmt.Sprintf("%s %s: %s", strings.Join(causes, ", "), sentinelNames[line.Sentinel], line.Advice)
 		if !strings.Contains(doc, entry) {
@@ -190,7 +239,13 @@ func TestBusyBound(t *testing.T) {
 // again for the same.
 func TestLockout(t *testing.T) {
 	sim := tpmtest.Simulator(t)
-	r := newRig(t, sim, withPIN("wrong"))
+	tries := 0
+	r := newRig(t, sim, func(c *tpm.Config) {
+		c.PIN = func(context.Context, string) ([]byte, error) { // another one each time: none is tried twice
+			tries++
+			return fmt.Append(nil, "wrong ", tries), nil
+		}
+	})
 	right := r.config
 	withPIN("right")(&right)
 	s, err := tpm.Open(t.Context(), right)

@@ -26,8 +26,11 @@ func (f folder) load(name string) (*keyfile.File, error) {
 		return nil, err
 	}
 	k, err := keyfile.Parse(text)
-	if err != nil {
+	if errors.Is(err, keystore.ErrCorrupt) {
 		return nil, fmt.Errorf("tpm: key %q: %w: restore %s, or delete the key and enrol with a new one", name, err, f.File(name))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("tpm: key %q: %w: leave %s to the program that made it, and make a key of another name", name, err, f.File(name))
 	}
 	if k.Importable {
 		return nil, fmt.Errorf("tpm: key %q: %w: %s is an importable key: use Import on it", name, keystore.ErrCorrupt, f.File(name))
@@ -46,6 +49,21 @@ func (f folder) update(name string, read, written *keyfile.File) error {
 		return f.Error(name, keystore.ErrUnavailable, errors.New("another program has changed the file meanwhile: try again"))
 	}
 	return f.Replace(name, written.Text)
+}
+
+// pinned returns the Names that the folder's keys have pinned of a parent.
+func (f folder) pinned(parent keyfile.Parent) (names [][]byte) {
+	list, err := f.List()
+	if err != nil {
+		return nil // and no key can be written
+	}
+	for _, name := range list {
+		k, err := f.load(name)
+		if err == nil && k.Parent.Name != nil && k.Parent.Handle == parent.Handle && k.Parent.Template == parent.Template {
+			names = append(names, k.Parent.Name)
+		}
+	}
+	return names
 }
 
 // remains reads a key's file for deleting the key, whoever else may read it. It

@@ -43,31 +43,37 @@ func (s *Store) Import(ctx context.Context, name string, pem []byte) (keystore.K
 		s.forget(ctx, k)
 		return nil, err
 	}
-	return newKey(s, name, k), nil
+	return newKey(s, name, k, false), nil
 }
 
 // importKey sends TPM2_Import and loads the key, to see that it can be.
 func (c *call) importKey(wrapped *keyfile.File) (*keyfile.File, error) {
 	c.makeRoom()
-	p, err := c.loadParent(wrapped.Parent, wrapped.ParentName)
+	p, err := c.loadParent(wrapped.Parent)
 	if err != nil {
 		return nil, err
 	}
 	defer c.release(p)
-	rsp, err := tpm2.Import{
-		ParentHandle: p.AuthHandle,
-		ObjectPublic: wrapped.Public,
-		Duplicate:    wrapped.Private,
-		InSymSeed:    wrapped.Secret,
-		Symmetric:    tpm2.TPMTSymDef{Algorithm: tpm2.TPMAlgNull},
-	}.Execute(c)
+	var rsp *tpm2.ImportResponse
+	err = p.use("TPM2_Import", func() (err error) {
+		rsp, err = tpm2.Import{
+			ParentHandle: p.AuthHandle,
+			ObjectPublic: wrapped.Public,
+			Duplicate:    wrapped.Private,
+			InSymSeed:    wrapped.Secret,
+			Symmetric:    tpm2.TPMTSymDef{Algorithm: tpm2.TPMAlgNull},
+		}.Execute(c)
+		return err
+	})
 	if errors.Is(err, tpm2.TPMRCIntegrity) {
-		return nil, fmt.Errorf("%w: TPM2_Import: %w: the key was wrapped for another TPM, or this one has been cleared since: have it wrapped for the storage root key %x", keystore.ErrKeyLost, err, p.Name.Buffer)
+		return nil, fmt.Errorf("%w: %w: the key was wrapped for another TPM, or this one has been cleared since: have it wrapped for the storage root key %x", keystore.ErrKeyLost, err, p.Name.Buffer)
 	}
 	if err != nil {
-		return nil, damaged("TPM2_Import", err)
+		return nil, damaged(err)
 	}
-	k, err := keyfile.New(p.Name.Buffer, wrapped.Parent, wrapped.Public, rsp.OutPrivate, wrapped.EmptyAuth, wrapped.Policy)
+	parent := wrapped.Parent
+	parent.Name = p.Name.Buffer
+	k, err := keyfile.New(parent, wrapped.Public, rsp.OutPrivate, wrapped.EmptyAuth, wrapped.Policy)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errGarbled, err)
 	}

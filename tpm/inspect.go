@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/google/go-tpm/tpm2"
+
+	"github.com/instancekey/instancekey/tpm/internal/keyfile"
 )
 
 const (
@@ -154,7 +156,7 @@ func (c *call) inspectStorageRootKey(status *Status) error {
 	if err == nil {
 		found.Persistent = kindOf(&persistent.public)
 	}
-	made, err := c.makeStorageRootKey(tpm2.TPMRHOwner)
+	made, err := c.makeParent(keyfile.StorageRootKey)
 	if err != nil && !c.refused(err) {
 		return err
 	}

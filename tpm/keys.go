@@ -1,9 +1,12 @@
 package tpm
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/google/go-tpm/tpm2"
 
 	"github.com/instancekey/instancekey/keystore"
 	"github.com/instancekey/instancekey/tpm/internal/keyfile"
@@ -50,12 +53,14 @@ func (s *Store) CreateKey(ctx context.Context, name string, o KeyOptions) (keyst
 		return nil, err
 	}
 	var pin []byte
+	var pinned [][]byte
 	if o.PIN {
+		pinned = s.folder.pinned(keyfile.Parent{Handle: tpm2.TPMRHOwner})
 		if pin, err = s.askNewPIN(ctx, name); err != nil {
 			return nil, explain(doing, err)
 		}
 	}
-	k, err := run(ctx, s.device, func(c *call) (*keyfile.File, error) { return c.create(template, o.PCRs, pin) }, pin)
+	k, err := run(ctx, s.device, func(c *call) (*keyfile.File, error) { return c.create(template, o.PCRs, pin, pinned) }, pin)
 	if err != nil {
 		return nil, explain(doing, err)
 	}
@@ -65,7 +70,7 @@ func (s *Store) CreateKey(ctx context.Context, name string, o KeyOptions) (keyst
 		s.forget(ctx, k)
 		return nil, err
 	}
-	return newKey(s, name, k), nil
+	return newKey(s, name, k, false), nil
 }
 
 func (s *Store) askNewPIN(ctx context.Context, name string) ([]byte, error) {
@@ -77,70 +82,78 @@ func (s *Store) askNewPIN(ctx context.Context, name string) ([]byte, error) {
 	return s.askPIN(ctx, name)
 }
 
-// Open finds a key and loads it into the TPM. See [keystore.Store].
+// Open finds a key and loads it into the TPM. See [keystore.Store]. It changes no
+// file.
 //
 // It takes any TSS2 PEM key file with an ECDSA key on P-256 or P-384, as
 // OpenSSL's tpm2 provider, ssh-tpm-agent and tpm2-tools write them, whose parent
-// is the owner hierarchy or a persistent key. Such a file does not say which
-// storage root key it belongs to; Open adds that when it has loaded the key for
-// the first time. Files of tpm2-tools 5.4 say the opposite of what is true about
-// the PIN. That is found out by trying without one, which the TPM counts as a wrong
-// try if there is one and the key is not noDA; after the first signature the file
-// says what is true.
+// is in the owner hierarchy or a persistent key without a password. Such a file
+// does not say which storage root key it belongs to, or even another one, as those
+// of tpm2_encodeobject do: what [Store.Open] has found out is added to the file by
+// the first signature, and the rest of it stays as it is.
+//
+// Files of tpm2-tools up to 5.7 say the opposite of what is true about the PIN.
+// That is found out by a signature without one, which the TPM counts as a wrong try
+// if there is one and the key is not noDA; the file says what is true from then on.
 func (s *Store) Open(ctx context.Context, name string) (keystore.Key, error) {
 	doing := fmt.Sprintf("open key %q", name)
 	if err := s.check(ctx, name); err != nil {
 		return nil, err
 	}
-	k, err := s.folder.load(name)
+	onDisk, err := s.folder.load(name)
 	if err != nil {
 		return nil, err
 	}
+	foreign := onDisk.Parent.Name == nil
+	k := s.pinnedAs(onDisk)
 	loaded, err := run(ctx, s.device, func(c *call) (*keyfile.File, error) {
-		parentName, err := c.load(k)
-		if err != nil || k.ParentName != nil || parentName == nil {
+		parent, err := c.load(k)
+		if err != nil || k.Parent.Name != nil || parent.Name == nil {
 			return k, err
 		}
-		c.key.file = k.With(parentName, k.Handle)
+		c.key.file = k.WithParent(parent)
 		return c.key.file, nil
 	})
+	if err == nil && foreign && loaded.NeedsPIN() {
+		err = checkPinned(loaded.Parent.Name, s.folder.pinned(loaded.Parent))
+	}
 	if err != nil {
 		return nil, explain(doing, err)
 	}
-	// In a folder that cannot be written the key can be used all the same.
-	if loaded != k && s.note(ctx, name, k, loaded) == nil {
-		loaded = s.tryWithoutPIN(ctx, name, loaded)
-	}
-	return newKey(s, name, loaded), nil
+	s.pins.Store(holderOf(loaded), loaded.Parent)
+	return newKey(s, name, loaded, foreign), nil
 }
 
-// tryWithoutPIN finds out whether a foreign key that is said to have a PIN has one,
-// when there is none to be had: tpm2-tools 5.4 says so of keys without. A wrong try
-// may count toward a lockout, so there is one in the life of the file.
-func (s *Store) tryWithoutPIN(ctx context.Context, name string, k *keyfile.File) *keyfile.File {
-	if s.config.PIN != nil || !k.NeedsPIN() || k.UsesPolicy {
+// pinnedAs returns k with the parent that the Store has found for it, if its file
+// does not say that yet.
+func (s *Store) pinnedAs(k *keyfile.File) *keyfile.File {
+	if k.Parent.Name != nil {
 		return k
 	}
-	_, err := run(ctx, s.device, func(c *call) ([]byte, error) { return c.sign(k, make([]byte, k.CoordinateSize), false, nil) })
-	if err != nil {
-		return k
+	if parent, ok := s.pins.Load(holderOf(k)); ok {
+		return k.WithParent(parent.(keyfile.Parent))
 	}
-	learnt := k.WithEmptyAuth(true)
-	_ = s.note(ctx, name, k, learnt) // it is true all the same
-	return learnt
+	return k
 }
 
-// note writes down what Open or a signature has learnt of a key. What is only noted
+// note changes a key's file, unless it is another key's by now. What is only noted
 // keeps nobody waiting for another process.
-func (s *Store) note(ctx context.Context, name string, read, learnt *keyfile.File) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+func (s *Store) note(ctx context.Context, name string, k *keyfile.File, change func(*keyfile.File) *keyfile.File) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	unlock, err := s.folder.Lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	return s.folder.update(name, read, learnt)
+	now, err := s.folder.load(name)
+	if err != nil || holderOf(now) != holderOf(k) {
+		return err
+	}
+	if changed := change(now); !bytes.Equal(changed.Text, now.Text) {
+		return s.folder.Replace(name, changed.Text)
+	}
+	return nil
 }
 
 // Delete removes a key's file, takes the key out of the TPM, and removes it from
@@ -157,12 +170,14 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 	}
 	defer unlock()
 	// A file that is no key file must be removable, too.
+	var isCopy func([]byte) bool
 	if k := s.folder.remains(name); k != nil {
 		if err := s.withdraw(ctx, k); err != nil {
 			return explain(fmt.Sprintf("delete key %q", name), err)
 		}
+		isCopy = k.HasKey
 	}
-	return s.folder.Delete(name)
+	return s.folder.Delete(name, isCopy)
 }
 
 // List returns the names of all keys. See [keystore.Store].

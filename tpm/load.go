@@ -11,38 +11,71 @@ import (
 	"github.com/instancekey/instancekey/tpm/internal/keyfile"
 )
 
-// load makes a key ready for use, if it is not. It returns the Name of the
-// parent that it was loaded under, or nil where that was not needed.
-func (c *call) load(k *keyfile.File) (parentName []byte, err error) {
+// load makes a key ready for use, if it is not. It returns the parent that it was
+// loaded under, or a zero one where that was not needed.
+func (c *call) load(k *keyfile.File) (none keyfile.Parent, err error) {
 	if c.key.isFor(k) {
-		return nil, nil
+		return none, nil
 	}
 	c.makeRoom()
 	for _, shortcut := range []func(*keyfile.File) (bool, error){c.usePersistent, c.loadSaved} {
 		if done, err := shortcut(k); done || err != nil {
-			return nil, err
+			return none, err
 		}
 	}
-	p, err := c.loadParent(k.Parent, k.ParentName)
+	parent, err := c.loadFrom(k.Parent, k)
+	if !isAnothers(err) || k.Parent.Name != nil {
+		return parent, err
+	}
+	// tpm2_encodeobject says the owner hierarchy of every parent that is not
+	// persistent.
+	for _, guess := range guesses(k) {
+		parent, guessErr := c.loadFrom(guess, k)
+		if guessErr == nil {
+			return parent, nil
+		}
+		if !errors.As(guessErr, new(tpm2.TPMRC)) {
+			return none, guessErr
+		}
+	}
+	return none, err
+}
+
+// loadFrom loads a key from its file, under a parent. It returns that with its Name.
+func (c *call) loadFrom(parent keyfile.Parent, k *keyfile.File) (keyfile.Parent, error) {
+	p, err := c.loadParent(parent)
 	if err != nil {
-		return nil, err
+		return keyfile.Parent{}, err
 	}
 	defer c.release(p)
+	if parent.Handle != k.Parent.Handle && !p.public.ObjectAttributes.NoDA {
+		return parent, tpm2.TPMRCIntegrity // a guess is not worth a wrong try at the parent's password
+	}
+	parent.Name = p.Name.Buffer
 	if err := c.loadUnder(p, k); err != nil {
-		return nil, err
+		return keyfile.Parent{}, err
 	}
 	c.prepareSession(p, k)
-	return p.Name.Buffer, nil
+	return parent, nil
+}
+
+// isAnothers reports whether TPM2_Load says that another parent has made the key.
+func isAnothers(err error) bool {
+	return errors.Is(err, tpm2.TPMRCIntegrity) && !errors.Is(err, keystore.ErrCorrupt)
 }
 
 // loadUnder sends TPM2_Load.
 func (c *call) loadUnder(p *object, k *keyfile.File) error {
-	rsp, err := tpm2.Load{ParentHandle: p.AuthHandle, InPrivate: k.Private, InPublic: k.Public}.Execute(c)
-	if errors.Is(err, tpm2.TPMRCIntegrity) && bytes.Equal(p.Name.Buffer, k.ParentName) {
-		return fmt.Errorf("%w: TPM2_Load: %w: the parent is the one that the key was made under, so the key file is damaged", keystore.ErrCorrupt, err)
+	var rsp *tpm2.LoadResponse
+	err := p.use("TPM2_Load", func() (err error) {
+		rsp, err = tpm2.Load{ParentHandle: p.AuthHandle, InPrivate: k.Private, InPublic: k.Public}.Execute(c)
+		return err
+	})
+	if errors.Is(err, tpm2.TPMRCIntegrity) && bytes.Equal(p.Name.Buffer, k.Parent.Name) {
+		return fmt.Errorf("%w: %w: the parent is the one that the key was made under, so the key file is damaged", keystore.ErrCorrupt, err)
 	}
 	if err != nil {
-		return damaged("TPM2_Load", err)
+		return about(theFile, damaged(err))
 	}
 	if err := c.adopt(rsp.ObjectHandle); err != nil {
 		return err
@@ -51,16 +84,25 @@ func (c *call) loadUnder(p *object, k *keyfile.File) error {
 	return nil
 }
 
+// lacking are the codes for an algorithm that the TPM does not have.
+var lacking = []tpm2.TPMRC{tpm2.TPMRCCurve, tpm2.TPMRCScheme, tpm2.TPMRCHash, tpm2.TPMRCAsymmetric, tpm2.TPMRCKDF}
+
 // damaged tells a key that the TPM does not understand from one that it does
 // not know.
-func damaged(command string, err error) error {
+func damaged(err error) error {
 	var code tpm2.TPMFmt1Error
-	if errors.As(err, &code) && !errors.Is(err, tpm2.TPMRCIntegrity) {
-		if ok, _ := code.Parameter(); ok {
-			return fmt.Errorf("%w: %s: %w: the key file is damaged, or the TPM does not have the key's algorithm", keystore.ErrCorrupt, command, err)
+	if !errors.As(err, &code) || errors.Is(err, tpm2.TPMRCIntegrity) {
+		return err
+	}
+	for _, code := range lacking {
+		if errors.Is(err, code) {
+			return err
 		}
 	}
-	return fmt.Errorf("%s: %w", command, err)
+	if ok, _ := code.Parameter(); ok {
+		return fmt.Errorf("%w: %w: the key file is damaged", keystore.ErrCorrupt, err)
+	}
+	return err
 }
 
 // loadSaved loads a key that had to make room for another one.

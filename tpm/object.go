@@ -1,7 +1,9 @@
 package tpm
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/go-tpm/tpm2"
 )
@@ -12,6 +14,29 @@ type object struct {
 	tpm2.AuthHandle
 	public    tpm2.TPMTPublic
 	transient bool
+}
+
+// use sends a command that o, as a parent, authorizes by an empty password. A TPM
+// counts it if o has another one, unless that is noDA, and so that is tried once.
+func (o *object) use(command string, execute func() error) error {
+	counts := !o.transient && !o.public.ObjectAttributes.NoDA
+	if counts {
+		if err := refused.of(holderOfObject(o), nil); err != nil {
+			return about(theParent, err)
+		}
+	}
+	err := execute()
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("%s: %w", command, err)
+	if slices.ContainsFunc(wrongAuth, func(code error) bool { return errors.Is(err, code) }) {
+		err = about(theParent, err)
+	}
+	if counts && isRefusal(err) {
+		refused.note(holderOfObject(o), nil, err)
+	}
+	return err
 }
 
 // makePrimary makes a primary key of a hierarchy that has the password.
@@ -26,7 +51,7 @@ func (c *call) makePrimary(hierarchy tpm2.TPMHandle, password []byte, template t
 		InPublic:      tpm2.New2B(template),
 	}.Execute(c)
 	if err != nil {
-		return nil, err
+		return nil, about(hierarchySubject(hierarchy), err)
 	}
 	if err := c.adopt(rsp.ObjectHandle); err != nil {
 		return nil, err
@@ -41,6 +66,13 @@ func (c *call) makePrimary(hierarchy tpm2.TPMHandle, password []byte, template t
 	}
 	p.transient = true
 	return p, nil
+}
+
+func hierarchySubject(hierarchy tpm2.TPMHandle) subject {
+	if hierarchy == tpm2.TPMRHEndorsement {
+		return theEndorsement
+	}
+	return theOwner
 }
 
 // readObject looks at a persistent key.

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/go-tpm/tpm2"
 
 	"github.com/instancekey/instancekey/keystore"
+	"github.com/instancekey/instancekey/tpm/internal/keyfile"
 )
 
 // srkTemplate is the storage root key that TSS2 key files mean by the parent
@@ -20,35 +22,82 @@ var srkTemplate = func() tpm2.TPMTPublic {
 	return t
 }()
 
-// loadParent makes the storage root key, if handle is the owner hierarchy, or
-// looks at the persistent key there. It refuses one with another Name than
-// pinned, unless that is nil. The caller must release it.
-func (c *call) loadParent(handle tpm2.TPMHandle, pinned []byte) (*object, error) {
-	find := c.readParent
-	if handle == tpm2.TPMRHOwner {
-		find = c.findRoot
+var rsaTemplate = func() tpm2.TPMTPublic {
+	t := tpm2.RSASRKTemplate
+	t.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgRSA, &tpm2.TPM2BPublicKeyRSA{})
+	return t
+}()
+
+// parentTemplates are the primary keys of the owner hierarchy that keys are wrapped
+// with.
+var parentTemplates = map[keyfile.Template]tpm2.TPMTPublic{
+	keyfile.StorageRootKey: srkTemplate,
+	keyfile.RSAParent:      rsaTemplate,
+	keyfile.Legacy: withAttributes(srkTemplate, func(a *tpm2.TPMAObject) {
+		a.FixedTPM, a.FixedParent = false, false
+	}),
+	keyfile.ToolsECC: withAttributes(srkTemplate, func(a *tpm2.TPMAObject) { a.NoDA = false }),
+	keyfile.ToolsRSA: withAttributes(rsaTemplate, func(a *tpm2.TPMAObject) { a.NoDA = false }),
+}
+
+func withAttributes(t tpm2.TPMTPublic, change func(*tpm2.TPMAObject)) tpm2.TPMTPublic {
+	change(&t.ObjectAttributes)
+	return t
+}
+
+// guesses returns the parents that a key of tpm2_encodeobject may have beside the
+// one that its file names. The slowest to make are the last.
+func guesses(k *keyfile.File) []keyfile.Parent {
+	if k.Parent.Handle != tpm2.TPMRHOwner || k.Parent.Template != keyfile.StorageRootKey {
+		return nil
 	}
-	p, err := find(handle)
-	if err == nil && pinned != nil && !bytes.Equal(p.Name.Buffer, pinned) {
+	return []keyfile.Parent{
+		{Handle: tpm2.TPMRHOwner, Template: keyfile.ToolsECC},
+		{Handle: persistentSRK},
+		{Handle: tpm2.TPMRHOwner, Template: keyfile.ToolsRSA},
+	}
+}
+
+// loadParent makes a primary key of the owner hierarchy, or looks at a persistent
+// key. It refuses one with another Name than is pinned. The caller must release it.
+func (c *call) loadParent(parent keyfile.Parent) (*object, error) {
+	p, err := c.findParent(parent)
+	differs := func() bool { return parent.Name != nil && !bytes.Equal(p.Name.Buffer, parent.Name) }
+	if err == nil && differs() {
 		// One answer that was damaged on its way must not make anybody delete a
 		// key.
 		c.release(p)
 		c.root = nil
-		p, err = find(handle)
+		p, err = c.findParent(parent)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if pinned != nil && !bytes.Equal(p.Name.Buffer, pinned) {
+	if differs() {
 		c.release(p)
 		return nil, fmt.Errorf("%w: the TPM's storage root key is %x, and the key was made under %x: this is another TPM, or it has been cleared since: delete the key and enrol anew",
-			keystore.ErrKeyLost, p.Name.Buffer, pinned)
+			keystore.ErrKeyLost, p.Name.Buffer, parent.Name)
 	}
 	return p, nil
 }
 
-func (c *call) makeStorageRootKey(hierarchy tpm2.TPMHandle) (*object, error) {
-	p, err := c.makePrimary(hierarchy, c.ownerAuth, srkTemplate)
+func (c *call) findParent(parent keyfile.Parent) (*object, error) {
+	switch {
+	case parent.Handle != tpm2.TPMRHOwner:
+		return c.readParent(parent.Handle)
+	case parent.Template == keyfile.StorageRootKey:
+		return c.findRoot()
+	default:
+		return c.makeParent(parent.Template)
+	}
+}
+
+func (c *call) makeParent(template keyfile.Template) (*object, error) {
+	public, ok := parentTemplates[template]
+	if !ok {
+		return nil, fmt.Errorf("%w: the file names a parent %.40q, which a later version may know", keystore.ErrUnavailable, template)
+	}
+	p, err := c.makePrimary(tpm2.TPMRHOwner, c.ownerAuth, public)
 	if err != nil {
 		return nil, fmt.Errorf("make the storage root key: %w", err)
 	}
@@ -58,9 +107,22 @@ func (c *call) makeStorageRootKey(hierarchy tpm2.TPMHandle) (*object, error) {
 // readParent looks at the persistent key that keys are wrapped with.
 func (c *call) readParent(handle tpm2.TPMHandle) (*object, error) {
 	p, err := c.readObject(handle)
-	if errors.Is(err, tpm2.TPMRCHandle) {
-		return nil, fmt.Errorf("%w: %w: the key's parent is not at 0x%08x any more: the TPM has been cleared, or somebody has removed it: put it back, or delete the key and enrol anew",
-			keystore.ErrKeyLost, err, uint32(handle))
+	if !errors.Is(err, tpm2.TPMRCHandle) {
+		return p, err
 	}
-	return p, err
+	if err := c.confirmAbsent(handle); err != nil {
+		return nil, err
+	}
+	return nil, fmt.Errorf("%w: %w: the key's parent is not at 0x%08x any more: the TPM has been cleared, or somebody has removed it: put it back, or delete the key and enrol anew",
+		keystore.ErrKeyLost, err, uint32(handle))
+}
+
+// checkPinned refuses to let a storage root key have a PIN that is none of those
+// that a folder's keys were made under.
+func checkPinned(name []byte, pinned [][]byte) error {
+	if len(pinned) == 0 || slices.ContainsFunc(pinned, func(p []byte) bool { return bytes.Equal(p, name) }) {
+		return nil
+	}
+	return fmt.Errorf("%w: the TPM's storage root key is %x, and the other keys of the folder were made under %x: this is another TPM, it has been cleared, or somebody on its bus pretends to be it: it gets no PIN until those keys are deleted; or use another folder",
+		keystore.ErrUnavailable, name, pinned[0])
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/go-tpm/tpm2"
 
@@ -41,8 +42,7 @@ func (s *Store) Persist(ctx context.Context, name string, handle uint32) error {
 		return err
 	}
 	doing := fmt.Sprintf("persist key %q at 0x%08x", name, handle)
-	noted := k.With(k.ParentName, tpm2.TPMHandle(handle))
-	_, err = run(ctx, s.device, func(c *call) (struct{}, error) { return struct{}{}, c.mayPersist(k, noted) })
+	noted, err := run(ctx, s.device, func(c *call) (*keyfile.File, error) { return c.mayPersist(k, tpm2.TPMHandle(handle)) })
 	if err != nil {
 		return explain(doing, err)
 	}
@@ -53,9 +53,9 @@ func (s *Store) Persist(ctx context.Context, name string, handle uint32) error {
 		return err
 	}
 	_, err = run(ctx, s.device, func(c *call) (struct{}, error) { return struct{}{}, c.persist(noted) })
-	if errors.As(err, new(tpm2.TPMRC)) {
-		// The TPM has refused it, so that nothing is there. After any other error
-		// that is not known, and the file keeps the handle.
+	if errors.As(err, new(*refusedEvict)) {
+		// After any other error it is not known whether something is there, and the
+		// file keeps the handle.
 		_ = s.folder.update(name, noted, k)
 	}
 	return explain(doing, err)
@@ -80,7 +80,7 @@ func (s *Store) Unpersist(ctx context.Context, name string) error {
 	if err := s.withdraw(ctx, k); err != nil {
 		return explain(fmt.Sprintf("unpersist key %q", name), err)
 	}
-	return s.folder.update(name, k, k.With(k.ParentName, 0))
+	return s.folder.update(name, k, k.WithHandle(0))
 }
 
 // isAt reports whether the key is at its persistent handle. An error that
@@ -104,28 +104,69 @@ func (c *call) isAt(k *keyfile.File) (bool, error) {
 	return true, nil
 }
 
-// mayPersist checks that the new handle is free, or has the key already, and that
-// the key is not at the one in its file: Persist may have failed after it noted
-// that.
-func (c *call) mayPersist(k, noted *keyfile.File) error {
-	if k.Handle != 0 && k.Handle != noted.Handle {
-		if there, err := c.isAt(k); there {
-			return fmt.Errorf("%w at 0x%08x: unpersist it first", keystore.ErrExists, uint32(k.Handle))
+// isCertainlyAt is isAt where a key would be left behind if the answer were wrong.
+func (c *call) isCertainlyAt(k *keyfile.File) (bool, error) {
+	there, err := c.isAt(k)
+	if !there && err == nil {
+		err = c.confirmAbsent(k.Handle)
+	}
+	return there, err
+}
+
+// confirmAbsent fails unless the TPM says in other ways, too, that there is nothing
+// at a persistent handle: it says so of everything while its hierarchy is disabled,
+// and one answer may have been changed on its way.
+func (c *call) confirmAbsent(handle tpm2.TPMHandle) error {
+	startup, err := c.property(tpm2.TPMPTStartupClear)
+	if err != nil {
+		return fmt.Errorf("see whether 0x%08x is free: %w", uint32(handle), err)
+	}
+	if startup&shEnable == 0 {
+		return about(theOwner, fmt.Errorf("see whether 0x%08x is free: %w", uint32(handle), tpm2.TPMRCHierarchy))
+	}
+	handles, err := c.handles(handle)
+	if err != nil {
+		return fmt.Errorf("see whether 0x%08x is free: %w", uint32(handle), err)
+	}
+	if slices.Contains(handles, handle) {
+		return fmt.Errorf("%w: the TPM says that 0x%08x is free, and lists it", errGarbled, uint32(handle))
+	}
+	return nil
+}
+
+// mayPersist returns k with its new handle and its parent. It checks that the handle
+// is free, or has the key already, and that the key is not at the one in its file:
+// Persist may have failed after it noted that.
+func (c *call) mayPersist(k *keyfile.File, handle tpm2.TPMHandle) (*keyfile.File, error) {
+	if k.Handle != 0 && k.Handle != handle {
+		if there, err := c.isCertainlyAt(k); there {
+			return nil, fmt.Errorf("%w at 0x%08x: unpersist it first", keystore.ErrExists, uint32(k.Handle))
 		} else if err != nil && !errors.Is(err, keystore.ErrExists) {
-			return err
+			return nil, err
 		}
 	}
-	there, err := c.isAt(noted)
-	if there && k.Handle != noted.Handle {
-		return fmt.Errorf("%w: 0x%08x has this key already, and not by Persist: remove it there with tpm2_evictcontrol, or choose another handle", keystore.ErrExists, uint32(noted.Handle))
+	noted := k.WithHandle(handle)
+	there, err := c.isCertainlyAt(noted)
+	if err != nil {
+		return nil, err
 	}
-	return err
+	if there && k.Handle != handle {
+		return nil, fmt.Errorf("%w: 0x%08x has this key already, and not by Persist: remove it there with tpm2_evictcontrol, or choose another handle", keystore.ErrExists, uint32(handle))
+	}
+	if k.Parent.Name != nil {
+		return noted, nil
+	}
+	parent, err := c.load(k)
+	if err != nil {
+		return nil, err
+	}
+	return noted.WithParent(parent), nil
 }
 
 // usePersistent makes the persistent key the loaded one, if it is there.
 // Otherwise the key in the file is used.
 func (c *call) usePersistent(k *keyfile.File) (bool, error) {
-	if k.Handle == 0 || k.ParentName == nil { // the parent is to be looked at once
+	if k.Handle == 0 || k.Parent.Name == nil { // the parent is to be looked at once
 		return false, nil
 	}
 	there, err := c.isAt(k)
@@ -151,28 +192,59 @@ func (c *call) whileThere(k *keyfile.File, err error) error {
 	return fmt.Errorf("%w: %w", errMoved, err)
 }
 
+// refusedEvict is why the TPM has not made a key persistent.
+type refusedEvict struct{ error }
+
+func (e *refusedEvict) Unwrap() error { return e.error }
+
 func (c *call) persist(k *keyfile.File) error {
 	if there, err := c.isAt(k); there || err != nil {
 		return err
 	}
-	if _, err := c.load(k.With(k.ParentName, 0)); err != nil {
+	if _, err := c.load(k.WithHandle(0)); err != nil {
 		return err
 	}
 	err := c.evict(tpm2.NamedHandle{Handle: c.key.handle, Name: k.Name}, k.Handle)
 	c.forget(k)
-	return err
+	if err != nil && !errors.As(err, new(tpm2.TPMRC)) {
+		return err
+	}
+	// What the TPM has said of it is not authorized by anything.
+	switch there, atErr := c.isCertainlyAt(k); {
+	case there:
+		return nil
+	case atErr != nil && (err == nil || !errors.Is(atErr, keystore.ErrExists)):
+		return errors.Join(err, atErr)
+	case err == nil:
+		return fmt.Errorf("%w: TPM2_EvictControl has made nothing persistent", errGarbled)
+	default:
+		return &refusedEvict{err}
+	}
 }
 
 func (c *call) unpersist(k *keyfile.File) error {
 	c.forget(k)
-	there, err := c.isAt(k)
+	there, err := c.isCertainlyAt(k)
 	if errors.Is(err, keystore.ErrExists) {
 		return nil // not ours
 	}
 	if err != nil || !there {
 		return err
 	}
-	return c.evict(tpm2.NamedHandle{Handle: k.Handle, Name: k.Name}, k.Handle)
+	err = c.evict(tpm2.NamedHandle{Handle: k.Handle, Name: k.Name}, k.Handle)
+	if err != nil && !errors.As(err, new(tpm2.TPMRC)) {
+		return err
+	}
+	switch there, atErr := c.isCertainlyAt(k); {
+	case !there && (atErr == nil || errors.Is(atErr, keystore.ErrExists)):
+		return nil
+	case err != nil:
+		return err
+	case atErr != nil:
+		return atErr
+	default:
+		return fmt.Errorf("%w: TPM2_EvictControl has removed nothing", errGarbled)
+	}
 }
 
 // evict sends TPM2_EvictControl, which makes a loaded object persistent and
@@ -189,7 +261,7 @@ func (c *call) evict(object tpm2.NamedHandle, handle tpm2.TPMHandle) error {
 		PersistentHandle: handle,
 	}.Execute(c)
 	if err != nil {
-		return fmt.Errorf("TPM2_EvictControl: %w", err)
+		return about(theOwner, fmt.Errorf("TPM2_EvictControl: %w", err))
 	}
 	return nil
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 
 	"github.com/google/go-tpm/tpm2"
+
+	"github.com/instancekey/instancekey/tpm/internal/keyfile"
 )
 
 // savedRoot is the saved context of the storage root key, which takes long to make:
@@ -14,14 +16,14 @@ type savedRoot struct {
 }
 
 // findRoot returns the storage root key, which is made if it is not saved.
-func (c *call) findRoot(hierarchy tpm2.TPMHandle) (*object, error) {
+func (c *call) findRoot() (*object, error) {
 	if c.root == nil {
-		return c.makeStorageRootKey(hierarchy)
+		return c.makeParent(keyfile.StorageRootKey)
 	}
 	rsp, err := tpm2.ContextLoad{Context: c.root.context}.Execute(c)
 	if errors.As(err, new(tpm2.TPMRC)) { // as after a reset of the TPM
 		c.root = nil
-		return c.makeStorageRootKey(hierarchy)
+		return c.makeParent(keyfile.StorageRootKey)
 	}
 	if err != nil {
 		return nil, err
@@ -38,7 +40,7 @@ func (c *call) findRoot(hierarchy tpm2.TPMHandle) (*object, error) {
 // it was idle: the next one is for the first signature after a pause, which somebody
 // waits for.
 func (c *call) saveRoot(name string) {
-	p, err := c.makeStorageRootKey(tpm2.TPMRHOwner)
+	p, err := c.makeParent(keyfile.StorageRootKey)
 	if err != nil {
 		_ = c.checked(err) // who needs the key is told
 		return

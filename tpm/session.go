@@ -49,11 +49,11 @@ type sessionKind struct {
 // kindFor returns the kind of session that a command with k is authorized by.
 func kindFor(k *keyfile.File, needsPIN bool) sessionKind {
 	if !k.UsesPolicy {
-		return hmacKind(k.ParentName)
+		return hmacKind(k.Parent.Name)
 	}
 	kind := sessionKind{policy: true, hash: k.NameAlg}
 	if needsPIN {
-		kind.saltedTo = string(k.ParentName)
+		kind.saltedTo = string(k.Parent.Name)
 	}
 	return kind
 }
@@ -112,7 +112,7 @@ func (c *call) openSession(k *keyfile.File, wanted sessionKind) (*session, error
 	if wanted.saltedTo == "" || c.findSession(wanted) != nil {
 		return c.openSessionUnder(nil, wanted)
 	}
-	p, err := c.loadParent(k.Parent, k.ParentName)
+	p, err := c.loadParent(k.Parent)
 	if err != nil {
 		return nil, err
 	}

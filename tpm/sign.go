@@ -60,7 +60,9 @@ func (c *call) signAuthorized(k *keyfile.File, digest []byte, needsPIN bool, pin
 		}
 		var signature []byte
 		if err = c.satisfy(k.Policy, auth.Handle()); err == nil {
-			signature, err = c.signDigest(k, auth, digest)
+			if signature, err = c.signDigest(k, auth, digest); err != nil {
+				err = ofKey(err)
+			}
 		}
 		if err == nil {
 			c.succeeded(auth)

@@ -2,8 +2,10 @@ package tpm_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"syscall"
@@ -115,11 +117,13 @@ func TestStatusLockout(t *testing.T) {
 		r := newRig(t, d, withPIN("1234"))
 		create(t, r.Store, "key", tpm.KeyOptions{PIN: true})
 		r.Close()
-		withPIN("wrong")(&r.config)
+		var wrong string // another one each time: none is tried twice
+		r.config.PIN = func(context.Context, string) ([]byte, error) { return []byte(wrong), nil }
 		s := r.reopen(t)
 		defer s.Close()
 		key := open(t, s, "key")
 		for n := 1; n <= 3; n++ {
+			wrong = fmt.Sprint("wrong ", n)
 			if _, err := key.Sign(t.Context(), []byte("input")); !errors.Is(err, keystore.ErrAuth) {
 				t.Fatalf("try %d: %v", n, err)
 			}

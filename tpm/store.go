@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/google/go-tpm/tpm2/transport"
 
@@ -101,6 +102,8 @@ type Store struct {
 	// pin is held by whoever asks for a PIN, so that one user is not asked for the
 	// same PIN by many goroutines. Who waits for it can be cancelled.
 	pin chan struct{}
+	// pins are the parents of keys whose files do not name them yet, by holderOf.
+	pins sync.Map
 }
 
 var _ keystore.Store = (*Store)(nil)

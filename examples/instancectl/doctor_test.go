@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"os"
 	"path/filepath"
 	"slices"
@@ -61,7 +62,7 @@ func tryPIN(t *testing.T, s *served, keys, name string, times int) {
 	t.Helper()
 	s.with(t, func(conn transport.TPM) {
 		store, err := tpm.Open(t.Context(), tpm.Config{TPM: conn, Dir: keys, PIN: func(context.Context, string) ([]byte, error) {
-			return []byte("wrong"), nil
+			return []byte(rand.Text()), nil // none is tried twice
 		}})
 		if err != nil {
 			t.Fatal(err)
@@ -96,6 +97,7 @@ func TestDoctorLockout(t *testing.T) {
 		d = examined(t, args...)
 		d.failed("lockout")
 		d.want("lockout", statusFail, "3 of 3 failures", "up to 16m40s", "tpm2_dictionarylockout --clear-lockout")
+		d.want("lockout", statusFail, "keys without noDA (with a PIN, or made by other programs)", "cuts the power")
 		d.want("key pin", statusWarn, "with a PIN", "see lockout")
 		d.want("key plain", statusOK, "signs")
 	})

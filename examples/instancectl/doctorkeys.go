@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 
+	"github.com/google/go-tpm/tpm2"
+
 	"github.com/instancekey/instancekey/keystore"
 	"github.com/instancekey/instancekey/tpm"
 )
@@ -90,8 +92,12 @@ func adviceOnKey(err error, otherwise string) string {
 		return "restore the file, or instancectl key delete and enrol anew"
 	case errors.Is(err, keystore.ErrPolicy):
 		return "boot what the key is bound to, or enrol with a new key"
-	case errors.Is(err, keystore.ErrAuth):
+	case errors.Is(err, keystore.ErrAuth) && strings.Contains(err.Error(), "OwnerAuth"):
 		return "see owner hierarchy"
+	case errors.Is(err, keystore.ErrAuth), errors.Is(err, tpm2.TPMRCIntegrity):
+		return "do what it says about the key's parent; the key need not be lost"
+	case errors.Is(err, errors.ErrUnsupported):
+		return "leave the file to the program that made it, and make a key of another name"
 	case errors.Is(err, keystore.ErrLockedOut):
 		return "see lockout"
 	}

@@ -80,6 +80,9 @@ func identity(status *tpm.Status) string {
 	return fmt.Sprintf("%s, firmware %s, TPM %s", name, status.Firmware, status.Specification)
 }
 
+// withoutNoDA are the keys that a TPM's lockout stops.
+const withoutNoDA = "keys without noDA (with a PIN, or made by other programs)"
+
 func (d *doctor) lockout(l *tpm.Lockout) {
 	const check = "lockout"
 	d.lockedOut = l.Active
@@ -94,12 +97,12 @@ func (d *doctor) lockout(l *tpm.Lockout) {
 	found := fmt.Sprintf("%d of %d failures; %s", l.Failures, l.MaxFailures, forgives)
 	switch {
 	case l.Active && l.Interval > 0:
-		d.fail(check, fmt.Sprintf("leave the device switched on for up to %v, or: %s; and find who tries wrong PINs. Keys without a PIN work all the same", l.Interval, clearing),
-			"active, keys with a PIN do not work: %s", found)
+		d.fail(check, fmt.Sprintf("leave the device switched on for up to %v, or: %s; and find who tries wrong PINs or cuts the power", l.Interval, clearing),
+			"active, %s do not work: %s", withoutNoDA, found)
 	case l.Active:
-		d.fail(check, clearing, "active, keys with a PIN do not work: %s", found)
+		d.fail(check, clearing+"; and find who tries wrong PINs or cuts the power", "active, %s do not work: %s", withoutNoDA, found)
 	case l.Failures > 0:
-		d.warn(check, "find who tries wrong PINs; power cuts count, too, where keys with a PIN are used", "not active: %s", found)
+		d.warn(check, "find who tries wrong PINs; power cuts count, too, where "+withoutNoDA+" are used: switch the device off in an orderly way (tpm2_shutdown)", "not active: %s", found)
 	default:
 		d.ok(check, "not active: %s", found)
 	}

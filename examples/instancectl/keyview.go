@@ -64,8 +64,11 @@ func (v *keyView) describe(d tpm.Description) {
 // protection says what protects a key beyond the TPM, or does not.
 func protection(d tpm.Description) []string {
 	var words []string
-	if d.Imported {
+	switch {
+	case d.Imported:
 		words = append(words, "imported: whoever made it has had it")
+	case d.Duplicable:
+		words = append(words, "duplicable: it need not stay in this TPM")
 	}
 	if d.PIN {
 		words = append(words, "with a PIN")

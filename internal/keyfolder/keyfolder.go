@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/instancekey/instancekey/internal/privatefile"
 	"github.com/instancekey/instancekey/keystore"
@@ -22,8 +21,6 @@ const (
 	extension = ".pem"
 	// MaxSize of a key file, in bytes, is more than ten times what any has.
 	MaxSize = 32 << 10
-	// abandoned is how old a temporary file is that nobody is writing any more.
-	abandoned = time.Hour
 )
 
 // A Folder is a folder of key files. A file appears under its name complete and
@@ -45,10 +42,8 @@ func Open(pkg, dir string) (Folder, error) {
 	if err := privatefile.MakeDir(path, privatefile.Writing); err != nil {
 		return Folder{}, fmt.Errorf("%s: %w: folder: %w", pkg, keystore.ErrUnavailable, err)
 	}
-	f := Folder{path, pkg}
-	// What processes have left that were killed; not what one is writing now.
-	_ = f.removeTemps(func(temp fs.FileInfo) bool { return time.Since(temp.ModTime()) > abandoned })
-	return f, nil
+	privatefile.SweepDir(path) // what processes have left that were killed
+	return Folder{path, pkg}, nil
 }
 
 // String returns the folder's path.
@@ -130,26 +125,36 @@ func (f Folder) Read(name string) ([]byte, error) {
 	}
 }
 
-// Delete removes the key's file, if there is one.
-func (f Folder) Delete(name string) error {
-	if err := f.delete(f.File(name)); err != nil {
+// Delete removes the key's file, if there is one, and the copies of it that a
+// writer has left who was killed: the key would outlive its deletion there. isCopy
+// reports whether a temporary file's contents are the same key; nil: none is.
+func (f Folder) Delete(name string, isCopy func(content []byte) bool) error {
+	if err := f.delete(f.File(name), isCopy); err != nil {
 		return f.Error(name, keystore.ErrUnavailable, err)
 	}
 	return nil
 }
 
-func (f Folder) delete(path string) error {
+func (f Folder) delete(path string, isCopy func([]byte) bool) error {
 	info, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return f.check()
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	// A process that was killed between making the link and removing its temporary
-	// file leaves a second name of the key's file, and the key would outlive its
-	// deletion there.
-	if err := f.removeTemps(func(temp fs.FileInfo) bool { return os.SameFile(temp, info) }); err != nil {
+	if err != nil {
+		if err := f.check(); err != nil {
+			return err
+		}
+	}
+	// The copies first: as long as one is there, so is the file, and Delete can be
+	// called again.
+	err = privatefile.Purge(path, func(temp string, other fs.FileInfo) bool {
+		if info != nil && os.SameFile(info, other) {
+			return true
+		}
+		content, err := readTemp(temp, other)
+		return err == nil && isCopy != nil && isCopy(content)
+	})
+	if err != nil {
 		return err
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -158,25 +163,11 @@ func (f Folder) delete(path string) error {
 	return privatefile.SyncDir(f.path)
 }
 
-// removeTemps removes temporary files.
-func (f Folder) removeTemps(which func(fs.FileInfo) bool) error {
-	entries, err := os.ReadDir(f.path)
-	if err != nil {
-		return err
+func readTemp(path string, info fs.FileInfo) ([]byte, error) {
+	if info.Size() > MaxSize {
+		return nil, privatefile.ErrTooLarge
 	}
-	for _, entry := range entries {
-		if !strings.HasPrefix(entry.Name(), privatefile.TempPrefix) {
-			continue
-		}
-		info, err := entry.Info()
-		if err == nil && which(info) {
-			err = os.Remove(filepath.Join(f.path, entry.Name()))
-		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
+	return os.ReadFile(path)
 }
 
 // List returns the names of the keys, in ascending order.

@@ -54,9 +54,17 @@ func checkMode(path string, info fs.FileInfo, forbidden fs.FileMode) error {
 
 // Create writes a file that is not there yet. An existing one, or one that
 // another process makes meanwhile, is fs.ErrExist and stays as it is. The file
-// system must have hard links (FAT has none).
+// system must have hard links (FAT has none). Root's new file belongs to the
+// owner of the folder.
 func Create(path string, content []byte) error {
-	temp, err := writeTemp(path, content)
+	dir := filepath.Dir(path)
+	Sweep(path)
+	if done, err := createUnnamed(path, content); err != nil {
+		return err
+	} else if done {
+		return SyncDir(dir)
+	}
+	temp, err := writeTemp(path, content, nil)
 	if err != nil {
 		return err
 	}
@@ -65,12 +73,19 @@ func Create(path string, content []byte) error {
 	if err := os.Link(temp.path, path); err != nil {
 		return err
 	}
-	return SyncDir(filepath.Dir(path))
+	return SyncDir(dir)
 }
 
-// Replace writes a file, in place of the one that may be there.
+// Replace writes a file, in place of the one that may be there. The new one has
+// the owner, the group and the mode of the old one, without any rights of others.
+// Where they cannot be kept, the error matches fs.ErrPermission and nothing has
+// changed.
 func Replace(path string, content []byte) error {
-	temp, err := writeTemp(path, content)
+	replaced, err := os.Lstat(path)
+	if err != nil || !replaced.Mode().IsRegular() {
+		replaced = nil
+	}
+	temp, err := writeTemp(path, content, replaced)
 	if err != nil {
 		return err
 	}

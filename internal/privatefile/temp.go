@@ -46,15 +46,18 @@ func (t temp) remove() {
 
 // writeTemp writes a temporary file for the file of that path. Those that killed
 // writers of the same file have left go first: they may be what fills the disk,
-// and they may hold secrets.
-func writeTemp(path string, content []byte) (temp, error) {
+// and they may hold secrets. replaced is the file that it is to replace, if there
+// is one.
+func writeTemp(path string, content []byte, replaced fs.FileInfo) (temp, error) {
 	Sweep(path)
 	file, err := createTemp(path)
 	if err != nil {
 		return temp{}, err
 	}
 	t := temp{path: file.Name()}
-	_, err = file.Write(content)
+	if err = adopt(file, replaced, filepath.Dir(path)); err == nil {
+		_, err = file.Write(content)
+	}
 	if err == nil {
 		err = file.Sync()
 	}
@@ -111,11 +114,55 @@ func Sweep(path string) {
 }
 
 // SweepDir removes the temporary files of all killed writers from a folder that
-// is this program's own, if they are more than an hour old: those that an earlier
-// version is writing have no lock.
+// is this program's own: at once, or once they are an hour old if an earlier
+// version has made them, which has no lock.
 func SweepDir(dir string) {
-	removeTemps(dir, func(_ string, info fs.FileInfo) bool { return isOld(info) })
+	removeTemps(dir, func(name string, info fs.FileInfo) bool { return hasBase(name) || isOld(info) })
 }
+
+// Purge removes every temporary file of a file that is to go for good, unless
+// somebody is writing it just now, and every other one that same says is a copy of
+// it: earlier versions gave them names that do not tell. An error says that one
+// may be left.
+func Purge(path string, same func(temp string, info fs.FileInfo) bool) error {
+	dir, prefix := filepath.Dir(path), tempName(path)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		name := entry.Name()
+		info, err := entry.Info()
+		if err != nil || !strings.HasPrefix(name, TempPrefix) || !info.Mode().IsRegular() {
+			continue
+		}
+		temp := filepath.Join(dir, name)
+		ours := strings.HasPrefix(name, prefix) && !isBeingWritten(temp)
+		if !ours && !same(temp, info) {
+			continue
+		}
+		if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// isBeingWritten reports whether the writer of a temporary file is at work. Where
+// that cannot be known it is not.
+func isBeingWritten(path string) bool {
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	locked, known := tryLock(file)
+	return known && !locked
+}
+
+// hasBase reports whether the name of a temporary file has that of the file that
+// it is for.
+func hasBase(name string) bool { return strings.Contains(strings.TrimPrefix(name, TempPrefix), "-") }
 
 // removeTemps removes those of a folder's temporary files that which picks and
 // nobody is writing. It is tidying: what fails is tried again the next time.
@@ -132,24 +179,27 @@ func removeTemps(dir string, which func(name string, info fs.FileInfo) bool) {
 		if err != nil || !info.Mode().IsRegular() || !which(entry.Name(), info) {
 			continue
 		}
-		if path := filepath.Join(dir, entry.Name()); isAbandoned(path, info) {
-			os.Remove(path)
-		}
+		removeAbandoned(filepath.Join(dir, entry.Name()), info)
 	}
 }
 
-// isAbandoned reports whether nobody is writing a temporary file any more.
-func isAbandoned(path string, info fs.FileInfo) bool {
+// removeAbandoned removes a temporary file if nobody is writing it any more. It
+// holds the file's lock until then, so that no writer takes it in between.
+func removeAbandoned(path string, info fs.FileInfo) {
 	if !hasLocks {
-		return isOld(info)
+		if isOld(info) {
+			os.Remove(path)
+		}
+		return
 	}
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
-		return false // another user's, perhaps
+		return // another user's, perhaps
 	}
 	defer file.Close()
-	locked, known := tryLock(file)
-	return locked || !known && isOld(info)
+	if locked, known := tryLock(file); locked || !known && isOld(info) {
+		os.Remove(path)
+	}
 }
 
 func isOld(info fs.FileInfo) bool { return time.Since(info.ModTime()) > abandoned }

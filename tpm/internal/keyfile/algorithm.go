@@ -40,9 +40,9 @@ func findAlgorithm(parameters *tpm2.TPMSECCParms) (Algorithm, error) {
 		if scheme, err := parameters.Scheme.Details.ECDSA(); err == nil && scheme.HashAlg == a.HashAlg {
 			return a, nil
 		}
-		return Algorithm{}, fmt.Errorf("is not for ECDSA with the hash of %s", a.JWS)
+		return Algorithm{}, unsupported("is not for ECDSA with the hash of %s", a.JWS)
 	}
-	return Algorithm{}, fmt.Errorf("is on the curve 0x%x: only P-256 and P-384 are known here", uint16(parameters.CurveID))
+	return Algorithm{}, unsupported("is on the curve 0x%x: only P-256 and P-384 are known here", uint16(parameters.CurveID))
 }
 
 // publicKey pads the coordinates, which a TPM may give without leading zeros,

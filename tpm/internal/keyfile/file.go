@@ -1,6 +1,9 @@
 // Package keyfile reads and writes key files: PEM of the TSS2 format
 // (draft-bottomley-tpm2-keys), with blocks of our own after the key. It needs no
 // TPM.
+//
+// Whatever else is in a file stays as it is, octet for octet: byte order mark,
+// comments, certificates, the parameters of the curve.
 package keyfile
 
 import (
@@ -11,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"strconv"
 
 	"github.com/google/go-tpm/tpm2"
 
@@ -19,105 +23,174 @@ import (
 )
 
 // The blocks of a key file. The first is the one that other programs know; they
-// ignore what follows.
+// ignore the others.
 const (
 	blockKey    = "TSS2 PRIVATE KEY"
+	blockOldKey = "TSS2 KEY BLOB"          // openssl_tpm2_engine before 2019
 	blockParent = "TPM2 PARENT NAME"       // the Name of the parent, as the TPM has it
 	blockHandle = "TPM2 PERSISTENT HANDLE" // where Persist has put the key; 4 bytes
+
+	// Headers of the block of the parent, where it is not what the key says.
+	headerHandle   = "Handle"
+	headerTemplate = "Template"
 )
 
 // File is what a key file says. It is not changed once it is made.
 type File struct {
-	Text       []byte         // the file as Store writes it; what follows says the same
-	tss2       []byte         // the TSS2 key: ASN.1 DER
-	ParentName []byte         // pinned when the key was made; nil in files made elsewhere
-	Handle     tpm2.TPMHandle // where the key is persistent; 0: nowhere
-	others     []byte         // blocks that mean nothing here, such as certificates
-
-	// What the TSS2 key says.
-
-	Importable bool // still wrapped the way it was sent, see Import
-	Parent     tpm2.TPMHandle
-	Public     tpm2.TPM2BPublic
-	Private    tpm2.TPM2BPrivate
-	Secret     tpm2.TPM2BEncryptedSecret // of an importable key
-	EmptyAuth  bool
-	Policy     Policy // nil unless UsesPolicy
-
-	// What Public says.
-
-	Algorithm
-	Scheme     []byte // TPMT_SIG_SCHEME, to be said with each signature: null where the key has it
-	Name       tpm2.TPM2BName
-	NameAlg    tpm2.TPMIAlgHash
-	UsesPolicy bool // the policy is the only authorization
-	NoDA       bool // a wrong PIN does not count toward a lockout
-	ECDSA      *ecdsa.PublicKey
-
-	AdminWithPolicy bool // TPM2_Certify takes a policy
+	Text   []byte         // the file; what follows says the same
+	Parent Parent         // what the key is wrapped with
+	Handle tpm2.TPMHandle // where the key is persistent; 0: nowhere
+	tss2                  // what the TSS2 key says
 }
 
-// Parse reads a key file. Errors match keystore.ErrCorrupt, or
-// keystore.ErrPolicy for a policy that is not known here.
+// Parent is what a key is wrapped with: a persistent key, or a primary key of the
+// owner hierarchy that is made anew each time.
+type Parent struct {
+	Handle   tpm2.TPMHandle // TPM_RH_OWNER or that of a persistent key
+	Template Template       // of the primary key; says nothing of a persistent one
+	Name     []byte         // pinned; nil: not known yet, in files made elsewhere
+}
+
+// Template names how a primary key is made.
+type Template string
+
+// The templates that key files mean by the owner hierarchy.
+const (
+	StorageRootKey Template = ""           // ECC, H-2 of the TCG EK Credential Profile: that of the format
+	RSAParent      Template = "rsa"        // the same as an RSA key, which a file with rsaParent has
+	Legacy         Template = "legacy"     // that of the "TSS2 KEY BLOB"
+	ToolsECC       Template = "tpm2-tools" // what tpm2_createprimary -G ecc makes, which no file names
+	ToolsRSA       Template = "tpm2-tools-rsa"
+)
+
+// Parse reads a key file. Errors match keystore.ErrCorrupt, or keystore.ErrPolicy
+// for a policy that is not known here, or errors.ErrUnsupported and
+// keystore.ErrUnavailable for a healthy key of a kind that cannot be used here.
 func Parse(text []byte) (*File, error) {
-	k, err := decodeKeyFile(text)
-	if err != nil && !errors.Is(err, keystore.ErrPolicy) {
+	k, err := parse(text)
+	switch {
+	case err == nil:
+		return k, nil
+	case errors.Is(err, keystore.ErrPolicy):
+		return nil, err
+	case errors.Is(err, errors.ErrUnsupported):
+		return nil, fmt.Errorf("%w: the file %w", keystore.ErrUnavailable, err)
+	default:
 		return nil, fmt.Errorf("%w: the file %w", keystore.ErrCorrupt, err)
 	}
-	return k, err
 }
 
-func decodeKeyFile(text []byte) (*File, error) {
+func parse(text []byte) (*File, error) {
 	if len(text) > keyfolder.MaxSize {
 		return nil, errors.New("is too long for a key file")
 	}
-	block, rest := pem.Decode(text)
-	if block == nil {
-		return nil, errors.New("is empty, torn or not PEM")
-	}
-	if block.Type != blockKey {
-		return nil, fmt.Errorf("is PEM of a %q and not a %q", block.Type, blockKey)
-	}
-	k, err := parseTSS2(block.Bytes)
+	blocks, err := findBlocks(text)
 	if err != nil {
 		return nil, err
 	}
-	var parentName []byte
-	var handle tpm2.TPMHandle
-	for {
-		block, rest = pem.Decode(rest)
+	at := keyBlock(blocks)
+	if at < 0 && len(blocks) > 0 {
+		return nil, fmt.Errorf("is PEM of a %q and not a %q", blocks[0].Type, blockKey)
+	}
+	if at < 0 {
+		return nil, errors.New("is empty, torn or not PEM")
+	}
+	key, err := parseTSS2(blocks[at].Bytes)
+	if err != nil {
+		return nil, err
+	}
+	k := &File{Text: text, Parent: key.parent, tss2: *key}
+	for _, b := range blocks {
 		switch {
-		case block == nil && len(bytes.TrimSpace(rest)) > 0:
-			return nil, errors.New("is torn")
-		case block == nil:
-			return k.With(parentName, handle), nil
-		case block.Type == blockParent && len(block.Bytes) > 2:
-			parentName = block.Bytes
-		case block.Type == blockHandle && len(block.Bytes) == 4:
-			handle = tpm2.TPMHandle(binary.BigEndian.Uint32(block.Bytes))
-			if err := CheckPersistent(handle); err != nil {
+		case b.Type == blockParent && len(b.Bytes) > 2:
+			if k.Parent, err = k.parsePin(b); err != nil {
 				return nil, err
 			}
-		case block.Type == blockParent || block.Type == blockHandle:
-			return nil, fmt.Errorf("has a damaged %q", block.Type)
-		default:
-			k.others = append(k.others, pem.EncodeToMemory(block)...)
+		case b.Type == blockHandle && len(b.Bytes) == 4:
+			k.Handle = tpm2.TPMHandle(binary.BigEndian.Uint32(b.Bytes))
+			if err := CheckPersistent(k.Handle); err != nil {
+				return nil, err
+			}
+		case b.Type == blockParent || b.Type == blockHandle:
+			return nil, fmt.Errorf("has a damaged %q", b.Type)
 		}
 	}
+	return k, nil
 }
 
-// With returns a copy of k with other blocks after the first.
-func (k File) With(parentName []byte, handle tpm2.TPMHandle) *File {
-	k.ParentName, k.Handle = parentName, handle
-	k.Text = pem.EncodeToMemory(&pem.Block{Type: blockKey, Bytes: k.tss2})
-	if parentName != nil {
-		k.Text = append(k.Text, pem.EncodeToMemory(&pem.Block{Type: blockParent, Bytes: parentName})...)
+// keyBlock returns the index of the first key, or -1.
+func keyBlock(blocks []block) int {
+	for i, b := range blocks {
+		if b.Type == blockKey || b.Type == blockOldKey {
+			return i
+		}
 	}
+	return -1
+}
+
+func (k *File) parsePin(b block) (Parent, error) {
+	pin := Parent{Handle: k.parent.Handle, Template: k.parent.Template, Name: b.Bytes}
+	if template, ok := b.Headers[headerTemplate]; ok {
+		pin.Template = Template(template)
+	}
+	if text, ok := b.Headers[headerHandle]; ok {
+		handle, err := strconv.ParseUint(text, 0, 32)
+		if err == nil {
+			err = CheckPersistent(tpm2.TPMHandle(handle))
+		}
+		if err != nil {
+			return Parent{}, fmt.Errorf("has a damaged %q: %w", b.Type, err)
+		}
+		pin.Handle = tpm2.TPMHandle(handle)
+	}
+	return pin, nil
+}
+
+// New describes a key that the TPM has just made or imported under a parent. The
+// error says what is wrong with what the TPM gave.
+func New(parent Parent, public tpm2.TPM2BPublic, private tpm2.TPM2BPrivate, emptyAuth bool, policy Policy) (*File, error) {
+	der := encodeTSS2(parent, public, private, emptyAuth, policy)
+	key, err := parseTSS2(der)
+	if err != nil {
+		return nil, err
+	}
+	k := File{Text: pem.EncodeToMemory(&pem.Block{Type: blockKey, Bytes: der}), Parent: key.parent, tss2: *key}
+	return k.WithParent(parent), nil
+}
+
+// WithParent returns a copy of k that has the parent pinned.
+func (k File) WithParent(p Parent) *File {
+	k.Parent = p
+	b := pem.Block{Type: blockParent, Bytes: p.Name, Headers: map[string]string{}}
+	if p.Handle != k.parent.Handle {
+		b.Headers[headerHandle] = fmt.Sprintf("0x%08x", uint32(p.Handle))
+	}
+	if p.Template != k.parent.Template {
+		b.Headers[headerTemplate] = string(p.Template)
+	}
+	k.Text = setBlock(k.Text, b)
+	return &k
+}
+
+// WithHandle returns a copy of k that is persistent elsewhere; 0 is nowhere.
+func (k File) WithHandle(handle tpm2.TPMHandle) *File {
+	k.Handle = handle
+	b := pem.Block{Type: blockHandle}
 	if handle != 0 {
-		octets := binary.BigEndian.AppendUint32(nil, uint32(handle))
-		k.Text = append(k.Text, pem.EncodeToMemory(&pem.Block{Type: blockHandle, Bytes: octets})...)
+		b.Bytes = binary.BigEndian.AppendUint32(nil, uint32(handle))
 	}
-	k.Text = append(k.Text, k.others...)
+	k.Text = setBlock(k.Text, b)
+	return &k
+}
+
+// WithEmptyAuth returns a copy of k that says otherwise whether there is a PIN.
+func (k File) WithEmptyAuth(empty bool) *File {
+	if k.EmptyAuth == empty {
+		return &k
+	}
+	k.EmptyAuth = empty
+	k.der = setEmptyAuth(k.der, empty)
+	k.Text = setKey(k.Text, k.der)
 	return &k
 }
 
@@ -125,8 +198,8 @@ func (k File) With(parentName []byte, handle tpm2.TPMHandle) *File {
 func (k *File) IsKey(other *File) bool { return bytes.Equal(k.Name.Buffer, other.Name.Buffer) }
 
 // NeedsPIN is what the file says about the PIN, as far as that is to be believed:
-// tpm2-tools 5.4 says the opposite of what is true. Trying without one is free
-// where wrong PINs are not counted.
+// tpm2-tools up to 5.7 says the opposite of what is true. Trying without one is
+// free where wrong PINs are not counted.
 func (k *File) NeedsPIN() bool {
 	if k.UsesPolicy {
 		return !k.EmptyAuth && k.Policy.HasAuthValue()

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"slices"
 
-	tss2 "github.com/foxboron/go-tpm-keyfiles"
+	formats "github.com/foxboron/go-tpm-keyfiles"
 	"github.com/google/go-tpm/tpm2"
 
 	"github.com/instancekey/instancekey/keystore"
@@ -27,7 +27,7 @@ type PolicyStep interface {
 
 // parsePolicy reads the policy of a TSS2 key file: commands with their
 // parameters, without the session handle.
-func parsePolicy(policy []*tss2.TPMPolicy) (Policy, error) {
+func parsePolicy(policy []*formats.TPMPolicy) (Policy, error) {
 	var steps Policy
 	for _, p := range policy {
 		switch code := tpm2.TPMCC(p.CommandCode); code {
@@ -66,14 +66,14 @@ func marshalPolicyPCR(p tpm2.PolicyPCR) []byte {
 }
 
 // marshal is the inverse of parsePolicy.
-func (p Policy) marshal() []*tss2.TPMPolicy {
-	var policy []*tss2.TPMPolicy
+func (p Policy) marshal() []*formats.TPMPolicy {
+	var policy []*formats.TPMPolicy
 	for _, step := range p {
 		switch step := step.(type) {
 		case tpm2.PolicyPCR:
-			policy = append(policy, &tss2.TPMPolicy{CommandCode: int(tpm2.TPMCCPolicyPCR), CommandPolicy: marshalPolicyPCR(step)})
+			policy = append(policy, &formats.TPMPolicy{CommandCode: int(tpm2.TPMCCPolicyPCR), CommandPolicy: marshalPolicyPCR(step)})
 		case tpm2.PolicyAuthValue:
-			policy = append(policy, &tss2.TPMPolicy{CommandCode: int(tpm2.TPMCCPolicyAuthValue)})
+			policy = append(policy, &formats.TPMPolicy{CommandCode: int(tpm2.TPMCCPolicyAuthValue)})
 		}
 	}
 	return policy

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package privatefile
+
+func createUnnamed(string, []byte) (done bool, err error) { return false, nil }
