@@ -41,14 +41,14 @@ func (c *Client) hint(code, advice string) string {
 		return advice
 	}
 	var known []string
-	if advice != "" {
-		known = append(known, advice)
-	}
 	if attestation := c.attestations.describe(); attestation != "" {
 		known = append(known, attestation)
 	}
 	if clock := c.clock.describe(); clock != "" {
 		known = append(known, clock)
+	}
+	if advice != "" {
+		known = append(known, advice)
 	}
 	return strings.Join(known, "; ")
 }

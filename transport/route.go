@@ -36,7 +36,7 @@ func (t *Transport) route(by *table, req *http.Request) *route {
 		return &route{audience: a, dpop: t.serverKey(a, location)}
 	}
 	for _, a := range by.resources {
-		if a.covers(location) {
+		if endpoint.Below(req.URL, a.prefix) {
 			scheme, token := accessToken(req)
 			return &route{a, t.resourceKey(a, scheme), token}
 		}
@@ -54,28 +54,11 @@ func locate(req *http.Request) (location string, ok bool) {
 		// The connection goes to URL.Host, but what answers there by another
 		// virtual host is not what the metadata named.
 		return "", false
-	case hasDotSegment(req.URL.Path):
-		// Servers and proxies resolve it, and it may lead out of the resource.
+	case endpoint.HasDotSegment(req.URL.EscapedPath()):
+		// Servers and proxies resolve it, and it may lead elsewhere.
 		return "", false
 	}
 	return endpoint.Location(req.URL), true
-}
-
-func hasDotSegment(path string) bool {
-	isSeparator := func(r rune) bool { return r == '/' || r == '\\' } // which some servers take for a slash
-	for segment := range strings.FieldsFuncSeq(path, isSeparator) {
-		segment, _, _ = strings.Cut(segment, ";") // what follows are parameters, to some servers
-		if segment == "." || segment == ".." {
-			return true
-		}
-	}
-	return false
-}
-
-// covers reports whether location is a resource's or below it.
-func (a *audience) covers(location string) bool {
-	below, ok := strings.CutPrefix(location, a.prefix)
-	return ok && (below == "" || below[0] == '/' || strings.HasSuffix(a.prefix, "/"))
 }
 
 // serverKey returns the key of the DPoP proof for a request to a server's endpoint.

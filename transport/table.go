@@ -81,7 +81,7 @@ type Resource struct {
 // one in its place.
 type table struct {
 	endpoints map[string]*audience // of servers, by endpoint.Location
-	resources []*audience          // the longest prefix first
+	resources []*audience          // the longest path first
 	former    map[string]string    // endpoints of tables before: location to issuer
 }
 
@@ -93,7 +93,7 @@ type audience struct {
 	profile     Profile
 	signingAlgs []string
 	isResource  bool
-	prefix      string          // endpoint.Location of a resource
+	prefix      *url.URL        // of a resource: its identifier
 	bound       map[string]bool // of a server, by location: where a DPoP proof goes beside the PoP JWT
 	unattested  bool
 	tokens      *signer // at a resource: the key that its DPoP-bound tokens are bound to
@@ -147,12 +147,12 @@ func (t *Transport) newTable(servers []Server, resources []Resource) (*table, er
 		if err != nil {
 			return nil, err
 		}
-		if slices.ContainsFunc(next.resources, func(other *audience) bool { return other.prefix == a.prefix }) {
+		if slices.ContainsFunc(next.resources, func(other *audience) bool { return endpoint.Location(other.prefix) == endpoint.Location(a.prefix) }) {
 			return nil, fmt.Errorf("transport: resource %.200q is there twice", r.Identifier)
 		}
 		next.resources = append(next.resources, a)
 	}
-	slices.SortStableFunc(next.resources, func(a, b *audience) int { return len(b.prefix) - len(a.prefix) })
+	slices.SortStableFunc(next.resources, func(a, b *audience) int { return len(b.prefix.EscapedPath()) - len(a.prefix.EscapedPath()) })
 	next.takeOver(before)
 	return next, nil
 }
@@ -245,7 +245,7 @@ func (t *Transport) newResource(r Resource) (*audience, error) {
 		return nil, err
 	}
 	a.signingAlgs = slices.Clone(r.AttestationSigningAlgs)
-	a.isResource, a.prefix, a.unattested = true, endpoint.Location(u), r.Unattested
+	a.isResource, a.prefix, a.unattested = true, u, r.Unattested
 	if a.tokens = t.dpop; t.dpop == nil || r.InstanceTokens {
 		a.tokens = t.instance
 	}
