@@ -18,9 +18,10 @@ import (
 type Sim struct {
 	t testing.TB
 
-	mu  sync.Mutex
-	sim *simulator.Simulator
-	off bool
+	mu        sync.Mutex
+	sim       *simulator.Simulator
+	off       bool
+	primaries map[string]primary // by command; nil: none is remembered
 }
 
 // simulatorOwner is the test that has the simulator; the simulator package itself only blocks.
@@ -72,6 +73,13 @@ func (s *Sim) Send(cmd []byte) ([]byte, error) {
 	if s.off {
 		return s.startup(cmd)
 	}
+	if s.primaries != nil && commandCode(cmd) == tpm2.TPMCCCreatePrimary {
+		return s.createPrimary(cmd)
+	}
+	return s.transmit(cmd)
+}
+
+func (s *Sim) transmit(cmd []byte) ([]byte, error) {
 	// The simulator decrypts parameters where they lie.
 	if _, err := s.sim.Write(bytes.Clone(cmd)); err != nil {
 		return nil, err
@@ -134,3 +142,37 @@ func (s *Sim) startup(cmd []byte) ([]byte, error) {
 
 // rcParameter1 makes an error code say "of the first parameter". TPM 2.0 Part 2, 6.6.3.
 const rcParameter1 = 0x140
+
+// RememberPrimaries has the simulator make each primary key once: when the same TPM2_CreatePrimary comes again, the key
+// is loaded from a saved context, and the answer is that of the first time with another handle. Making an RSA key takes
+// half a second, and is always the same. For tests in which no hierarchy's authorization changes.
+func (s *Sim) RememberPrimaries() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.primaries = make(map[string]primary)
+}
+
+// primary is what is remembered of a TPM2_CreatePrimary.
+type primary struct{ response, context []byte }
+
+// createPrimary is called with s.mu held.
+func (s *Sim) createPrimary(cmd []byte) ([]byte, error) {
+	if p, ok := s.primaries[string(cmd)]; ok {
+		rsp, err := s.transmit(frame(uint32(tpm2.TPMCCContextLoad), p.context...))
+		if err == nil && responseCode(rsp) == tpm2.TPMRCSuccess {
+			made := bytes.Clone(p.response)
+			copy(made[headerSize:], rsp[headerSize:]) // the handle
+			return made, nil
+		}
+		delete(s.primaries, string(cmd)) // as after a reset, or without a free slot
+	}
+	rsp, err := s.transmit(cmd)
+	if err != nil || responseCode(rsp) != tpm2.TPMRCSuccess {
+		return rsp, err
+	}
+	saved, err := s.transmit(frame(uint32(tpm2.TPMCCContextSave), rsp[headerSize:headerSize+4]...))
+	if err == nil && responseCode(saved) == tpm2.TPMRCSuccess {
+		s.primaries[string(cmd)] = primary{rsp, saved[headerSize:]}
+	}
+	return rsp, nil
+}
