@@ -17,25 +17,47 @@ import (
 // policyPatience is how long a policy is begun anew while PCRs are extended.
 const policyPatience = 10 * time.Second
 
-// satisfy runs a policy's commands in a session: before every signature, since
-// a signature sets the session back.
-func (c *call) satisfy(policy keyfile.Policy, session tpm2.TPMHandle) error {
+// policyCommands encodes a policy's commands for a session.
+func policyCommands(policy keyfile.Policy, session tpm2.TPMHandle) (commands [][]byte) {
 	for _, step := range policy {
-		var err error
+		body := binary.BigEndian.AppendUint32(nil, uint32(session))
 		switch step := step.(type) {
 		case tpm2.PolicyPCR:
-			step.PolicySession = session
-			_, err = step.Execute(c)
-			if errors.Is(err, tpm2.TPMRCValue) { // the digest differs
-				err = fmt.Errorf("%w: %w: the device has booted something else than the key is bound to: boot that again, or enrol with a new key", keystore.ErrPolicy, err)
-			}
+			body = appendSized(body, step.PcrDigest.Buffer)
+			body = append(body, tpm2.Marshal(step.Pcrs)...)
+			commands = append(commands, newCommand(tpm2.TPMSTNoSessions, tpm2.TPMCCPolicyPCR, body))
 		case tpm2.PolicyAuthValue:
-			step.PolicySession = session
-			_, err = step.Execute(c)
+			commands = append(commands, newCommand(tpm2.TPMSTNoSessions, tpm2.TPMCCPolicyAuthValue, body))
+		}
+	}
+	return commands
+}
+
+// satisfy sends a policy's commands: before every signature, since a signature sets
+// the session back.
+func (c *call) satisfy(commands [][]byte) error {
+	for _, command := range commands {
+		err := c.sendPlain(command)
+		if errors.Is(err, tpm2.TPMRCValue) { // the PCRs' digest differs
+			err = fmt.Errorf("%w: %w: the device has booted something else than the key is bound to: boot that again, or enrol with a new key", keystore.ErrPolicy, err)
 		}
 		if err != nil {
 			return fmt.Errorf("satisfy the key's policy: %w", err)
 		}
+	}
+	return nil
+}
+
+// sendPlain sends a command whose answer has nothing in it but the response code.
+func (c *call) sendPlain(command []byte) error {
+	answer, err := c.Send(command)
+	switch {
+	case err != nil:
+		return err
+	case responseCode(answer) != tpm2.TPMRCSuccess:
+		return responseCode(answer)
+	case len(answer) != headerSize:
+		return fmt.Errorf("%w: %d bytes where none are due", errGarbled, len(answer)-headerSize)
 	}
 	return nil
 }
@@ -71,11 +93,7 @@ func (r *policyRetry) after(err error, session tpm2.TPMHandle) error {
 // restartPolicy sends TPM2_PolicyRestart, which go-tpm does not have.
 func (c *call) restartPolicy(session tpm2.TPMHandle) error {
 	handle := binary.BigEndian.AppendUint32(nil, uint32(session))
-	answer, err := c.Send(newCommand(tpm2.TPMSTNoSessions, tpm2.TPMCCPolicyRestart, handle))
-	if err == nil && responseCode(answer) != tpm2.TPMRCSuccess {
-		err = responseCode(answer)
-	}
-	if err != nil {
+	if err := c.sendPlain(newCommand(tpm2.TPMSTNoSessions, tpm2.TPMCCPolicyRestart, handle)); err != nil {
 		return fmt.Errorf("TPM2_PolicyRestart: %w", err)
 	}
 	return nil

@@ -58,12 +58,7 @@ func (c *call) signAuthorized(k *keyfile.File, digest []byte, needsPIN bool, pin
 		if err != nil {
 			return nil, err
 		}
-		var signature []byte
-		if err = c.satisfy(k.Policy, auth.Handle()); err == nil {
-			if signature, err = c.signDigest(k, auth, digest); err != nil {
-				err = ofKey(err)
-			}
-		}
+		signature, err := c.signDigest(k, auth, digest)
 		if err == nil {
 			c.succeeded(auth)
 			return signature, nil
@@ -75,14 +70,15 @@ func (c *call) signAuthorized(k *keyfile.File, digest []byte, needsPIN bool, pin
 	}
 }
 
-// signDigest sends TPM2_Sign (TPM 2.0 Part 3, "TPM2_Sign") for the loaded key and
-// returns r‖s.
+// signDigest satisfies the key's policy, sends TPM2_Sign (TPM 2.0 Part 3, "TPM2_Sign")
+// for the loaded key and returns r‖s.
 //
-// It is the one command that every request waits for, and the only one that is
-// put together here. go-tpm finds out by reflection what a command looks like,
-// which takes longer than all else that is done for a signature outside of the
-// TPM, and most of all on a device with a small processor. Its sessions and
-// structures are used here, too.
+// These are the commands that every request waits for, and the only ones that are put
+// together here. go-tpm finds out by reflection what a command looks like, which takes
+// longer than all else that is done for a signature outside of the TPM, and most of
+// all on a device with a small processor. Its sessions and structures are used here,
+// too. They are encoded before the first is sent, so that another program's extending
+// a PCR finds the least time to come between.
 func (c *call) signDigest(k *keyfile.File, auth tpm2.Session, digest []byte) ([]byte, error) {
 	if err := auth.NewNonceCaller(); err != nil {
 		return nil, err
@@ -92,13 +88,16 @@ func (c *call) signDigest(k *keyfile.File, auth tpm2.Session, digest []byte) ([]
 	if err != nil {
 		return nil, err
 	}
+	if err := c.satisfy(policyCommands(k.Policy, auth.Handle())); err != nil {
+		return nil, err
+	}
 	response, err := c.Send(command)
 	if err != nil {
 		return nil, err
 	}
 	header, body := response[:headerSize], cryptobyte.String(response[headerSize:])
 	if code := responseCode(header); code != tpm2.TPMRCSuccess {
-		return nil, code
+		return nil, ofKey(code)
 	}
 	parameters, authorized, err := splitResponse(body)
 	if err == nil {
