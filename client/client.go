@@ -1,6 +1,6 @@
 // Package client is one OAuth client instance at one authorization server,
 // authenticated by OAuth 2.0 Attestation-Based Client Authentication
-// (draft-ietf-oauth-attestation-based-client-auth, -11 and -12).
+// (draft-ietf-oauth-attestation-based-client-auth-12).
 //
 // A [Client] binds together an issuer, a client_id, one Client Instance Key
 // (package keystore, from a TPM by package tpm) and a way to get Client

@@ -43,18 +43,18 @@ func (t *Transport) checkHeaderSize(ctx context.Context, to *route, h http.Heade
 	return nil
 }
 
-// isToken reports whether an attestation's header field may hold it (draft, "Client
-// Attestation JWT"; RFC 9110, section 11.2, token68).
+// isToken reports whether an attestation's header field may hold it: an Item of type
+// Token (draft -12, "Client Attestation JWT"; RFC 9651, section 3.3.4) of the
+// characters that -11's token68 has as well. A JWT in compact form is one.
 func isToken(attestation string) bool {
-	body := strings.TrimRight(attestation, "=")
-	for i := range len(body) {
-		c := body[i]
-		isAlphanumeric := '0' <= c && c <= '9' || 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z'
-		if !isAlphanumeric && !strings.ContainsRune("._~+/-", rune(c)) {
+	for i := range len(attestation) {
+		c := attestation[i]
+		isLetter := 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z'
+		if !isLetter && (i == 0 || !('0' <= c && c <= '9' || strings.ContainsRune("._~+/-", rune(c)))) {
 			return false
 		}
 	}
-	return body != ""
+	return attestation != ""
 }
 
 // keepSingle sees to it that net/http does not repeat a request by itself on a new

@@ -1,6 +1,6 @@
 package transport
 
-// Names on the wire (draft-ietf-oauth-attestation-based-client-auth-11,
+// Names on the wire (draft-ietf-oauth-attestation-based-client-auth-12,
 // sections "Client Attestation JWT", "Client Attestation PoP JWT",
 // "Challenges" and "Verification"; RFC 9449 for DPoP).
 const (

@@ -2,7 +2,7 @@
 // Attestation-Based Client Authentication: it is the [http.RoundTripper] that
 // adds a Client Attestation and a proof of possession (PoP JWT) to each request
 // to an authorization server (draft-ietf-oauth-attestation-based-client-auth,
-// -11 and -12).
+// -12).
 //
 // Most programs use package client, which finds the endpoints, gets the
 // attestation and hands out an *http.Client with this transport inside. Use
