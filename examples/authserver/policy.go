@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/instancekey/instancekey/examples/internal/eat"
 	"github.com/instancekey/instancekey/examples/internal/strictjson"
 	"github.com/instancekey/instancekey/examples/internal/strictjwt"
 )
@@ -67,17 +68,22 @@ func ParsePolicy(text []byte) (*Policy, error) {
 
 func (p *Policy) check() error {
 	f := &p.file
-	for _, model := range f.Models {
-		switch model.OEMID.(type) {
-		case nil, float64, string:
-		default:
-			return errors.New("oemid is neither a number nor a string")
-		}
+	for i, model := range f.Models {
 		if model.Hardware == "" {
-			return errors.New("model without hwmodel")
+			return fmt.Errorf("models, entry %d: without hwmodel", i+1)
+		}
+		err := eat.CheckHardwareModel(model.Hardware)
+		if err == nil {
+			err = eat.CheckOEMID(model.OEMID)
+		}
+		if err != nil {
+			return fmt.Errorf("models, entry %d, %.80q: %w", i+1, model.Hardware, err)
 		}
 	}
 	for name, version := range f.MinimumVersions {
+		if name == "" {
+			return errors.New("minimum_versions has an entry without a swname: it would let pass what has none")
+		}
 		if _, err := parseVersion(version); err != nil {
 			return fmt.Errorf("minimum version of %q: %w", name, err)
 		}

@@ -190,12 +190,17 @@ func TestParsePolicyRefuses(t *testing.T) {
 		`{"max_age": "0s"}`:                     "not positive",
 		`{"models": [{"oemid": 1}]}`:            "without hwmodel",
 		`{"models": [{"hwmodel": "X", "a":1}]}`: "unknown field",
-		`{"models": [{"hwmodel": "X", "oemid": true}]}`: "neither",
-		`{"minimum_versions": {"os": "1.x"}}`:           `version "1.x"`,
-		`{"minimum_versions": {"os": ""}}`:              `version ""`,
-		`{"minimum_versions": ["2.0"]}`:                 "cannot unmarshal",
-		`{"ear_status": ["good"]}`:                      `ear_status "good"`,
-		`{"require_oemboot": true} {}`:                  "after top-level value",
+		`{"models": [{"hwmodel": "X", "oemid": true}]}`:                 "neither",
+		`{"models": [{"hwmodel": "X"}, {"hwmodel": "Y", "oemid": -1}]}`: `entry 2, "Y": oemid is not a Private`,
+		`{"models": [{"hwmodel": "X", "oemid": 1.5}]}`:                  "oemid is not a Private",
+		`{"models": [{"hwmodel": "X", "oemid": "zz"}]}`:                 "oemid is not 16 or 3 bytes",
+		`{"models": [{"hwmodel": "` + strings.Repeat("x", 63) + `"}]}`:  "hwmodel has not 1 to 32 bytes",
+		`{"minimum_versions": {"": "1"}}`:                               "without a swname",
+		`{"minimum_versions": {"os": "1.x"}}`:                           `version "1.x"`,
+		`{"minimum_versions": {"os": ""}}`:                              `version ""`,
+		`{"minimum_versions": ["2.0"]}`:                                 "cannot unmarshal",
+		`{"ear_status": ["good"]}`:                                      `ear_status "good"`,
+		`{"require_oemboot": true} {}`:                                  "after top-level value",
 	}
 	for text, want := range cases {
 		policy, err := authserver.ParsePolicy([]byte(text))
@@ -203,8 +208,8 @@ func TestParsePolicyRefuses(t *testing.T) {
 			t.Errorf("%s: got %v, want an error with %q", text, err, want)
 		}
 	}
-	if len(cases) != 18 {
-		t.Errorf("%d cases, want 18", len(cases))
+	if len(cases) != 23 {
+		t.Errorf("%d cases, want 23", len(cases))
 	}
 
 	name := filepath.Join(t.TempDir(), "policy.json")

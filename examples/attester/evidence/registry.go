@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-tpm/tpm2"
 
+	"github.com/instancekey/instancekey/examples/internal/eat"
 	"github.com/instancekey/instancekey/examples/internal/strictjson"
 )
 
@@ -148,25 +149,13 @@ func isFingerprint(text string) bool {
 }
 
 func (m *Model) check() error {
-	switch id := m.OEMID.(type) {
-	case nil:
-	case float64:
-		if id != float64(uint32(id)) || id == 0 {
-			return errors.New("oemid is not a Private Enterprise Number")
-		}
+	if err := eat.CheckOEMID(m.OEMID); err != nil {
+		return err
+	}
+	if id, ok := m.OEMID.(float64); ok {
 		m.OEMID = uint32(id)
-	case string:
-		raw, err := base64.RawURLEncoding.Strict().DecodeString(id)
-		if err != nil || len(raw) != 16 && len(raw) != 3 {
-			return errors.New("oemid is not 16 or 3 bytes in base64url")
-		}
-	default:
-		return errors.New("oemid is neither a number nor a string")
 	}
-	if len(m.Hardware) < 1 || len(m.Hardware) > 32 {
-		return errors.New("hwmodel has not 1 to 32 bytes")
-	}
-	return nil
+	return eat.CheckHardwareModel(m.Hardware)
 }
 
 // parseStorageRoot reads the public area of a storage key: only a TPM may be
