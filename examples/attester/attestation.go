@@ -48,7 +48,6 @@ func (s *Server) issue(clientID string, key crypto.PublicKey, lifetime time.Dura
 	claims := make(map[string]any)
 	maps.Copy(claims, s.cfg.Claims)
 	maps.Copy(claims, extra)
-	delete(claims, "iss")
 	maps.Copy(claims, map[string]any{
 		"sub": clientID,
 		"iat": issued,

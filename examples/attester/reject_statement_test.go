@@ -162,8 +162,21 @@ func TestRejectEvidence(t *testing.T) {
 		t.Errorf("%d refused for the right reason, want 11", refused)
 	}
 
-	// A member twice, at each depth, where go-jose would not put it.
+	// Bits that belong to no byte: a statement has one text. Where there are none of
+	// these, another certificate makes some.
 	a := w.attempt(k, chain)
+	for tries := 0; len(good(a))%4 == 0; tries++ {
+		if tries == 100 {
+			t.Fatal("no statement whose length is not a multiple of 3")
+		}
+		a = w.attempt(k, w.enrol())
+	}
+	r := a.request()
+	r.claims["evidence"] = object{"attObj": unusedBit(good(a))}
+	w.wantRefusal(w.send(r), http.StatusBadRequest, "invalid_evidence", "attObj is not base64url")
+
+	// A member twice, at each depth, where go-jose would not put it.
+	a = w.attempt(k, chain)
 	evidence := string(encodeJSON(t, a.proof.encode(t)))
 	for _, member := range []string{`"attObj":`, `"quotes":`, `"hashAlgo":`, `"rawQuote":`, `"0":`, `"tcgEventLog":`} {
 		if strings.Count(evidence, member) != 1 {

@@ -176,8 +176,8 @@ func TestOneText(t *testing.T) {
 	f.wantAttestation(f.post("/client-attestation", `{"request":"`+good+`"}`))
 }
 
-// unusedBit sets the last bit of a signature of 64 bytes in base64url, which
-// belongs to no byte.
+// unusedBit sets the last bit of a text in base64url, which belongs to no byte: of a
+// signature of 64 bytes, for one.
 func unusedBit(compact string) string {
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 	last := len(compact) - 1
