@@ -78,6 +78,9 @@ func (c *call) authorizeEK(ek *object, endorsementAuth []byte) (done func(), err
 	if ek.public.ObjectAttributes.UserWithAuth {
 		return func() {}, nil // the empty password of every parent
 	}
+	if err := checkFIPS("the session that the endorsement key is used by", 0); err != nil {
+		return nil, err
+	}
 	session, _, err := tpm2.PolicySession(c, ek.public.NameAlg, nonceSize)
 	if err == nil {
 		err = c.adopt(session.Handle())

@@ -31,6 +31,9 @@ func SetInUseAfter(t *testing.T, d time.Duration) {
 	t.Cleanup(func() { inUseAfter = old })
 }
 
+// ForgetRefusals does what a new process would.
+func ForgetRefusals() { refused = newRefusals() }
+
 // ParseKeyFile parses a key file and encodes what it understood.
 func ParseKeyFile(text []byte) (encoded []byte, err error) {
 	k, err := keyfile.Parse(text)

@@ -44,14 +44,22 @@ func child(job []string) (err error) {
 		conn, err := net.Dial("unix", socket)
 		return tpm.NewConn(conn), err
 	}}
-	if operation == "sign" {
+	if operation == "sign" || operation == "FIPS" {
 		withPIN(childPIN)(&config)
+	}
+	if operation == "FIPS owner" {
+		config.OwnerAuth = []byte("short")
 	}
 	s, err := tpm.Open(ctx, config)
 	if err != nil {
 		return err
 	}
 	switch operation {
+	case "FIPS owner":
+		if _, err := s.Create(ctx, "key"); !errors.Is(err, keystore.ErrUnavailable) || !strings.Contains(err.Error(), "fips140=on") {
+			return fmt.Errorf("with a short password: %w", err)
+		}
+		return s.Close()
 	case "create":
 		_, err = s.Create(ctx, "key")
 	case "delete", "delete persistent":
@@ -72,6 +80,8 @@ func child(job []string) (err error) {
 			}
 		}
 		return errors.Join(err, s.Close())
+	case "FIPS":
+		return errors.Join(underFIPS(ctx, s), s.Close())
 	case "persist":
 		err = s.Persist(ctx, "key", handle)
 	case "unpersist":

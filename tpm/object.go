@@ -114,6 +114,9 @@ func (c *call) hierarchyAuthorization(password []byte) (auth tpm2.Session, done 
 	if len(password) == 0 {
 		return tpm2.PasswordAuth(nil), func() {}, nil
 	}
+	if err := checkFIPS(fmt.Sprintf("a hierarchy's password of less than %d bytes", minFIPSKey), len(password)); err != nil {
+		return nil, nil, err
+	}
 	auth, _, err = tpm2.HMACSession(c, tpm2.TPMAlgSHA256, nonceSize, tpm2.Auth(password))
 	if err != nil {
 		return nil, nil, fmt.Errorf("open a session for the hierarchy: %w", err)

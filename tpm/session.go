@@ -169,6 +169,9 @@ func (c *call) findSession(wanted sessionKind) *session {
 // a time: sessions are few. Where uses are so rare that it would be idle for nothing,
 // it ends with the command that it is for.
 func (c *call) startSession(p *object, kind sessionKind) (*session, error) {
+	if err := checkFIPS("the sessions that keys with a PIN, or bound to PCRs, are used by", 0); err != nil {
+		return nil, err
+	}
 	for _, s := range slices.Clone(c.sessions) {
 		if s.kind.policy == kind.policy {
 			c.flushSession(s)
