@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"math/big"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -31,7 +32,7 @@ func newRig(t *testing.T, d tpmtest.Device, change ...func(*tpm.Config)) *rig {
 	t.Helper()
 	r := &rig{faults: tpmtest.Inject(t, d)}
 	r.calls = tpmtest.Record(r.faults)
-	r.config = tpm.Config{Dial: r.calls.Dial, Dir: filepath.Join(t.TempDir(), "keys")}
+	r.config = tpm.Config{Dial: r.calls.Dial, Dir: filepath.Join(memoryDir(t), "keys")}
 	for _, f := range change {
 		f(&r.config)
 	}
@@ -47,6 +48,22 @@ func newRig(t *testing.T, d tpmtest.Device, change ...func(*tpm.Config)) *rig {
 		noLeaks(t, d)
 	})
 	return r
+}
+
+// memoryDir is t.TempDir in memory, where the system has such a file system: hundreds
+// of key files that are synchronized with a disk take longer than the TPM.
+func memoryDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "tpm")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 // reopen opens a Store with the rig's configuration.
