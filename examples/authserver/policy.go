@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -35,6 +36,9 @@ type policyFile struct {
 	RequireOEMBoot  bool              `json:"require_oemboot"`
 	// Statuses are the values of ear_status that get tokens.
 	Statuses []string `json:"ear_status"`
+	// Endorsements are the values of tpm_endorsement that get tokens: who vouches
+	// for the TPM.
+	Endorsements []string `json:"tpm_endorsement"`
 	// MaxAge is how long ago the attestation may have been issued, such as "1h".
 	MaxAge string `json:"max_age"`
 }
@@ -56,9 +60,9 @@ func LoadPolicy(name string) (*Policy, error) {
 // ParsePolicy reads a policy from the contents of such a file.
 func ParsePolicy(text []byte) (*Policy, error) {
 	var p Policy
-	err := strictjson.Unmarshal(text, &p.file)
+	lines, err := strictjson.Unmarshal(text, &p.file)
 	if err == nil {
-		err = p.check()
+		err = p.check(lines)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("authserver: policy: %w", err)
@@ -66,43 +70,50 @@ func ParsePolicy(text []byte) (*Policy, error) {
 	return &p, nil
 }
 
-func (p *Policy) check() error {
+// check refuses rules that could never be met or have no effect.
+func (p *Policy) check(lines strictjson.Lines) error {
 	f := &p.file
 	for i, model := range f.Models {
+		at := fmt.Sprintf("models[%d]", i)
 		if model.Hardware == "" {
-			return fmt.Errorf("models, entry %d: without hwmodel", i+1)
+			return lines.Errorf(at, "without hwmodel")
 		}
-		err := eat.CheckHardwareModel(model.Hardware)
-		if err == nil {
-			err = eat.CheckOEMID(model.OEMID)
+		if err := eat.CheckHardwareModel(model.Hardware); err != nil {
+			return lines.Errorf(at+".hwmodel", "%.80q: %w", model.Hardware, err)
 		}
-		if err != nil {
-			return fmt.Errorf("models, entry %d, %.80q: %w", i+1, model.Hardware, err)
+		if err := eat.CheckOEMID(model.OEMID); err != nil {
+			return lines.Errorf(at+".oemid", "%.80q: %w", model.Hardware, err)
 		}
 	}
-	for name, version := range f.MinimumVersions {
+	for _, name := range slices.Sorted(maps.Keys(f.MinimumVersions)) {
+		at := "minimum_versions." + name
 		if name == "" {
-			return errors.New("minimum_versions has an entry without a swname: it would let pass what has none")
+			return lines.Errorf("minimum_versions", "has an entry without a swname: it would let pass what has none")
 		}
-		if _, err := parseVersion(version); err != nil {
-			return fmt.Errorf("minimum version of %q: %w", name, err)
+		if _, err := parseVersion(f.MinimumVersions[name]); err != nil {
+			return lines.Errorf(at, "minimum version of %q: %w", name, err)
 		}
 	}
-	for _, status := range f.Statuses {
+	for i, status := range f.Statuses {
 		if !slices.Contains([]string{"none", "affirming", "warning", "contraindicated"}, status) {
-			return fmt.Errorf("ear_status %q: there is none, affirming, warning and contraindicated", status)
+			return lines.Errorf(fmt.Sprintf("ear_status[%d]", i), "ear_status %q: there is none, affirming, warning and contraindicated", status)
+		}
+	}
+	for i, by := range f.Endorsements {
+		if !slices.Contains([]string{"certificate", "registry"}, by) {
+			return lines.Errorf(fmt.Sprintf("tpm_endorsement[%d]", i), "tpm_endorsement %q: there is certificate and registry", by)
 		}
 	}
 	if f.MaxAge != "" {
 		var err error
 		if p.maxAge, err = time.ParseDuration(f.MaxAge); err != nil {
-			return fmt.Errorf("max_age: %w", err)
+			return lines.Errorf("max_age", "max_age: %w", err)
 		}
 		if p.maxAge <= 0 {
-			return errors.New("max_age is not positive")
+			return lines.Errorf("max_age", "max_age is not positive")
 		}
 	}
-	if f.Models == nil && f.MinimumVersions == nil && !f.RequireOEMBoot && f.Statuses == nil && f.MaxAge == "" {
+	if f.Models == nil && f.MinimumVersions == nil && !f.RequireOEMBoot && f.Statuses == nil && f.Endorsements == nil && f.MaxAge == "" {
 		return errors.New("it has no rules")
 	}
 	return nil
@@ -117,7 +128,9 @@ type deviceClaims struct {
 	Software string `json:"swname"`
 	Version  []any  `json:"swversion"` // version, and perhaps its scheme
 	OEMBoot  bool   `json:"oemboot"`
-	Submods  struct {
+
+	Endorsement string `json:"tpm_endorsement"`
+	Submods     struct {
 		Platform struct {
 			Status string `json:"ear_status"`
 		} `json:"platform"`
@@ -148,7 +161,7 @@ func (a *verifiedAttestation) appraise(now time.Time) error {
 	if err != nil {
 		return err
 	}
-	for _, rule := range []func(*deviceClaims) error{p.checkModel, p.checkVersion, p.checkOEMBoot, p.checkStatus} {
+	for _, rule := range []func(*deviceClaims) error{p.checkModel, p.checkVersion, p.checkOEMBoot, p.checkStatus, p.checkEndorsement} {
 		if err := rule(device); err != nil {
 			return refuse(errInvalidClientAttestation, rulePolicy, "%v", err)
 		}
@@ -233,6 +246,13 @@ func (p *Policy) checkStatus(device *deviceClaims) error {
 	status := device.Submods.Platform.Status
 	if p.file.Statuses != nil && !slices.Contains(p.file.Statuses, status) {
 		return fmt.Errorf("ear_status is %.40q", status)
+	}
+	return nil
+}
+
+func (p *Policy) checkEndorsement(device *deviceClaims) error {
+	if p.file.Endorsements != nil && !slices.Contains(p.file.Endorsements, device.Endorsement) {
+		return fmt.Errorf("tpm_endorsement is %.40q", device.Endorsement)
 	}
 	return nil
 }

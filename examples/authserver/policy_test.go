@@ -191,7 +191,7 @@ func TestParsePolicyRefuses(t *testing.T) {
 		`{"models": [{"oemid": 1}]}`:            "without hwmodel",
 		`{"models": [{"hwmodel": "X", "a":1}]}`: "unknown field",
 		`{"models": [{"hwmodel": "X", "oemid": true}]}`:                 "neither",
-		`{"models": [{"hwmodel": "X"}, {"hwmodel": "Y", "oemid": -1}]}`: `entry 2, "Y": oemid is not a Private`,
+		`{"models": [{"hwmodel": "X"}, {"hwmodel": "Y", "oemid": -1}]}`: `line 1: models[1].oemid: "Y": oemid is not a Private`,
 		`{"models": [{"hwmodel": "X", "oemid": 1.5}]}`:                  "oemid is not a Private",
 		`{"models": [{"hwmodel": "X", "oemid": "zz"}]}`:                 "oemid is not 16 or 3 bytes",
 		`{"models": [{"hwmodel": "` + strings.Repeat("x", 63) + `"}]}`:  "hwmodel has not 1 to 32 bytes",

@@ -36,6 +36,10 @@ func replay(log []byte, pcrs map[int][]byte) ([]attest.Event, error) {
 		values = append(values, attest.PCR{Index: index, Digest: value, DigestAlg: crypto.SHA256})
 	}
 	events, err := parsed.Verify(values)
+	var replayed attest.ReplayError
+	if errors.As(err, &replayed) {
+		return nil, fmt.Errorf("does not add up to what was quoted of the PCRs %v: something has extended them that is not in the log", replayed.InvalidPCRs)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -47,17 +51,6 @@ func replay(log []byte, pcrs map[int][]byte) ([]attest.Event, error) {
 		}
 	}
 	return events, nil
-}
-
-// digestsOf returns what was measured into one PCR, in order.
-func digestsOf(events []attest.Event, index int) [][]byte {
-	var digests [][]byte
-	for _, event := range events {
-		if event.Index == index {
-			digests = append(digests, event.Digest)
-		}
-	}
-	return digests
 }
 
 // firmwareVersion returns what the firmware calls itself, for the log: the text of

@@ -71,3 +71,17 @@ func Replay(log, pcr0, pcr4, pcr7 []byte) (events int, firmware string, err erro
 	secureBoot(replayed, nil)
 	return len(replayed), firmwareVersion(replayed), nil
 }
+
+// Judge says which release a boot is, or why it is none.
+func Judge(t interface{ Helper() }, r *Reference, log []byte, pcrs map[int][]byte) string {
+	t.Helper()
+	events, err := replay(log, r.logged(pcrs))
+	if err != nil {
+		return err.Error()
+	}
+	judged, err := r.judge(&boot{pcrs: pcrs, events: events, hasLog: true})
+	if err != nil {
+		return err.Error()
+	}
+	return judged.release.name + " " + judged.release.version
+}

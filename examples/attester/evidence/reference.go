@@ -6,8 +6,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/google/go-attestation/attest"
 
@@ -30,6 +32,7 @@ type Reference struct {
 // A release is one version of a device's software, and how to recognize it.
 type release struct {
 	name, version string
+	line          int // in the file
 	status        Status
 	refused       bool
 	oemboot       *bool // nil: these values don't say
@@ -66,17 +69,18 @@ func LoadReference(name string) (*Reference, error) { return load(name, ParseRef
 // ParseReference reads reference values from the contents of such a file.
 func ParseReference(text []byte) (*Reference, error) {
 	var file referenceFile
-	if err := strictjson.Unmarshal(text, &file); err != nil {
+	lines, err := strictjson.Unmarshal(text, &file)
+	if err != nil {
 		return nil, fmt.Errorf("evidence: reference values: %w", err)
 	}
-	reference, err := newReference(&file)
+	reference, err := newReference(&file, lines)
 	if err != nil {
 		return nil, fmt.Errorf("evidence: reference values: %w", err)
 	}
 	return reference, nil
 }
 
-func newReference(file *referenceFile) (*Reference, error) {
+func newReference(file *referenceFile, lines strictjson.Lines) (*Reference, error) {
 	r := &Reference{
 		policy:                  file.Policy,
 		pcrs:                    slices.Sorted(slices.Values(file.PCRs)),
@@ -85,37 +89,44 @@ func newReference(file *referenceFile) (*Reference, error) {
 	}
 	switch {
 	case r.policy == "":
-		return nil, errors.New("policy has no name")
+		return nil, lines.Errorf("policy", "policy has no name")
 	case len(r.pcrs) == 0 || r.pcrs[0] < 0 || r.pcrs[len(r.pcrs)-1] > 15:
 		// Software can reset the others.
-		return nil, errors.New("pcrs is empty, or has a PCR that is not 0 to 15")
+		return nil, lines.Errorf("pcrs", "pcrs is empty, or has a PCR that is not 0 to 15")
 	case len(slices.Compact(slices.Clone(r.pcrs))) != len(r.pcrs):
-		return nil, errors.New("pcrs has a PCR twice")
+		return nil, lines.Errorf("pcrs", "pcrs has a PCR twice")
+	case file.Authorities != nil && len(file.Authorities) == 0:
+		return nil, lines.Errorf("secure_boot_authorities", "is empty: name the certificates, or leave it out if Secure Boot is not to be looked at")
 	}
-	for _, text := range file.Authorities {
+	for i, text := range file.Authorities {
 		digest, err := parseDigest(text)
 		if err != nil {
-			return nil, fmt.Errorf("secure_boot_authorities: %w", err)
+			return nil, lines.Errorf(fmt.Sprintf("secure_boot_authorities[%d]", i), "secure_boot_authorities: %w", err)
 		}
 		r.authorities = append(r.authorities, digest)
 	}
 	if r.authorities != nil && !slices.Contains(r.pcrs, 7) {
-		return nil, errors.New("secure_boot_authorities needs PCR 7 among pcrs")
+		return nil, lines.Errorf("secure_boot_authorities", "secure_boot_authorities needs PCR 7 among pcrs")
 	}
-	for _, s := range file.Software {
-		entry := release{name: s.Name, version: s.Version, oemboot: s.OEMBoot, status: Status(s.Verdict)}
+	reached := make(reachable)
+	for i, s := range file.Software {
+		at := fmt.Sprintf("software[%d]", i)
+		entry := release{name: s.Name, version: s.Version, line: lines[at], oemboot: s.OEMBoot, status: Status(s.Verdict)}
 		if s.Verdict == "refused" {
 			entry.status, entry.refused = Contraindicated, true
 		}
 		var err error
 		if entry.pcrs, err = parsePCRMap(s.PCRs, r.pcrs, parseDigest); err == nil {
-			entry.firstEvents, err = parsePCRMap(s.FirstEvents, r.pcrs, parseDigests)
+			entry.firstEvents, err = parsePCRMap(s.FirstEvents, r.pcrs, parseFirstEvents)
 		}
 		if err == nil {
 			err = entry.check()
 		}
+		if err == nil {
+			err = reached.add(&entry)
+		}
 		if err != nil {
-			return nil, fmt.Errorf("software %q %q: %w", s.Name, s.Version, err)
+			return nil, lines.Errorf(at, "software %q %q: %w", s.Name, s.Version, err)
 		}
 		r.software = append(r.software, entry)
 	}
@@ -132,6 +143,11 @@ func (s *release) check() error {
 		return errors.New("has neither pcrs nor first_events: every device would match")
 	case s.oemboot != nil && s.pcrs[7] == nil:
 		return errors.New("says oemboot, and has no value for PCR 7")
+	}
+	for _, index := range []int{10, 11, 15} {
+		if s.firstEvents[index] != nil {
+			return fmt.Errorf("has first_events of PCR %d, which no boot log explains: the operating system extends it (IMA, systemd)", index)
+		}
 	}
 	return nil
 }
@@ -158,16 +174,19 @@ func parseDigest(text string) ([]byte, error) {
 	return digest, nil
 }
 
-func parseDigests(list []string) (digests [][]byte, err error) {
+// parseFirstEvents reads a list of digests, without those that do not count.
+func parseFirstEvents(list []string) (digests [][]byte, err error) {
 	for _, text := range list {
 		digest, err := parseDigest(text)
 		if err != nil {
 			return nil, err
 		}
-		digests = append(digests, digest)
+		if !isBootAttempt(digest) {
+			digests = append(digests, digest)
+		}
 	}
 	if digests == nil {
-		return nil, errors.New("no digests: every device would match")
+		return nil, errors.New("no digests of anything that was started: every device would match")
 	}
 	return digests, nil
 }
@@ -177,30 +196,122 @@ func (r *Reference) needsLog() bool {
 	return r.authorities != nil || slices.ContainsFunc(r.software, func(s release) bool { return len(s.firstEvents) > 0 })
 }
 
+// logged returns the PCRs that the boot log has to explain. What the firmware
+// extends is; of the others, which operating systems extend too, those whose events
+// are judged.
+func (r *Reference) logged(pcrs map[int][]byte) map[int][]byte {
+	logged := make(map[int][]byte)
+	for index, value := range pcrs {
+		judged := func(s release) bool { return s.firstEvents[index] != nil }
+		if index < 8 || slices.ContainsFunc(r.software, judged) {
+			logged[index] = value
+		}
+	}
+	return logged
+}
+
 // find returns the first release that fits; nil if none does.
 func (r *Reference) find(pcrs map[int][]byte, events []attest.Event) *release {
 	for i := range r.software {
-		if r.software[i].fits(pcrs, events) {
+		if len(r.software[i].differences(pcrs, events)) == 0 {
 			return &r.software[i]
 		}
 	}
 	return nil
 }
 
-// fits compares all that the release has. Of a PCR's events the first ones
-// count: later ones may have been measured by software that one of them
+// nearest says of the release that fits best what does not fit, for the log.
+func (r *Reference) nearest(pcrs map[int][]byte, events []attest.Event) string {
+	var best *release
+	var least []difference
+	for i := range r.software {
+		if found := r.software[i].differences(pcrs, events); best == nil || len(found) < len(least) {
+			best, least = &r.software[i], found
+		}
+	}
+	if best == nil {
+		return "there are none"
+	}
+	var text []string
+	for _, d := range least {
+		text = append(text, d.String())
+	}
+	return fmt.Sprintf("the nearest are those of %s %s (line %d): %s", best.name, best.version, best.line, strings.Join(text, "; "))
+}
+
+// A difference is where a boot is not that of a release.
+type difference struct {
+	pcr  int
+	want []byte
+	got  []byte        // value of the PCR, where it is that
+	at   int           // number of the event in its PCR, from 1 on; 0: the value differs
+	is   *attest.Event // nil: there is none
+}
+
+func (d difference) String() string {
+	switch {
+	case d.at == 0:
+		return fmt.Sprintf("PCR %d is %x, not %x", d.pcr, d.got, d.want)
+	case d.is == nil:
+		return fmt.Sprintf("PCR %d has no event %d, which is to be %x", d.pcr, d.at, d.want)
+	}
+	return fmt.Sprintf("event %d of PCR %d (%v) is %x, not %x", d.at, d.pcr, d.is.Type, d.is.Digest, d.want)
+}
+
+// differences compares all that the release has, PCR by PCR. Of a PCR's events the
+// first ones count: later ones may have been measured by software that one of them
 // started, and such software can repeat a digest, but not come before it.
-func (s *release) fits(pcrs map[int][]byte, events []attest.Event) bool {
-	for index, want := range s.pcrs {
-		if !bytes.Equal(pcrs[index], want) {
-			return false
+func (s *release) differences(pcrs map[int][]byte, events []attest.Event) (found []difference) {
+	for _, index := range slices.Sorted(maps.Keys(s.pcrs)) {
+		if want := s.pcrs[index]; !bytes.Equal(pcrs[index], want) {
+			found = append(found, difference{pcr: index, want: want, got: pcrs[index]})
 		}
 	}
-	for index, want := range s.firstEvents {
-		got := digestsOf(events, index)
-		if len(got) < len(want) || !slices.EqualFunc(got[:len(want)], want, bytes.Equal) {
-			return false
+	for _, index := range slices.Sorted(maps.Keys(s.firstEvents)) {
+		if d := firstDifference(index, s.firstEvents[index], events); d != nil {
+			found = append(found, *d)
 		}
 	}
-	return true
+	return found
+}
+
+func firstDifference(index int, want [][]byte, events []attest.Event) *difference {
+	at := 0
+	for i := range events {
+		if events[i].Index != index {
+			continue
+		}
+		at++
+		switch {
+		case len(want) == 0:
+			return nil
+		case isBootAttempt(events[i].Digest):
+		case bytes.Equal(events[i].Digest, want[0]):
+			want = want[1:]
+		default:
+			return &difference{pcr: index, want: want[0], at: at, is: &events[i]}
+		}
+	}
+	if len(want) == 0 {
+		return nil
+	}
+	return &difference{pcr: index, want: want[0], at: at + 1}
+}
+
+// bootAttempts are what firmware measures before it tries a boot entry, and when one
+// has come back (TCG PC Client Platform Firmware Profile, section 3.3.4.5). Which
+// entries were tried first, and were not there, depends on their order and on what is
+// plugged in, and starts nothing: what is started has an event of its own.
+var bootAttempts = [][]byte{
+	sum256("Calling EFI Application from Boot Option"),
+	sum256("Returning from EFI Application from Boot Option"),
+}
+
+func isBootAttempt(digest []byte) bool {
+	return slices.ContainsFunc(bootAttempts, func(known []byte) bool { return bytes.Equal(known, digest) })
+}
+
+func sum256(text string) []byte {
+	digest := sha256.Sum256([]byte(text))
+	return digest[:]
 }

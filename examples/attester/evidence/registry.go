@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 
@@ -75,10 +76,11 @@ func LoadRegistry(name string) (*Registry, error) { return load(name, ParseRegis
 // ParseRegistry reads a registry from the contents of such a file.
 func ParseRegistry(text []byte) (*Registry, error) {
 	var file registryFile
-	if err := strictjson.Unmarshal(text, &file); err != nil {
+	lines, err := strictjson.Unmarshal(text, &file)
+	if err != nil {
 		return nil, fmt.Errorf("evidence: registry: %w", err)
 	}
-	registry, err := newRegistry(&file)
+	registry, err := newRegistry(&file, lines)
 	if err != nil {
 		return nil, fmt.Errorf("evidence: registry: %w", err)
 	}
@@ -97,44 +99,46 @@ func load[T any](name string, parse func(text []byte) (T, error)) (parsed T, err
 	return parsed, nil
 }
 
-func newRegistry(file *registryFile) (*Registry, error) {
+func newRegistry(file *registryFile, lines strictjson.Lines) (*Registry, error) {
 	models := make(map[string]Model)
-	for name, m := range file.Models {
+	for _, name := range slices.Sorted(maps.Keys(file.Models)) {
+		m := file.Models[name]
 		model := Model{OEMID: m.OEMID, Hardware: m.Hardware, Version: m.Version, Uncertified: m.Certificate == "optional"}
-		err := model.check()
-		if err == nil && !slices.Contains([]string{"", "required", "optional"}, m.Certificate) {
-			err = fmt.Errorf("ek_certificate is %.40q, not required or optional", m.Certificate)
+		if member, err := model.check(); err != nil {
+			return nil, lines.Errorf("models."+name+"."+member, "model %q: %w", name, err)
 		}
-		if err != nil {
-			return nil, fmt.Errorf("model %q: %w", name, err)
+		if !slices.Contains([]string{"", "required", "optional"}, m.Certificate) {
+			return nil, lines.Errorf("models."+name+".ek_certificate", "model %q: ek_certificate is %.40q, not required or optional", name, m.Certificate)
 		}
 		models[name] = model
 	}
 	r := &Registry{devices: make(map[string]Device), attestUnlisted: file.AttestUnlisted}
-	for _, d := range file.Devices {
+	first := make(map[string]int)
+	for i, d := range file.Devices {
 		model, ok := models[d.Model]
-		_, twice := r.devices[d.EK]
+		before, twice := first[d.EK]
+		at := fmt.Sprintf("devices[%d]", i)
 		switch {
 		case !isFingerprint(d.EK):
-			return nil, fmt.Errorf("device: ek %.80q is not a SHA-256 digest in lower-case hexadecimal", d.EK)
+			return nil, lines.Errorf(at+".ek", "device: ek %.80q is not a SHA-256 digest in lower-case hexadecimal", d.EK)
 		case twice:
-			return nil, fmt.Errorf("device %s is there twice", d.EK)
+			return nil, lines.Errorf(at, "device %s is there twice: also on line %d", d.EK, lines[fmt.Sprintf("devices[%d]", before)])
 		case !ok:
-			return nil, fmt.Errorf("device %s: no model %q", d.EK, d.Model)
+			return nil, lines.Errorf(at+".model", "device %s: no model %q", d.EK, d.Model)
 		}
 		device := Device{Listed: true, Model: model}
 		if d.SRK != "" {
 			srk, err := parseStorageRoot(d.SRK)
 			if err != nil {
-				return nil, fmt.Errorf("device %s: srk: %w", d.EK, err)
+				return nil, lines.Errorf(at+".srk", "device %s: srk: %w", d.EK, err)
 			}
 			device.StorageRoot = srk
 		}
-		r.devices[d.EK] = device
+		r.devices[d.EK], first[d.EK] = device, i
 	}
-	for _, ek := range file.Blocked {
+	for i, ek := range file.Blocked {
 		if !isFingerprint(ek) {
-			return nil, fmt.Errorf("blocked: %.80q is not a SHA-256 digest in lower-case hexadecimal", ek)
+			return nil, lines.Errorf(fmt.Sprintf("blocked[%d]", i), "blocked: %.80q is not a SHA-256 digest in lower-case hexadecimal", ek)
 		}
 		device := r.devices[ek]
 		device.Blocked = true
@@ -148,14 +152,15 @@ func isFingerprint(text string) bool {
 	return err == nil && len(raw) == 32 && hex.EncodeToString(raw) == text
 }
 
-func (m *Model) check() error {
+// check returns the member that is wrong, and why.
+func (m *Model) check() (member string, err error) {
 	if err := eat.CheckOEMID(m.OEMID); err != nil {
-		return err
+		return "oemid", err
 	}
 	if id, ok := m.OEMID.(float64); ok {
 		m.OEMID = uint32(id)
 	}
-	return eat.CheckHardwareModel(m.Hardware)
+	return "hwmodel", eat.CheckHardwareModel(m.Hardware)
 }
 
 // parseStorageRoot reads the public area of a storage key: only a TPM may be

@@ -72,9 +72,9 @@ func (r *Reference) judge(b *boot) (*judgement, error) {
 	j := &judgement{release: r.find(b.pcrs, b.events)}
 	switch {
 	case j.release == nil && !r.attestUnknown:
-		return nil, refuse(CodePolicyViolation, "PCRs match no reference values")
+		return nil, refuse(CodePolicyViolation, "PCRs match no reference values: %s", r.nearest(b.pcrs, b.events))
 	case j.release != nil && j.release.refused:
-		return nil, refuse(CodePolicyViolation, "%s %s is refused", j.release.name, j.release.version)
+		return nil, refuse(CodePolicyViolation, "%s %s is refused (line %d of the reference values)", j.release.name, j.release.version, j.release.line)
 	}
 	if j.release != nil && j.release.oemboot != nil {
 		j.oemboot, j.notOEM = j.release.oemboot, errors.New("says the reference value")

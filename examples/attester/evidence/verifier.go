@@ -176,7 +176,7 @@ func (s *state) verify(request Request) (Result, error) {
 	}
 	if log := message.Platform.EventLog; len(log) > 0 {
 		booted.hasLog = true
-		if booted.events, err = replay(log, booted.pcrs); err != nil {
+		if booted.events, err = replay(log, s.reference.logged(booted.pcrs)); err != nil {
 			return result, refuse(CodeInvalidEvidence, "event log: %v", err)
 		}
 		result.Details = append(result.Details, slog.String("firmware_version", firmwareVersion(booted.events)))
