@@ -65,7 +65,7 @@ func (f *Firmware) Events() []Event {
 		events = append(events, Event{PCR: 7, Type: eventVariableAuthority, Data: variable("db", signer)})
 	}
 	// A loader is measured by its digest; the log has where it was found.
-	return append(events, Event{PCR: 4, Type: eventBootApplication, Data: []byte("\\EFI\\BOOT\\BOOTX64.EFI"), Digest: loader[:]})
+	return append(events, Event{PCR: 4, Type: eventBootApplication, Data: imageLoad(`\EFI\BOOT\BOOTX64.EFI`, len(f.Loader)), Digest: loader[:]})
 }
 
 // Boot extends the PCRs of a TPM that has just been started with what the
@@ -139,13 +139,37 @@ func Log(events []Event) []byte {
 	return log.Bytes()
 }
 
+// GUIDs of UEFI variables (UEFI specification, sections 3.3 and 32.6).
+var (
+	globalVariable = []byte{0x61, 0xdf, 0xe4, 0x8b, 0xca, 0x93, 0xd2, 0x11, 0xaa, 0x0d, 0x00, 0xe0, 0x98, 0x03, 0x2b, 0x8c}
+	imageSecurity  = []byte{0xcb, 0xb2, 0x19, 0xd7, 0x3a, 0x3d, 0x96, 0x45, 0xa3, 0xbc, 0xda, 0xd0, 0x0e, 0x67, 0x65, 0x6f}
+)
+
 // variable encodes UEFI_VARIABLE_DATA.
 func variable(name string, data []byte) []byte {
 	var b bytes.Buffer
-	b.Write(make([]byte, 16)) // vendor GUID
+	if name == "db" || name == "dbx" {
+		b.Write(imageSecurity)
+	} else {
+		b.Write(globalVariable)
+	}
 	put(&b, uint64(len(name)), uint64(len(data)))
 	b.Write(utf16le(name))
 	b.Write(data)
+	return b.Bytes()
+}
+
+// imageLoad encodes UEFI_IMAGE_LOAD_EVENT, with a device path of the file alone.
+func imageLoad(file string, size int) []byte {
+	name := utf16le(file + "\x00")
+	var path bytes.Buffer
+	path.Write([]byte{4, 4}) // media, file path
+	put(&path, uint16(4+len(name)))
+	path.Write(name)
+	path.Write([]byte{0x7f, 0xff, 4, 0}) // the end
+	var b bytes.Buffer
+	put(&b, uint64(0), uint64(size), uint64(0), uint64(path.Len())) // where it was in memory is nobody's business
+	b.Write(path.Bytes())
 	return b.Bytes()
 }
 

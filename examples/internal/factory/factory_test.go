@@ -8,7 +8,13 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
+	"fmt"
 	"math/big"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -116,6 +122,48 @@ func TestBoot(t *testing.T) {
 		state, err := attest.ParseSecurebootState(events)
 		if err != nil || state.Enabled != on || on && !state.PostSeparatorAuthority[0].Equal(authority) {
 			t.Errorf("Secure Boot %+v, %v", state, err)
+		}
+	}
+}
+
+// TestLogForOthers: tpm2-tools read the boot log as what it is, and compute the PCRs
+// from it that the device has.
+func TestLogForOthers(t *testing.T) {
+	tool, err := exec.LookPath("tpm2_eventlog")
+	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skip("tpm2-tools are not installed")
+	}
+	certificate, err := factory.NewTPMMaker(time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	firmware := &factory.Firmware{Version: "Firmware 1", Loader: []byte("loader"), SecureBoot: true, Authority: certificate.Root}
+	file := filepath.Join(t.TempDir(), "log")
+	if err := os.WriteFile(file, factory.Log(firmware.Events()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var warnings strings.Builder
+	cmd := exec.Command(tool, file)
+	cmd.Stderr = &warnings
+	out, err := cmd.Output()
+	if err != nil || warnings.Len() > 0 {
+		t.Fatalf("%v\n%s", err, &warnings)
+	}
+	text := string(out)
+	for _, want := range []string{
+		"UnicodeName: SecureBoot", "UnicodeName: db", "8be4df61-93ca-11d2-aa0d-00e098032b8c", "EV_EFI_BOOT_SERVICES_APPLICATION", "LengthOfDevicePath: 52",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("tpm2_eventlog does not say %s", want)
+		}
+	}
+	_, computed, _ := strings.Cut(text, "\npcrs:\n")
+	for pcr, value := range factory.Values(firmware) {
+		if want := fmt.Sprintf("%-2d : 0x%s", pcr, hex.EncodeToString(value)); !strings.Contains(strings.ToLower(computed), strings.ToLower(want)) {
+			t.Errorf("tpm2_eventlog does not compute %s from it, but\n%s", want, computed)
 		}
 	}
 }
