@@ -36,15 +36,21 @@
 // queue, and every wait ends with its context. A command that was sent runs to its
 // end all the same, and what comes next waits for it.
 //
-//	                             raw device      behind /dev/tpmrm0
-//	loaded key                   1               4 (the kernel swaps the key in and out)
-//	persistent key               1               1
-//	key with a PIN               1               6; persistent 3
-//	key bound to PCRs            2               12; persistent 6
-//	key with both                3               18; persistent 9
-//	first one of another key     3
-//	opening a key                3
-//	making a key                 4 (6 with a PIN, one more for each eight PCRs)
+//	                                plain   PIN   PCRs   both
+//	signature                       1       1     2      3
+//	signature, keys in turn         3       3     4      5
+//	signature after 30 seconds      1       4     3      6
+//	evidence                        3       3     3      3
+//	evidence after 30 seconds       3       6     3      6
+//	opening a key                   3       4     3      4
+//	making a key                    4       5     8      10
+//	signature behind /dev/tpmrm0    4       6     12     18
+//	signature so if persistent      1       3     6      9
+//
+// A quote adds two commands to evidence. Each further eight PCRs add one to a quote, and
+// to making a key that is bound to them. Behind /dev/tpmrm0 the kernel swaps key and
+// session in and out around each command: the last two lines are what the TPM gets, the
+// others what is asked of it.
 //
 // One key is loaded at a time. When a Store's keys take turns, a key's saved
 // context is loaded, which needs no parent.
