@@ -17,6 +17,9 @@ import (
 // again and again.
 const endlessWriter = "PRIVATEFILE_TEST_WRITE"
 
+// oneWriter makes it one that writes the file of that name once.
+const oneWriter = "PRIVATEFILE_TEST_WRITE_ONCE"
+
 func TestMain(m *testing.M) {
 	if path := os.Getenv(endlessWriter); path != "" {
 		content := make([]byte, 4<<20)
@@ -27,6 +30,13 @@ func TestMain(m *testing.M) {
 				os.Exit(1)
 			}
 		}
+	}
+	if path := os.Getenv(oneWriter); path != "" {
+		if err := privatefile.Replace(path, []byte("new")); err != nil {
+			os.Stdout.WriteString(err.Error() + "\n")
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
