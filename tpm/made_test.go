@@ -1,0 +1,69 @@
+package tpm_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/instancekey/instancekey/internal/tpmtest"
+	"github.com/instancekey/instancekey/keystore"
+	"github.com/instancekey/instancekey/tpm"
+)
+
+// TestWrongPCRValues: a key that is bound to values that the PCRs do not have is not
+// reported as made.
+func TestWrongPCRValues(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	for _, o := range kinds[2:] {
+		r := newRig(t, sim, withPIN("1234"))
+		wrong := tpmtest.Fault{Command: ccPCRRead, Executed: true, Answer: func(real []byte) []byte {
+			real[len(real)-1] ^= 1
+			return real
+		}}
+		r.faults.Add(wrong) // is begun anew
+		sign(t, create(t, r.Store, "once", o))
+		if err := r.Delete(t.Context(), "once"); err != nil {
+			t.Fatal(err)
+		}
+		wrong.Times = -1
+		r.faults.Add(wrong)
+		_, err := r.CreateKey(t.Context(), "key", o)
+		wantError(t, err, keystore.ErrUnavailable)
+		if names, err := r.List(t.Context()); err != nil || len(names) != 0 {
+			t.Errorf("%+v: %q was left, %v", o, names, err)
+		}
+		r.faults.Clear()
+		sign(t, create(t, r.Store, "key", o))
+		r.Close()
+	}
+}
+
+// TestAnotherTPMGetsNoPIN: a TPM whose storage root key is not the one that the
+// folder's keys were made under is given no PIN, and is told by the error.
+func TestAnotherTPMGetsNoPIN(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	r := newRig(t, sim, withPIN("1234"))
+	create(t, r.Store, "old", tpm.KeyOptions{})
+	sim.Manufacture()
+	s := r.reopenAfter(t)
+	for _, o := range []tpm.KeyOptions{{PIN: true}, {PIN: true, PCRs: []int{7}}} {
+		r.calls.Reset()
+		_, err := s.CreateKey(t.Context(), "key", o)
+		if wantError(t, err, keystore.ErrUnavailable); !strings.Contains(err.Error(), "gets no PIN") {
+			t.Errorf("%q does not say what is wrong", err)
+		}
+		if n := r.calls.Count(ccCreate, ccStartSession); n != 0 {
+			t.Errorf("%+v: %s were sent", o, tpmtest.Names(r.calls.Codes()))
+		}
+	}
+	// Nor by the way of another program's file.
+	put(t, r, "foreign", foreignKey{password: "1234"}.file(t, sim))
+	_, err := s.Open(t.Context(), "foreign")
+	wantError(t, err, keystore.ErrUnavailable)
+
+	sign(t, create(t, s, "free", tpm.KeyOptions{}))
+	if err := s.Delete(t.Context(), "old"); err != nil {
+		t.Fatal(err)
+	}
+	sign(t, create(t, s, "key", tpm.KeyOptions{PIN: true}))
+	sign(t, open(t, s, "foreign"))
+}
