@@ -131,7 +131,7 @@ func (m *TPMMaker) Endorse(tpm transport.TPM) (crypto.PublicKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	return key, writeNV(tpm, nvECCCertificate, certificate)
+	return key, WriteNV(tpm, nvECCCertificate, certificate)
 }
 
 // StorageRoot returns the public area of a TPM's storage root key, which the
@@ -160,8 +160,8 @@ func createPrimary(tpm transport.TPM, hierarchy tpm2.TPMHandle, template tpm2.TP
 	return rsp.OutPublic.Contents()
 }
 
-// writeNV defines an NV index that everybody can read, and fills it.
-func writeNV(tpm transport.TPM, index tpm2.TPMHandle, data []byte) error {
+// WriteNV defines an NV index that everybody can read, and fills it.
+func WriteNV(tpm transport.TPM, index tpm2.TPMHandle, data []byte) error {
 	owner := tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: tpm2.PasswordAuth(nil)}
 	public := tpm2.New2B(tpm2.TPMSNVPublic{
 		NVIndex:    index,
