@@ -12,7 +12,7 @@ type Description struct {
 	Algorithm string // JWS: "ES256" or "ES384"
 	Public    crypto.PublicKey
 
-	// PIN: the key signs only with its PIN. Files made by tpm2-tools 5.4 may say
+	// PIN: the key signs only with its PIN. Files made by tpm2-tools up to 5.7 may say
 	// the opposite of the truth.
 	PIN bool
 	// NoDA: neither do wrong PINs for the key count toward the TPM's lockout nor

@@ -19,11 +19,19 @@
 // files have mode 0600 and one that others may read is refused. A second PEM block,
 // which other programs ignore, has the Name of the storage root key: another one is
 // refused, and so is a TPM that was exchanged or that someone on its bus pretends to
-// be.
+// be. Such a TPM gets no PIN of a new key either.
 //
 // The parent of a key that is made here is the TCG's ECC storage root key in the
 // owner hierarchy (template H-2). It is made anew whenever a key is loaded and
 // flushed at once; nothing in the TPM is changed, except by Persist.
+//
+// Reading changes no file, and nor does Open. The first signature with a key of
+// another program adds the Name of its parent to the file; whatever else is in a
+// file, such as comments and certificates, stays octet for octet, and so do its
+// owner, group and mode. Root's new files belong to the owner of the folder. A
+// process may be killed at any time: then the key is whole, or nothing is left that
+// could sign, where the file system has files without a name (O_TMPFILE), or once
+// the folder is opened again.
 //
 // Several processes may use one folder at the same time. Persist, Unpersist and
 // Delete keep each other waiting there, by a lock that ends with its holder, for
@@ -64,10 +72,22 @@
 // serves all keys. It is kept, and each key's PIN in memory, until it was not used
 // for 30 seconds; where keys are used less often than that, a session is opened for
 // one signature, and the PIN alone stays in memory for 30 seconds.
-// Wrong PINs count toward the lockout of the whole TPM, so none is tried twice. A
-// power cut counts as one, too, if a key with a PIN was used since the start: a
-// device that is simply switched off needs a TPM that forgives quickly (see
-// tpm2_dictionarylockout), or keys without a PIN.
+//
+// Wrong PINs count toward the lockout of the whole TPM, so one that was refused is
+// not sent again for that key as long as the process lives, in whatever Store, or
+// until the key's file has another private part. A power cut counts as one, too, if a
+// key without the attribute noDA was used since the start: one that has a PIN, or
+// that another program has made, with or without a PIN (OpenSSL, tpm2_create,
+// tpm2_ptool). A device that is simply switched off needs a TPM that forgives quickly
+// (see tpm2_dictionarylockout), or keys that are made here without a PIN.
+//
+// The password of a hierarchy is not on the bus either, but no salt protects it:
+// whoever records one command can try guesses on it. It should be a long random one.
+//
+// Under GODEBUG=fips140=only, which allows neither AES-CFB nor HMACs with short
+// keys, only keys that have no PIN and are bound to no PCRs can be used, and
+// hierarchies' passwords of at least 14 bytes; anything else is
+// keystore.ErrUnavailable. fips140=on allows everything.
 //
 // # Evidence
 //
@@ -185,9 +205,18 @@
 // lockout ends; keys that are made here without a PIN go on working in one.
 //
 // The key files have their own faults: keystore.ErrCorrupt for one that is torn,
-// empty or not a key that can sign ES256 or ES384; keystore.ErrUnavailable for
-// one that others may read, with the mode to set, and for what the operating
-// system refuses.
+// empty or no key; keystore.ErrUnavailable and [errors.ErrUnsupported] for a healthy
+// key that cannot sign ES256 or ES384, or whose parent is in another hierarchy;
+// keystore.ErrUnavailable for one that others may read, with the mode to set, and for
+// what the operating system refuses.
+//
+// keystore.ErrKeyLost is certain: the key's parent, whose Name the file has, is
+// another one, or is not in the TPM, which lists its handles and has the hierarchy
+// enabled.
+//
+// Some Linux kernels (6.1.192 does) answer EINVAL to a handle that is not of the
+// open file, and EFAULT to all that follows if there is a session in it. The device
+// is opened anew then.
 //
 // # Raw devices
 //
@@ -203,3 +232,63 @@
 // Files' modes are not checked there: the folder's access control list decides.
 // The folder is not locked.
 package tpm
+
+// A map of the files, from the outside in.
+//
+// What applications call:
+//
+//	store.go           Config and Store
+//	keys.go            a Store's keys: create, open, delete, list
+//	key.go             one key, and its signatures
+//	import.go          keys that were made elsewhere
+//	persist.go         keys at persistent handles
+//	describe.go        what a key's file says
+//	status.go          what a TPM says of itself
+//	evidence.go        what an attester is sent about key and boot
+//	endorsement.go     what it is sent about the TPM
+//	attestationkey.go  the key that signs both, and its certificates
+//	activate.go        the proof that it is in that TPM
+//	eventlog.go        the measured-boot log of Linux
+//	conn.go            a stream as a connection to a TPM
+//
+// Commands to the TPM, by what they are for:
+//
+//	create.go          a new key
+//	load.go            a key is made ready for use
+//	parent.go          what keys are wrapped with
+//	rootkey.go         the storage root key, saved
+//	object.go          parents, endorsement and attestation key have this in common
+//	sign.go            TPM2_Sign
+//	session.go         the authorization of a command
+//	policy.go          keys that are bound to PCRs
+//	pcr.go             the values of PCRs
+//	inspect.go         for status.go
+//	capability.go      properties and lists
+//	nv.go              NV indexes
+//	ekcertificate.go   certificates of endorsement keys
+//	ektemplates.go     and what makes those keys
+//
+// PINs and what goes wrong:
+//
+//	pin.go             whether a key needs its PIN, and who is asked for it
+//	refusals.go        PINs that were wrong
+//	idle.go            PINs and sessions that are kept for a while
+//	errors.go          what each error means
+//	fips.go            what Go does not allow under fips140=only
+//
+// One TPM for all:
+//
+//	queue.go           one operation at a time
+//	connection.go      the connection, opened and given up
+//	send.go            one command, repeated while the TPM is busy
+//	held.go            what is in the TPM of ours
+//	close.go           and how it gets out
+//	socket.go          a TPM behind a socket
+//	device_linux.go    a TPM of this machine
+//	device_windows.go
+//	device_other.go
+//
+// The disk:
+//
+//	folder.go          key files by their names
+//	internal/keyfile   what is in them

@@ -35,7 +35,7 @@ type Status struct {
 // Lockout is the state of a TPM's protection against guessing PINs
 // ("dictionary attack", TPM 2.0 Part 1), which is one for all keys.
 type Lockout struct {
-	Active      bool // keys that have a PIN do not work now
+	Active      bool // keys without noDA do not work now: those with a PIN, and those of other programs
 	Failures    int  // wrong tries and, with such keys, power cuts
 	MaxFailures int  // so many lead to a lockout
 	// Interval is how long the TPM has to stay switched on until it forgives one
