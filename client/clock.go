@@ -234,7 +234,7 @@ func (o observer) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, o.clock.explain(err)
 	}
-	if o.learns(req.URL) {
+	if resp.TLS != nil && o.learns(req.URL) {
 		o.clock.observe(resp, time.Since(start))
 	}
 	return resp, nil

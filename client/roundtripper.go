@@ -45,13 +45,16 @@ func (c *Client) send(req *http.Request) (*http.Response, error) {
 // prepare gets the metadata that req may need, and returns the resource that it is for,
 // if it is for one.
 func (c *Client) prepare(req *http.Request) (*resource, error) {
-	if mayBeEndpoint(req) && c.mayHaveEndpoint(req.URL) {
+	if _, fresh := c.known(); !fresh && mayBeEndpoint(req) && c.mayHaveEndpoint(req.URL) {
 		if _, err := c.server(req.Context()); err != nil && c.isEndpoint(req) {
 			return nil, err
 		}
 	}
+	if len(c.resources) == 0 || req.Response != nil { // what a redirect has made is refused
+		return nil, nil
+	}
 	audience, isResource := c.transport.Audience(req)
-	if !isResource || req.Response != nil { // which is refused
+	if !isResource {
 		return nil, nil
 	}
 	r := c.resource(audience)

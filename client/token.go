@@ -77,7 +77,7 @@ func (c *Client) token(ctx context.Context, name string, resources, scopes []str
 	scopes = slices.Clone(scopes)
 	slices.Sort(scopes)
 	scopes = slices.DeleteFunc(slices.Compact(scopes), func(s string) bool { return s == "" })
-	key := fmt.Sprintf("%q %s", name, strings.Join(scopes, " "))
+	key := name + "\x00" + strings.Join(scopes, " ") // no identifier has a control character
 
 	if token := c.keptToken(key); token != nil {
 		return token, nil

@@ -14,6 +14,7 @@ import (
 // golang.org/x/oauth2. It notes what that package's errors do not wrap.
 type tokenRequest struct {
 	client   *Client
+	http     http.Client // over this
 	sends    int
 	failed   error  // what kept the answer, or the rest of it, from coming
 	received []byte // of the body of a success
@@ -21,7 +22,8 @@ type tokenRequest struct {
 
 // with returns a context with which x/oauth2 sends the request through it.
 func (r *tokenRequest) with(ctx context.Context) context.Context {
-	return context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: r})
+	r.http.Transport = r
+	return context.WithValue(ctx, oauth2.HTTPClient, &r.http)
 }
 
 func (r *tokenRequest) RoundTrip(req *http.Request) (*http.Response, error) {

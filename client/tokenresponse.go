@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"io"
 	"math"
-	"mime"
 	"net/http"
 	"slices"
 	"strconv"
@@ -27,32 +26,44 @@ func makeReadable(resp *http.Response) (received []byte) {
 	}
 	received, err := io.ReadAll(io.LimitReader(resp.Body, maxTokenResponse))
 	body, changed := readableToken(received)
-	rest := io.Reader(resp.Body) // no more of it is read, but for an error again
-	if err != nil {
-		rest = failingReader{err}
-	}
-	resp.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.MultiReader(bytes.NewReader(body), rest), resp.Body}
+	resp.Body = &readBody{body, err, resp.Body}
 	if changed {
 		resp.ContentLength = -1
 	}
 	// It takes text/plain for a form.
-	if mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); mediaType == "text/plain" && json.Valid(body) {
+	if mediaType, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";"); strings.TrimSpace(strings.ToLower(mediaType)) == "text/plain" && json.Valid(body) {
 		resp.Header = resp.Header.Clone()
 		resp.Header.Set("Content-Type", "application/json")
 	}
 	return received
 }
 
-type failingReader struct{ err error }
+// readBody is a response's body that has been read.
+type readBody struct {
+	content []byte
+	err     error // that reading has ended with; nil at its end
+	io.Closer
+}
 
-func (r failingReader) Read([]byte) (int, error) { return 0, r.err }
+func (b *readBody) Read(p []byte) (int, error) {
+	n := copy(p, b.content)
+	b.content = b.content[n:]
+	switch {
+	case n > 0 || len(p) == 0:
+		return n, nil
+	case b.err != nil:
+		return 0, b.err
+	default:
+		return 0, io.EOF
+	}
+}
 
 // readableToken returns a token response's JSON with its odd members mended, or the
 // body as it is, if there are none or it is no JSON object.
 func readableToken(body []byte) (readable []byte, changed bool) {
+	if isPlain(body) {
+		return body, false
+	}
 	content := bytes.TrimPrefix(body, []byte("\xef\xbb\xbf"))
 	var members map[string]json.RawMessage
 	if json.Unmarshal(content, &members) != nil {
@@ -85,6 +96,19 @@ func readableToken(body []byte) (readable []byte, changed bool) {
 		return body, false
 	}
 	return readable, true
+}
+
+// isPlain reports whether x/oauth2 reads a token response as it is, which is the usual
+// case and cheaper to tell than what is odd.
+func isPlain(body []byte) bool {
+	var plain struct {
+		ExpiresIn   int32  `json:"expires_in"`
+		TokenType   string `json:"token_type"`
+		Error       string `json:"error"`
+		Description string `json:"error_description"`
+		URI         string `json:"error_uri"`
+	}
+	return json.Unmarshal(body, &plain) == nil
 }
 
 // optionalText are the members, beside the tokens themselves, that must be text for

@@ -85,8 +85,10 @@ func (k *signerKey) Sign(ctx context.Context, signingInput []byte) ([]byte, erro
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("keystore: sign: %w", err)
 	}
-	message := append([]byte(nil), signingInput...) // the caller may reuse its slice once we have returned
-	if k.hash != 0 {
+	var message []byte // the caller may reuse its slice once we have returned
+	if k.hash == 0 {
+		message = bytes.Clone(signingInput)
+	} else {
 		h := k.hash.New()
 		h.Write(signingInput)
 		message = h.Sum(nil)
@@ -117,12 +119,23 @@ func (k *signerKey) Sign(ctx context.Context, signingInput []byte) ([]byte, erro
 	}
 }
 
+// derLength returns how long the DER encoding of a signature is, in bytes.
+func derLength(r, s *big.Int) int {
+	const tagAndLength = 2
+	integer := func(n *big.Int) int { return tagAndLength + n.BitLen()/8 + 1 } // one bit is the sign's
+	content := integer(r) + integer(s)
+	if content > 127 {
+		return tagAndLength + 1 + content
+	}
+	return tagAndLength + content
+}
+
 // joseECDSA turns an ASN.1 DER ECDSA signature into r‖s of fixed length.
 func joseECDSA(der []byte, order *big.Int) ([]byte, error) {
 	var sig struct{ R, S *big.Int }
-	_, err := asn1.Unmarshal(der, &sig)
-	// Encoded again it must be the same: Unmarshal overlooks what follows s.
-	if again, _ := asn1.Marshal(sig); err != nil || !bytes.Equal(again, der) {
+	rest, err := asn1.Unmarshal(der, &sig)
+	// Unmarshal overlooks what follows s, in the sequence and after it.
+	if err != nil || len(rest) != 0 || len(der) != derLength(sig.R, sig.S) {
 		return nil, errors.New("keystore: sign: the signer's answer is not an ASN.1 ECDSA signature")
 	}
 	for _, n := range []*big.Int{sig.R, sig.S} {

@@ -23,6 +23,9 @@ const (
 // An unusual code is also held against the body; a description is only when somebody
 // asks for it.
 func (r refusal) fit(sent http.Header, req *http.Request) refusal {
+	if r.code == "" && r.description == "" {
+		return r
+	}
 	r.code, r.description = printable(r.code, maxCode), printable(r.description, maxDescription)
 	secrets := secretsOf(sent)
 	if echoes(r.description, secrets) {

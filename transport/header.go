@@ -23,24 +23,32 @@ const (
 var ErrHeaderTooLarge = errors.New("transport: request header too large")
 
 func (t *Transport) checkHeaderSize(ctx context.Context, to *route, h http.Header) error {
-	total, parts := 0, ""
+	total := 0
 	for name, values := range h {
-		size := 0
-		for _, value := range values {
-			size += len(name) + len(": \r\n") + len(value)
-		}
-		total += size
-		if isOneOf(name, credentials) || isOneOf(name, []string{HeaderDPoP}) {
-			parts += fmt.Sprintf(", %s %d", name, size)
+		total += headerSize(name, values)
+	}
+	if total <= headerWarning {
+		return nil
+	}
+	var parts []string
+	for name, values := range h {
+		if isOneOf(name, credentials) || strings.EqualFold(name, HeaderDPoP) {
+			parts = append(parts, fmt.Sprintf("%s %d", name, headerSize(name, values)))
 		}
 	}
+	slices.Sort(parts)
 	if total > headerLimit {
-		return fmt.Errorf("%w: %d bytes, limit %d%s", ErrHeaderTooLarge, total, headerLimit, parts)
+		return fmt.Errorf("%w: %d bytes, limit %d, %s", ErrHeaderTooLarge, total, headerLimit, strings.Join(parts, ", "))
 	}
-	if total > headerWarning {
-		t.log.WarnContext(ctx, "transport: request header is larger than many servers take", "audience", to.identifier, "bytes", total, "parts", strings.TrimPrefix(parts, ", "))
-	}
+	t.log.WarnContext(ctx, "transport: request header is larger than many servers take", "audience", to.identifier, "bytes", total, "parts", strings.Join(parts, ", "))
 	return nil
+}
+
+func headerSize(name string, values []string) (size int) {
+	for _, value := range values {
+		size += len(name) + len(": \r\n") + len(value)
+	}
+	return size
 }
 
 // isToken reports whether an attestation's header field may hold it: an Item of type

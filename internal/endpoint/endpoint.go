@@ -66,8 +66,11 @@ func IsLoopback(host string) bool {
 
 // Origin returns scheme, host and port in one comparable form: lower case, the
 // port always written out (RFC 6454, section 4).
-func Origin(u *url.URL) string {
-	scheme, port := lower(u.Scheme), u.Port()
+func Origin(u *url.URL) string { return originWith(u, "") }
+
+// originWith returns the origin with something behind it.
+func originWith(u *url.URL, path string) string {
+	scheme, host, port := lower(u.Scheme), lower(u.Hostname()), u.Port()
 	if port == "" {
 		switch scheme {
 		case "https":
@@ -76,7 +79,10 @@ func Origin(u *url.URL) string {
 			port = "80"
 		}
 	}
-	return scheme + "://" + net.JoinHostPort(lower(u.Hostname()), port)
+	if strings.Contains(host, ":") { // an IPv6 address
+		return scheme + "://[" + host + "]:" + port + path
+	}
+	return scheme + "://" + host + ":" + port + path
 }
 
 // lower folds ASCII only. strings.ToLower makes other letters into ASCII ones
@@ -102,7 +108,7 @@ func Location(u *url.URL) string {
 	if path == "" {
 		path = "/"
 	}
-	return Origin(u) + path
+	return originWith(u, path)
 }
 
 // Below reports whether the path of u is that of base or below it, on the same

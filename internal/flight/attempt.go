@@ -32,7 +32,7 @@ func Attempt[T any](ctx context.Context, limit time.Duration, again func() bool,
 	defer cancel()
 	// There is room for all results, so that no attempt waits for a reader.
 	results := make(chan result[T], int(limit/replaced)+2)
-	first, second := begin(bounded, work, results), (*attempt)(nil)
+	first, second := begin(bounded, cancel, work, results), (*attempt)(nil)
 	timer := time.NewTimer(stalled)
 	defer timer.Stop()
 	next, late := timer.C, (<-chan time.Time)(nil)
@@ -46,6 +46,7 @@ func Attempt[T any](ctx context.Context, limit time.Duration, again func() bool,
 			case r.attempt == first:
 				first = nil
 			case r.attempt == second:
+				second.cancel()
 				second = nil
 			}
 			if first == nil && second == nil && !due {
@@ -72,7 +73,8 @@ func Attempt[T any](ctx context.Context, limit time.Duration, again func() bool,
 			return value, fmt.Errorf("no answer within %s: %w", limit, context.DeadlineExceeded)
 		}
 		if due && second == nil && bounded.Err() == nil {
-			second, due = begin(bounded, work, results), false
+			own, cancel := context.WithCancel(bounded)
+			second, due = begin(own, cancel, work, results), false
 			timer.Reset(replaced)
 		}
 	}
@@ -86,7 +88,7 @@ func Never() bool { return false }
 
 // attempt is one attempt that is under way.
 type attempt struct {
-	note   *note
+	note   note
 	cancel context.CancelFunc
 }
 
@@ -115,14 +117,13 @@ type result[T any] struct {
 
 var errExited = errors.New("the attempt has ended its goroutine")
 
-func begin[T any](ctx context.Context, work Work[T], results chan<- result[T]) *attempt {
-	n := newNote(ctx)
-	n.isAttempt = true
-	n.put(&position{asked: time.Now()})
-	ctx, cancel := context.WithCancel(n.in(ctx))
-	a := &attempt{n, cancel}
+// begin begins an attempt. cancel ends ctx.
+func begin[T any](ctx context.Context, cancel context.CancelFunc, work Work[T], results chan<- result[T]) *attempt {
+	a := &attempt{cancel: cancel}
+	a.note.outer, a.note.isAttempt = noteOf(ctx), true
+	a.note.put(position{asked: time.Now()})
+	ctx = a.note.in(ctx)
 	go func() {
-		defer cancel()
 		r := result[T]{attempt: a, err: errExited}
 		defer func() { results <- r }()
 		r.value, r.err = work(ctx)

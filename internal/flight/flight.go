@@ -45,7 +45,7 @@ func NewGroup[T any](life context.Context, limit time.Duration, repeat bool) *Gr
 // run is work that is under way.
 type run[T any] struct {
 	name   string
-	note   *note
+	note   note
 	cancel context.CancelCauseFunc
 	done   chan struct{} // closed when value and err are set
 	value  T
@@ -105,10 +105,11 @@ func (g *Group[T]) join(ctx context.Context, name string, work Work[T]) (*run[T]
 	defer g.mu.Unlock()
 	r := g.runs[name]
 	if r == nil {
-		r = &run[T]{name: name, note: newNote(ctx), done: make(chan struct{})}
+		r = &run[T]{name: name, done: make(chan struct{})}
+		r.note.outer = noteOf(ctx)
 		g.runs[name] = r
-		own, cancel := context.WithCancelCause(r.note.in(context.WithoutCancel(ctx)))
-		r.cancel = cancel
+		var own context.Context
+		own, r.cancel = context.WithCancelCause(r.note.in(detached{g.life, ctx}))
 		go g.do(own, r, work)
 	} else if r.note.encloses(ctx) {
 		return nil, ErrOwn
@@ -118,10 +119,23 @@ func (g *Group[T]) join(ctx context.Context, name string, work Work[T]) (*run[T]
 	return r, nil
 }
 
+// detached ends with one context and has the values of another.
+type detached struct {
+	context.Context
+	values context.Context
+}
+
+func (d detached) Value(key any) any {
+	// First of all package context is told, by a key of its own, what it ends with.
+	if value := d.Context.Value(key); value != nil {
+		return value
+	}
+	return d.values.Value(key)
+}
+
 // do does the work of r.
 func (g *Group[T]) do(ctx context.Context, r *run[T], work Work[T]) {
 	defer r.cancel(nil)
-	defer context.AfterFunc(g.life, func() { r.cancel(context.Cause(g.life)) })()
 	defer close(r.done)
 	r.value, r.err = Attempt(ctx, g.limit, func() bool { return g.isAwaited(r) }, work)
 	g.mu.Lock()

@@ -3,7 +3,6 @@ package flight
 import (
 	"context"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -25,16 +24,16 @@ func (g *Gone) Unwrap() error { return g.Err }
 // care of itself: its own work, or that of others. At does nothing if ctx belongs to no
 // attempt, and nor does Asked.
 func At(ctx context.Context, step string, send int) {
-	if n, _ := ctx.Value(noteKey{}).(*note); n != nil {
-		n.put(&position{step: step, send: send})
+	if n := noteOf(ctx); n != nil {
+		n.put(position{step: step, send: send})
 	}
 }
 
 // Asked is At for an attempt that begins to wait for the peer's answer now. An attempt
 // that says nothing of itself waits for it all the time.
 func Asked(ctx context.Context, step string, send int) {
-	if n, _ := ctx.Value(noteKey{}).(*note); n != nil {
-		n.put(&position{step, send, time.Now()})
+	if n := noteOf(ctx); n != nil {
+		n.put(position{step, send, time.Now()})
 	}
 }
 
@@ -42,7 +41,7 @@ func Asked(ctx context.Context, step string, send int) {
 // has begun that, so that nobody waits for any of it who waits for f. It calls f at once
 // if ctx belongs to none.
 func After(ctx context.Context, f func()) {
-	if n, _ := ctx.Value(noteKey{}).(*note); n == nil || !n.defers(f) {
+	if n := noteOf(ctx); n == nil || !n.defers(f) {
 		f()
 	}
 }
@@ -52,9 +51,9 @@ func After(ctx context.Context, f func()) {
 type note struct {
 	outer     *note
 	isAttempt bool
-	at        atomic.Pointer[position]
 
 	mu    sync.Mutex
+	at    position
 	after []func()
 	done  bool
 }
@@ -66,10 +65,12 @@ type position struct {
 	asked time.Time // since when the peer's answer is waited for; zero: it is not
 }
 
-func (n *note) put(at *position) {
-	n.at.Store(at)
-	if n.outer != nil && n.isAttempt {
-		n.outer.at.Store(at)
+func (n *note) put(at position) {
+	n.mu.Lock()
+	n.at = at
+	n.mu.Unlock()
+	if n.isAttempt && n.outer != nil {
+		n.outer.put(at)
 	}
 }
 
@@ -98,23 +99,22 @@ func (n *note) land() {
 
 type noteKey struct{}
 
-func newNote(ctx context.Context) *note {
-	outer, _ := ctx.Value(noteKey{}).(*note)
-	return &note{outer: outer}
+func noteOf(ctx context.Context) *note {
+	n, _ := ctx.Value(noteKey{}).(*note)
+	return n
 }
 
 func (n *note) in(ctx context.Context) context.Context { return context.WithValue(ctx, noteKey{}, n) }
 
 func (n *note) last() position {
-	if at := n.at.Load(); at != nil {
-		return *at
-	}
-	return position{}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.at
 }
 
 // encloses reports whether ctx belongs to this run, or to one that it began.
 func (n *note) encloses(ctx context.Context) bool {
-	inner, _ := ctx.Value(noteKey{}).(*note)
+	inner := noteOf(ctx)
 	for inner != nil && inner != n {
 		inner = inner.outer
 	}
