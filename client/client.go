@@ -33,6 +33,25 @@
 // Where that matters use [Client.Token]: each caller's context ends its own
 // wait.
 //
+// # What waits, and how long
+//
+// Work that several callers wait for is done once: metadata and challenges (30
+// seconds at the most), tokens of Token (2 minutes), attestations (3 minutes). It goes on
+// for 10 seconds after the last of them has given up. A request for metadata, for a
+// challenge, or for a token of Token that has no answer after 5 seconds is made once more
+// beside the first, and that one is replaced every 10 seconds. So a connection that has
+// died holds nobody up for long, and no more than two requests are open. (On HTTP/2 all
+// requests share a connection: have Config.Base send pings, with http.HTTP2Config's
+// SendPingTimeout for example, so that a dead one is found out.) An attester, a refresh
+// token and an authorization code are never asked for twice at a time.
+//
+// # Hooks
+//
+// Nothing is locked while a hook runs: Logger, Trace, Clock, Attester, Cache, Base or
+// Claims. Any of them may call the Client. What would have to wait for the very work that
+// the hook is called in fails at once, if the hook passes on the context that it was
+// given. Log records come when that work is done.
+//
 // # Where credentials go
 //
 // Only to the endpoints in the metadata of the configured issuer and to
@@ -47,6 +66,42 @@
 // attestations of that key are gone with it; a new key has to be enrolled. The
 // Client never makes one on its own: delete the key from the Store and make a
 // new Client.
+//
+// # Where to find what
+//
+// The Client:
+//
+//   - config.go: Config, and what is wrong with one
+//   - client.go: New, HTTPClient, Close
+//   - roundtripper.go: the way of a request to the transport
+//   - server.go: the authorization server, and the transport's table
+//   - resource.go: the protected resources
+//   - metadata.go, resourcemetadata.go: their metadata, fetched and checked
+//   - method.go: how the client authenticates, by configuration and metadata
+//   - clock.go: the device's clock, corrected
+//   - logging.go, trace.go: the hooks
+//
+// Tokens:
+//
+//   - token.go: Token, TokenFor
+//   - kepttokens.go: those that are kept, and how old they are
+//   - tokenrequest.go, tokenresponse.go: x/oauth2's request, and answers that it cannot read
+//   - tokenerror.go, advice.go: refusals, and what is known of their cause
+//   - tokenkey.go: what tokens are bound to
+//   - storedtoken.go: tokens over restarts, Refresh
+//
+// Attestations:
+//
+//   - attester.go: Attester, and what its errors mean
+//   - attestations.go: the attestation of the key, asked for, renewed, cached
+//   - held.go: those at hand, and when the attester may be asked
+//   - renew.go: Renew, DropAttestation
+//   - attestation.go, check.go, decode.go: one attestation, and what is checked of it
+//   - deviations.go: profiles of the draft
+//   - httpattester.go, attestererror.go, enrolment.go, evidence.go: pull
+//   - pushattester.go, selfattester.go: push, and the instance itself
+//   - cache.go: attestations over restarts
+//   - registration.go: what to register the client with
 package client
 
 import (

@@ -21,13 +21,21 @@
 // challenge and PoP JWT; with Config.DPoPKey a proof goes beside them.
 //
 // If the server asks for another challenge, for a fresh attestation or for
-// another DPoP nonce, the request is sent once more for each, provided its body
-// can be repeated (http.NewRequest sees to that for the usual body types). All
-// other answers are returned as they are.
+// another DPoP nonce, the request is sent again, four times in all at the most,
+// provided its body can be repeated (http.NewRequest sees to that for the usual
+// body types). The same cause twice in a row ends it. All other answers are returned
+// as they are; [Sends] and [Refused] tell what has become of the request.
 //
 // The fields Idempotency-Key and X-Idempotency-Key are removed from such a
 // request: with one of them net/http sends a POST again on its own when a reused
-// connection breaks, and the server would see one jti twice.
+// connection breaks, and the server would see one jti twice. A resource gets them, in
+// lower case, by which net/http does not know them.
+//
+// # Servers and resources that change
+//
+// [Transport.Update] replaces them all, when metadata has changed for example. A
+// request goes on by what was there when it began. What is known of a server's
+// challenges stays with it. A POST to what was an endpoint is not sent any more.
 //
 // # Resources
 //
@@ -54,6 +62,29 @@
 // A RoundTripper should not handle authentication, says net/http. This one
 // does, knowingly: a PoP is one per HTTP request, and only here is each request
 // seen.
+//
+// # Where to find what
+//
+// In the order in which a request meets them:
+//
+//   - transport.go: Config, New, RoundTrip, Close
+//   - table.go: the servers and resources there are, and Update
+//   - route.go: which of them a request is for, and with which DPoP key; redirects
+//   - attempt.go: the sends of a request, from the first to the last
+//   - take.go: the challenge for the next proof, at hand or fetched
+//   - pool.go: what is known of an audience's challenges, and how that is learnt
+//   - freshness.go: challenges and DPoP nonces of an audience together
+//   - fetch.go: the challenge endpoint
+//   - bind.go: a message, or the request's body, that a PoP vouches for
+//   - proof.go: the claims of PoP JWTs and DPoP proofs
+//   - signer.go: the key and its turns
+//   - header.go: the header fields, and how large they may be
+//   - refusal.go: the error codes of a response
+//   - echo.go: what of a server's text can be shown
+//   - outcome.go: what a response tells of its request
+//   - errors.go: steps, and the Error of a request
+//   - trace.go: the hooks
+//   - names.go: names on the wire, methods, profiles
 package transport
 
 import (
