@@ -30,8 +30,8 @@ var mayImport = map[string][]string{
 	// x/crypto is cryptobyte, which go-tpm-keyfiles links anyway: for the one
 	// field of a key file that it cannot write.
 	"tpm":       {"keystore", "github.com/google/go-tpm", "github.com/foxboron/go-tpm-keyfiles", "github.com/fxamacker/cbor/v2", "golang.org/x/crypto"},
-	"transport": {"keystore", "github.com/go-jose/go-jose/v4", "golang.org/x/sync"},
-	"client":    {"keystore", "transport", "github.com/go-jose/go-jose/v4", "golang.org/x/oauth2", "golang.org/x/sync"},
+	"transport": {"keystore", "github.com/go-jose/go-jose/v4"},
+	"client":    {"keystore", "transport", "github.com/go-jose/go-jose/v4", "golang.org/x/oauth2"},
 }
 
 // What must not be linked, however far down: for every folder, and for some.
