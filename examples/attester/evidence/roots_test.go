@@ -402,4 +402,21 @@ func TestRevocationLists(t *testing.T) {
 	if len(cases) != 20 {
 		t.Errorf("%d cases, want 20", len(cases))
 	}
+
+	// Of two makers with one name, each has a list of his own.
+	namesake := newMaker(t)
+	list, err := x509.ParseRevocationList(listed(t, namesake, nil, 5))
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, err := evidence.NewRoots([]*x509.Certificate{maker.Root, namesake.Root}, nil, []*x509.RevocationList{list})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for by, want := range map[*factory.TPMMaker]string{maker: "", namesake: "has been revoked"} {
+		ek, der := leaf(t, by, 5)
+		if got := enrol(t, evidence.Config{Roots: made}, ek, der); (got == "") != (want == "") || !strings.Contains(got, want) {
+			t.Errorf("namesakes: %q, want %q", got, want)
+		}
+	}
 }

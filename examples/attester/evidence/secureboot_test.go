@@ -211,6 +211,9 @@ func TestSecureBoot(t *testing.T) {
 		"data of another event":          {before(unproved(eventTag, []byte("harmless"), []byte("harmful"))), "event 6 of PCR 7 (EV_EVENT_TAG) is not what was measured", ""},
 		"data of another, after":         {after(unproved(ipl, []byte("harmless"), []byte("harmful"))), "is not what was measured", ""},
 		"no data":                        {after(unproved(authority, nil, []byte("harmful"))), "is not what was measured", ""},
+		"a separator by another name":    {before(at7(eventTag, make([]byte, 4))), "event 6 of PCR 7 (EV_EVENT_TAG) is a separator by its data, and not by its type", ""},
+		"a variable by another name":     {before(at7(eventTag, measured("db", known))), `is the variable "db" by its data, and not by its type`, ""},
+		"another, after":                 {after(at7(ipl, measured("Other", []byte{1}))), `is the variable "Other" by its data`, ""},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -226,8 +229,8 @@ func TestSecureBoot(t *testing.T) {
 			}
 		})
 	}
-	if len(cases) != 51 {
-		t.Errorf("%d cases, want 51", len(cases))
+	if len(cases) != 54 {
+		t.Errorf("%d cases, want 54", len(cases))
 	}
 }
 
