@@ -126,7 +126,7 @@ func TestClockDoesNotFollowOthers(t *testing.T) {
 	wrong := func() time.Time { return r.clock.now().Add(-5 * 24 * time.Hour) }
 	c := r.client(t, func(cfg *client.Config) {
 		cfg.Base = overTLS{byHost{"api.example.com": dated{inProcess{site}, wrong, 0, ""}, "": dated{inProcess{r}, r.clock.now, 0, ""}}}
-		cfg.Resources = []string{"https://api.example.com/v1"}
+		cfg.Resources = []client.Resource{{Identifier: "https://api.example.com/v1", Attestation: client.AttestAlways}}
 	})
 	for _, url := range []string{"https://api.example.com/v1/x", "https://api.example.com/other"} {
 		resp, err := c.HTTPClient().Get(url)
@@ -213,7 +213,7 @@ func TestOneSignatureAtATimeForOneKey(t *testing.T) {
 			cfg.Key, cfg.Store = slowKey{newKey(t, "ES256"), t, make(chan struct{}, 1)}, nil
 			cfg.Clock = nil
 			cfg.Base = byHost{"api.example.com": inProcess{site}, "": inProcess{r}}
-			cfg.Resources = []string{"https://api.example.com/v1"}
+			cfg.Resources = []client.Resource{{Identifier: "https://api.example.com/v1", Attestation: client.AttestAlways}}
 			cfg.DPoP = client.DPoPInstanceKey
 		})
 		results := make(chan error, 4)

@@ -108,7 +108,9 @@ func TestClock1970(t *testing.T) {
 	t.Run("at a resource too", func(t *testing.T) {
 		r := newTLSRig(t)
 		r.set(-since1970)
-		c := r.client(t, r.device, func(cfg *client.Config) { cfg.Resources = []string{r.URL + "/api"} })
+		c := r.client(t, r.device, func(cfg *client.Config) {
+			cfg.Resources = []client.Resource{{Identifier: r.URL + "/api", Attestation: client.AttestAlways}}
+		})
 		resp, err := c.HTTPClient().Get(r.URL + "/api")
 		if err == nil {
 			resp.Body.Close()

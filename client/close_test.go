@@ -109,7 +109,7 @@ func TestCloseEndsChallengeRequests(t *testing.T) {
 				var ended []time.Duration // of challenge requests, since the start
 				start := time.Now()
 				c := r.client(t, func(cfg *client.Config) {
-					cfg.Resources = []string{resource}
+					cfg.Resources = []client.Resource{{Identifier: resource, Attestation: client.AttestAlways}}
 					cfg.Base = roundTrip(func(req *http.Request) (*http.Response, error) {
 						switch req.URL.String() {
 						case challenges:

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/instancekey/instancekey/internal/endpoint"
@@ -84,14 +83,10 @@ type Config struct {
 	// it. Nil means that it is fetched when first needed.
 	Metadata *Metadata
 
-	// Resources are the identifiers of protected resources (RFC 9728) that
-	// attestations are sent to as well, beside the access token that you put
-	// into the Authorization field. The identifier is a URL; the requests for
-	// the resource are those to it and below it. Token asks for tokens for all
-	// of these resources (RFC 8707), TokenFor for one of them. A resource whose
-	// metadata says that it takes no attestations gets none, and a DPoP proof for
-	// a token that is bound.
-	Resources []string
+	// Resources are the protected resources that this Client calls, with what each
+	// of them wants. Token asks for tokens for all of them (RFC 8707), TokenFor for
+	// one of them.
+	Resources []Resource
 
 	// Origins are the origins (scheme, host and port) that the endpoints in the
 	// metadata may have. Empty means any: large providers have endpoints on
@@ -153,17 +148,8 @@ func (cfg *Config) check() (issuer *url.URL, err error) {
 	if err := cfg.Deviations.check(); err != nil {
 		return nil, err
 	}
-	locations := make(map[string]bool)
-	for _, identifier := range cfg.Resources {
-		u, err := parseResource(identifier)
-		if err != nil {
-			return nil, err
-		}
-		location := strings.TrimSuffix(endpoint.Location(u), "/")
-		if locations[location] {
-			return nil, fmt.Errorf("client: resource %.200q is configured twice", identifier)
-		}
-		locations[location] = true
+	if err := checkResources(cfg.Resources); err != nil {
+		return nil, err
 	}
 	for _, origin := range cfg.Origins {
 		if u, err := endpoint.Parse(origin); err != nil || u.Path != "" || u.RawQuery != "" {

@@ -80,7 +80,7 @@ func TestDiscoveryErrors(t *testing.T) {
 func TestResourceDiscoveryErrors(t *testing.T) {
 	const api = "https://api.example.com/v1"
 	for code, temporary := range map[int]bool{503: true, 429: true, 0: false} {
-		d := newDiscoverer(t, issuerURL, func(cfg *client.Config) { cfg.Resources = []string{api} })
+		d := newDiscoverer(t, issuerURL, func(cfg *client.Config) { cfg.Resources = []client.Resource{{Identifier: api}} })
 		page := status(code)
 		if code == 0 {
 			page = text(`{"resource":"https://other.example.com"}`)

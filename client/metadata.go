@@ -19,8 +19,8 @@ import (
 )
 
 // Metadata is what a Client uses of an authorization server's metadata (RFC
-// 8414, section 2; draft, "Authorization Server Metadata"). All URLs are https,
-// or http on a loopback host if the issuer is that too.
+// 8414, section 2; draft, "Authorization Server Metadata"). All endpoints
+// that it authenticates to are https, or http on a loopback host if the issuer is that too.
 type Metadata struct {
 	// Issuer is the issuer identifier, byte for byte that of Config.Issuer.
 	Issuer string `json:"issuer"`
@@ -36,6 +36,10 @@ type Metadata struct {
 	IntrospectionEndpoint              string `json:"introspection_endpoint,omitempty"`
 	RevocationEndpoint                 string `json:"revocation_endpoint,omitempty"`
 	ChallengeEndpoint                  string `json:"challenge_endpoint,omitempty"`
+
+	// UserinfoEndpoint is OpenID Connect's, as the metadata has it, unchecked: it takes
+	// no client authentication, only an access token.
+	UserinfoEndpoint string `json:"userinfo_endpoint,omitempty"`
 
 	// What the server supports; empty means that it does not say: methods of
 	// client authentication (RFC 8414), algorithms of attestations and PoP JWTs

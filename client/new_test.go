@@ -58,10 +58,12 @@ func TestNewRefusesBadInput(t *testing.T) {
 		"metadata without our method":    metadata(func(m *client.Metadata) { m.TokenEndpointAuthMethods = []string{"private_key_jwt"} }),
 		"combined mode, bodies bound":    func(cfg *client.Config) { cfg.BindBody, cfg.Method = true, transport.MethodDPoP },
 		"metadata of combined mode, too": boundInCombinedMode,
-		"resource is http":               func(cfg *client.Config) { cfg.Resources = []string{"http://rs.example.com"} },
-		"resource with fragment":         func(cfg *client.Config) { cfg.Resources = []string{"https://rs.example.com/#a"} },
-		"resource with query":            func(cfg *client.Config) { cfg.Resources = []string{"https://rs.example.com/?a"} },
-		"one resource of two is no URL":  func(cfg *client.Config) { cfg.Resources = []string{"https://rs.example.com", "rs"} },
+		"resource is http":               func(cfg *client.Config) { cfg.Resources = []client.Resource{{Identifier: "http://rs.example.com"}} },
+		"resource with fragment":         func(cfg *client.Config) { cfg.Resources = []client.Resource{{Identifier: "https://rs.example.com/#a"}} },
+		"resource with query":            func(cfg *client.Config) { cfg.Resources = []client.Resource{{Identifier: "https://rs.example.com/?a"}} },
+		"one resource of two is no URL": func(cfg *client.Config) {
+			cfg.Resources = []client.Resource{{Identifier: "https://rs.example.com"}, {Identifier: "rs"}}
+		},
 		"attester without URL":           func(cfg *client.Config) { cfg.Attester = client.HTTPAttester{} },
 		"attester over http":             func(cfg *client.Config) { cfg.Attester = client.HTTPAttester{URL: "http://attester.example.com"} },
 		"attester over http, by pointer": func(cfg *client.Config) { cfg.Attester = &client.HTTPAttester{URL: "http://attester.example.com"} },

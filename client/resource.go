@@ -17,38 +17,31 @@ import (
 // resource is a protected resource that the Client authenticates to. Client.mu guards
 // what changes.
 type resource struct {
-	identifier string
-	wellKnown  string
+	Resource
+	wellKnown string
 
 	metadata  *resourceMetadata // the last there was, or the identifier alone
 	described bool              // the last answer was that there is metadata
 	asked     bool              // there was an answer
 	renewal   renewal
 	unfit     error // why this Client cannot send requests to it; nil: it can
+	attested  bool  // requests for it carry an attestation
 }
 
-func (c *Client) newResources(identifiers []string) ([]*resource, error) {
+func (c *Client) newResources(configured []Resource) ([]*resource, error) {
 	var resources []*resource
-	for _, identifier := range identifiers {
-		u, err := parseResource(identifier)
+	for _, given := range configured {
+		u, err := parseResource(given.Identifier)
 		if err != nil {
 			return nil, err
 		}
-		r := &resource{identifier: identifier, wellKnown: resourceWellKnown(u), metadata: &resourceMetadata{Resource: identifier}}
-		if _, err := c.resourceEntry(r.metadata, c.method); err != nil {
+		r := &resource{Resource: given, wellKnown: resourceWellKnown(u), metadata: &resourceMetadata{Resource: given.Identifier}}
+		if _, err := c.resourceEntry(r, r.metadata, c.method); err != nil {
 			return nil, err
 		}
 		resources = append(resources, r)
 	}
 	return resources, nil
-}
-
-func parseResource(identifier string) (*url.URL, error) {
-	u, err := endpoint.ParseIdentifier(identifier)
-	if err != nil {
-		return nil, fmt.Errorf("client: resource identifier %w", err)
-	}
-	return u, nil
 }
 
 // resourceWellKnown inserts the well-known path between host and path (RFC
@@ -64,7 +57,7 @@ func resourceWellKnown(u *url.URL) string {
 // resource returns the resource of that identifier, nil if there is none.
 func (c *Client) resource(identifier string) *resource {
 	for _, r := range c.resources {
-		if r.identifier == identifier {
+		if r.Identifier == identifier {
 			return r
 		}
 	}
@@ -89,19 +82,34 @@ func (c *Client) ready(ctx context.Context, r *resource) error {
 	asked, renewal := r.asked, r.renewal
 	c.mu.Unlock()
 	switch {
+	case r.Attestation == AttestNever: // its metadata has nothing to say
 	case !asked:
 		if err := c.describe(ctx, r, r.wellKnown); err != nil {
 			return err
 		}
 	case c.clock.since(renewal.from) >= renewal.length:
-		c.descriptions.Begin(ctx, r.identifier, c.description(r, r.wellKnown)) // what is known does until then
+		c.descriptions.Begin(ctx, r.Identifier, c.description(r, r.wellKnown)) // what is known does until then
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if r.unfit != nil {
-		return fmt.Errorf("%w of %s: %w", ErrMetadata, r.identifier, r.unfit)
+		return fmt.Errorf("%w of %s: %w", ErrMetadata, r.Identifier, r.unfit)
 	}
 	return nil
+}
+
+// refused is told of a 401 of a resource.
+func (c *Client) refused(req *http.Request, r *resource, resp *http.Response) {
+	c.followMetadata(req, r, resp)
+	c.mu.Lock()
+	attested := r.attested
+	c.mu.Unlock()
+	switch code, _ := transport.Refused(resp); code {
+	case "use_attestation_challenge", "use_fresh_attestation", badAttestation:
+		if !attested {
+			c.log.WarnContext(req.Context(), "client: a resource asks for an attestation, which its metadata does not: set its Attestation to AttestAlways", "resource", r.Identifier, "code", code)
+		}
+	}
 }
 
 // followMetadata fetches the metadata that a resource without any names in its refusal.
@@ -112,7 +120,7 @@ func (c *Client) followMetadata(req *http.Request, r *resource, resp *http.Respo
 		return
 	}
 	if err := c.describe(req.Context(), r, place); err != nil {
-		c.log.WarnContext(req.Context(), "client: metadata named by a resource not used", "resource", r.identifier, "error", err)
+		c.log.WarnContext(req.Context(), "client: metadata named by a resource not used", "resource", r.Identifier, "error", err)
 	}
 }
 
@@ -123,10 +131,10 @@ func (c *Client) metadataIn(resp *http.Response, r *resource) string {
 	c.mu.Lock()
 	described := r.described
 	c.mu.Unlock()
-	if described {
+	if described || r.Attestation == AttestNever {
 		return ""
 	}
-	own, _ := url.Parse(r.identifier)
+	own, _ := url.Parse(r.Identifier)
 	for _, challenge := range authchallenge.Parse(resp.Header) {
 		place := challenge.Params["resource_metadata"]
 		if place == "" || place == r.wellKnown {
@@ -141,7 +149,7 @@ func (c *Client) metadataIn(resp *http.Response, r *resource) string {
 
 // describe fetches the metadata of r from place, once for all who wait.
 func (c *Client) describe(ctx context.Context, r *resource, place string) error {
-	name := r.identifier
+	name := r.Identifier
 	if place != r.wellKnown {
 		name += " " + place
 	}
@@ -154,7 +162,7 @@ func (c *Client) description(r *resource, place string) flight.Work[struct{}] {
 }
 
 func (c *Client) fetchResource(ctx context.Context, r *resource, place string) error {
-	metadata, certain, err := c.resourceMetadata(ctx, r.identifier, place)
+	metadata, certain, err := c.resourceMetadata(ctx, r.Identifier, place)
 	now := c.clock.now()
 	if err == nil {
 		err = c.redescribe(r, metadata, now, certain)
@@ -162,7 +170,7 @@ func (c *Client) fetchResource(ctx context.Context, r *resource, place string) e
 	if err == nil || errors.Is(ctx.Err(), context.Canceled) {
 		return err
 	}
-	err = c.metadataError(r.identifier, fmt.Errorf("from %s: %w", place, err))
+	err = c.metadataError(r.Identifier, fmt.Errorf("from %s: %w", place, err))
 	c.mu.Lock()
 	asked := r.asked
 	if asked {
@@ -172,7 +180,7 @@ func (c *Client) fetchResource(ctx context.Context, r *resource, place string) e
 	if !asked {
 		return err
 	}
-	c.log.WarnContext(ctx, "client: resource metadata not renewed, what is known is used on", "resource", r.identifier, "error", err)
+	c.log.WarnContext(ctx, "client: resource metadata not renewed, what is known is used on", "resource", r.Identifier, "error", err)
 	return nil
 }
 
@@ -182,7 +190,7 @@ func (c *Client) redescribe(r *resource, metadata *resourceMetadata, now time.Ti
 	defer c.mu.Unlock()
 	if metadata != nil {
 		before := r.metadata
-		if _, err := c.resourceEntry(metadata, c.methodOf(c.current)); err != nil {
+		if _, err := c.resourceEntry(r, metadata, c.methodOf(c.current)); err != nil {
 			return err
 		}
 		r.metadata = metadata
@@ -196,14 +204,17 @@ func (c *Client) redescribe(r *resource, metadata *resourceMetadata, now time.Ti
 	return nil
 }
 
-// resourceEntry makes the table's entry for a resource. bound is the method at the
-// authorization server, by which tokens are bound.
-func (c *Client) resourceEntry(m *resourceMetadata, bound transport.Method) (transport.Resource, error) {
+// resourceEntry makes the table's entry for a resource that has this metadata. bound is
+// the method at the authorization server, by which tokens are bound.
+func (c *Client) resourceEntry(r *resource, m *resourceMetadata, bound transport.Method) (transport.Resource, error) {
 	as := Metadata{PoPMethods: m.PoPMethods, AttestationPoPSigningAlgs: m.AttestationPoPSigningAlgs, DPoPSigningAlgs: m.DPoPSigningAlgs}
 	_, offered := as.offered()
-	unattested := len(m.PoPMethods) > 0 && len(offered) == 0
+	unattested := r.Attestation == AttestNever || r.Attestation == AttestListed && len(offered) == 0
 	if unattested {
-		as.PoPMethods = nil // no attestation is sent, so nothing has to fit
+		as.AttestationPoPSigningAlgs = nil // no PoP JWT is sent, so nothing has to fit
+	}
+	if len(offered) == 0 {
+		as.PoPMethods = nil // the configuration has the say
 	}
 	method, err := as.method(c.method, c.bindBody)
 	if err != nil {
@@ -215,6 +226,9 @@ func (c *Client) resourceEntry(m *resourceMetadata, bound transport.Method) (tra
 	tokens := c.dpopAlg
 	if bound == transport.MethodDPoP {
 		tokens = c.alg
+	}
+	if unattested {
+		method = transport.MethodPoP // of the two the one that bearer tokens get no proof by
 	}
 	if err := as.checkAlgorithms(method, c.alg, tokens); err != nil {
 		return transport.Resource{}, err

@@ -194,7 +194,9 @@ func TestResourceIdentifiersRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, transporttest.Policy{})
 			cfg := r.config()
-			cfg.Resources = resources
+			for _, identifier := range resources {
+				cfg.Resources = append(cfg.Resources, client.Resource{Identifier: identifier})
+			}
 			if _, err := client.New(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "resource") {
 				t.Errorf("error %v", err)
 			}

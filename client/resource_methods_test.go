@@ -22,7 +22,8 @@ func TestResourceMethods(t *testing.T) {
 		method  transport.Method
 		want    want
 	}{
-		"not said":                     {nil, "", want{true, true}},
+		"not said":                     {nil, "", want{false, true}},
+		"empty":                        {[]string{}, "", want{false, true}},
 		"PoP JWT":                      {[]string{pop}, "", want{true, true}},
 		"combined":                     {[]string{combined}, "", want{false, true}},
 		"both":                         {[]string{combined, pop}, "", want{true, true}},
@@ -36,8 +37,9 @@ func TestResourceMethods(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newResourceRig(t, transporttest.Policy{}, "https://rs.example.com/api")
+			r.attestation = client.AttestListed
 			rs := r.resources[0]
-			rs.plain = len(test.methods) > 0 && !slices.Contains(test.methods, pop) && !slices.Contains(test.methods, combined)
+			rs.plain = !slices.Contains(test.methods, pop) && !slices.Contains(test.methods, combined)
 			rs.combined = !test.want.pop && !rs.plain
 			rs.challenge, rs.nonce = "c", "n"
 			if test.methods != nil {
@@ -70,8 +72,9 @@ func TestResourceBearer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newResourceRig(t, transporttest.Policy{}, "https://rs.example.com/api")
+			r.attestation = client.AttestListed
 			rs := r.resources[0]
-			rs.plain, rs.combined = name == "none", name != "none"
+			rs.plain, rs.combined = name != "combined", name == "combined"
 			rs.describe(members)
 			c := r.client(func(cfg *client.Config) { cfg.Method = transport.MethodDPoP })
 			r.call(c, rs.identifier, "Bearer", http.StatusOK)

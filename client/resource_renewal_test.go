@@ -32,7 +32,7 @@ func newAPIRig(t *testing.T, r *rig, edits ...func(*client.Config)) *apiRig {
 	a := &apiRig{rig: r, site: newSite()}
 	a.site.set(api, status(http.StatusOK))
 	a.Client = r.client(t, append([]func(*client.Config){func(cfg *client.Config) {
-		cfg.Resources = []string{api}
+		cfg.Resources = []client.Resource{{Identifier: api, Attestation: client.AttestAlways}}
 		cfg.Base = byHost{"api.example.com": inProcess{a.site}, "": inProcess{r}}
 	}}, edits...)...)
 	return a

@@ -15,12 +15,14 @@ type resourceRig struct {
 	t         testing.TB
 	key       countingKey
 	resources []*resourceServer
+
+	attestation client.ResourceAttestation // of all of them
 }
 
 // newResourceRig makes a resource for each identifier. One that begins with a
 // slash is on the origin of the authorization server.
 func newResourceRig(t testing.TB, policy transporttest.Policy, identifiers ...string) *resourceRig {
-	r := &resourceRig{rig: newRig(t, policy), t: t, key: countingKeyOf(t)}
+	r := &resourceRig{rig: newRig(t, policy), t: t, key: countingKeyOf(t), attestation: client.AttestAlways}
 	for _, identifier := range identifiers {
 		if strings.HasPrefix(identifier, "/") {
 			identifier = r.URL + identifier
@@ -56,7 +58,7 @@ func (r *resourceRig) client(edits ...func(*client.Config)) *client.Client {
 	return r.rig.client(r.t, append([]func(*client.Config){func(cfg *client.Config) {
 		cfg.Store, cfg.Key, cfg.Base = nil, r.key, inProcess{r}
 		for _, s := range r.resources {
-			cfg.Resources = append(cfg.Resources, s.identifier)
+			cfg.Resources = append(cfg.Resources, client.Resource{Identifier: s.identifier, Attestation: r.attestation})
 		}
 	}}, edits...)...)
 }

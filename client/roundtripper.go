@@ -37,7 +37,7 @@ func (c *Client) send(req *http.Request) (*http.Response, error) {
 	case err != nil && req.Context().Err() == nil: // an attestation was waited for, perhaps
 		return nil, c.closedOr(err)
 	case err == nil && at != nil && resp.StatusCode == http.StatusUnauthorized:
-		c.followMetadata(req, at, resp)
+		c.refused(req, at, resp)
 	}
 	return resp, err
 }

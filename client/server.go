@@ -118,12 +118,13 @@ func (c *Client) retable(s *server) error {
 	}
 	var resources []transport.Resource
 	for _, r := range c.resources {
-		entry, err := c.resourceEntry(r.metadata, method)
+		entry, err := c.resourceEntry(r, r.metadata, method)
 		if r.unfit = err; err != nil {
 			// Requests for it fail before they are sent. It keeps its place, so that
 			// none goes out as one for nobody.
-			entry = transport.Resource{Identifier: r.identifier, Unattested: true}
+			entry = transport.Resource{Identifier: r.Identifier, Unattested: true}
 		}
+		r.attested = !entry.Unattested
 		resources = append(resources, entry)
 	}
 	if err := c.transport.Update(servers, resources); err != nil {

@@ -49,11 +49,7 @@ const tokenTimeout = 2 * time.Minute
 // metadata cannot be had is [ErrMetadata] too. Or they match [ErrMetadata] alone,
 // [ErrTokenType] or [ErrClosed].
 func (c *Client) Token(ctx context.Context, scopes ...string) (*oauth2.Token, error) {
-	var resources []string
-	for _, r := range c.resources {
-		resources = append(resources, r.identifier)
-	}
-	return c.token(ctx, "", resources, scopes)
+	return c.token(ctx, "", c.resources, scopes)
 }
 
 // TokenFor is Token for that one of Config.Resources alone: many servers take no
@@ -61,15 +57,16 @@ func (c *Client) Token(ctx context.Context, scopes ...string) (*oauth2.Token, er
 // resource is of no use to another that it falls into the hands of. It is kept
 // and shared apart from those of Token. An identifier that is not in
 // Config.Resources, byte for byte, is an error before anything is sent.
-func (c *Client) TokenFor(ctx context.Context, resource string, scopes ...string) (*oauth2.Token, error) {
-	if c.resource(resource) == nil {
-		return nil, fmt.Errorf("client: token: %.200q is none of Config.Resources", resource)
+func (c *Client) TokenFor(ctx context.Context, identifier string, scopes ...string) (*oauth2.Token, error) {
+	r := c.resource(identifier)
+	if r == nil {
+		return nil, fmt.Errorf("client: token: %.200q is none of Config.Resources", identifier)
 	}
-	return c.token(ctx, resource, []string{resource}, scopes)
+	return c.token(ctx, identifier, []*resource{r}, scopes)
 }
 
 // token returns a token for these resources, which are kept under one name.
-func (c *Client) token(ctx context.Context, name string, resources, scopes []string) (*oauth2.Token, error) {
+func (c *Client) token(ctx context.Context, name string, resources []*resource, scopes []string) (*oauth2.Token, error) {
 	defer c.clock.tell(ctx)
 	if c.ctx.Err() != nil {
 		return nil, ErrClosed
@@ -98,7 +95,7 @@ func (c *Client) token(ctx context.Context, name string, resources, scopes []str
 	return &token, nil
 }
 
-func (c *Client) grant(ctx context.Context, key string, resources, scopes []string) (*oauth2.Token, error) {
+func (c *Client) grant(ctx context.Context, key string, resources []*resource, scopes []string) (*oauth2.Token, error) {
 	s, err := c.server(ctx)
 	if err != nil {
 		return nil, err
@@ -109,8 +106,8 @@ func (c *Client) grant(ctx context.Context, key string, resources, scopes []stri
 		AuthStyle: oauth2.AuthStyleInParams,
 		Scopes:    scopes,
 	}
-	if len(resources) > 0 {
-		config.EndpointParams = url.Values{"resource": resources}
+	if parameters := s.parameters(resources); len(parameters) > 0 {
+		config.EndpointParams = url.Values{"resource": parameters}
 	}
 	request, asked := &tokenRequest{client: c}, c.ages()
 	token, err := config.Token(request.with(ctx))

@@ -73,7 +73,7 @@ func (n *network) client(edit func(*client.Config)) *client.Client {
 		n.t.Fatal(err)
 	}
 	cfg := client.Config{
-		Issuer: issuer, ClientID: clientID, Key: key, Attester: n, Base: n, Resources: []string{resourceID},
+		Issuer: issuer, ClientID: clientID, Key: key, Attester: n, Base: n, Resources: []client.Resource{{Identifier: resourceID}},
 		Clock: func() time.Time { return n.now },
 	}
 	if edit != nil {

@@ -80,7 +80,7 @@ func (d *device) live(ctx context.Context, network http.RoundTripper) (err error
 		KeyName:   keyName,
 		Attester:  client.HTTPAttester{URL: d.attester, Client: &http.Client{Transport: network}},
 		Cache:     client.DirCache(d.attestations()),
-		Resources: []string{d.resource},
+		Resources: []client.Resource{{Identifier: d.resource, OmitParameter: !d.resourceParameter}},
 		Base:      network,
 		Logger:    d.log,
 	})

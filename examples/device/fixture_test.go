@@ -127,8 +127,14 @@ func newWorld(t *testing.T) *world {
 }
 
 // serveResource takes a good token beside an attestation with a PoP for this
-// resource. It has no metadata.
+// resource, which its metadata asks for.
 func (w *world) serveResource(rw http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/.well-known/oauth-protected-resource/readings" {
+		answer(rw, http.StatusOK, map[string]any{
+			"resource": w.resource.URL + "/readings", "client_attestation_pop_methods_supported": []string{"attestation_pop_jwt"},
+		})
+		return
+	}
 	if r.URL.Path != "/readings" {
 		http.NotFound(rw, r)
 		return

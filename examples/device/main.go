@@ -55,10 +55,13 @@ type options struct {
 	clientID string
 	attester string
 	resource string
-	scope    string
-	grant    string
-	every    time.Duration
-	reEnrol  bool
+
+	resourceParameter bool
+
+	scope   string
+	grant   string
+	every   time.Duration
+	reEnrol bool
 }
 
 // run carries out one command line and returns the exit status.
@@ -105,6 +108,7 @@ func (o *options) register(fs *flag.FlagSet) {
 	fs.StringVar(&o.clientID, "client-id", "", "the OAuth client_id, `ID` (required)")
 	fs.StringVar(&o.attester, "attester", "", "the Client Attester's `URL` (required)")
 	fs.StringVar(&o.resource, "resource", "", "call the protected resource with this identifier, a `URL` (required)")
+	fs.BoolVar(&o.resourceParameter, "resource-parameter", true, "name -resource in the request for the token; =false is for a server that answers invalid_target")
 	fs.StringVar(&o.scope, "scope", "", "ask for these `scopes`, with spaces between them")
 	fs.StringVar(&o.grant, "grant", "client_credentials", "get the token by this `grant`: client_credentials, or device_code, which a user authorizes")
 	fs.DurationVar(&o.every, "every", time.Minute, "call the resource about every so often")

@@ -116,7 +116,15 @@ func (t *tokens) grantByUser(ctx context.Context) (*oauth2.Token, error) {
 	}
 	config := oauth2.Config{ClientID: t.clientID, Endpoint: endpoint, Scopes: t.scopes()}
 	ctx = context.WithValue(ctx, oauth2.HTTPClient, t.client.HTTPClient())
-	asked, err := config.DeviceAuth(ctx, oauth2.SetAuthURLParam("resource", t.resource))
+	var options []oauth2.AuthCodeOption
+	resources, err := t.client.ResourceParameters(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, resource := range resources { // there is one at the most
+		options = append(options, oauth2.SetAuthURLParam("resource", resource))
+	}
+	asked, err := config.DeviceAuth(ctx, options...)
 	if err != nil {
 		return nil, err
 	}

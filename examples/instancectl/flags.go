@@ -34,7 +34,9 @@ type clientFlags struct {
 	method, profile string
 	dpop            bool
 
-	resource, grant string // only the token command has the flags
+	resource, grant     string // only the token command has these flags
+	resourceAttestation string
+	resourceParameter   bool
 }
 
 // aboutSelf explains -self in a command's help.
@@ -101,8 +103,13 @@ func checkURL(flag, value string) error {
 	return nil
 }
 
-// The values of -method and -profile.
+// The values of -method, -profile and -resource-attestation.
 var (
+	resourceAttestations = map[string]client.ResourceAttestation{
+		"listed": client.AttestListed,
+		"always": client.AttestAlways,
+		"never":  client.AttestNever,
+	}
 	methods = map[string]transport.Method{
 		"auto": "",
 		"pop":  transport.MethodPoP,
@@ -225,7 +232,11 @@ func (f *clientFlags) newClient(ctx context.Context, store keystore.Store, attes
 		cfg.DPoP = client.DPoPOwnKey
 	}
 	if f.resource != "" {
-		cfg.Resources = []string{f.resource}
+		cfg.Resources = []client.Resource{{
+			Identifier:    f.resource,
+			Attestation:   resourceAttestations[f.resourceAttestation],
+			OmitParameter: !f.resourceParameter,
+		}}
 	}
 	return client.New(ctx, cfg)
 }

@@ -29,6 +29,8 @@ func (f *tokenFlags) register(fs *flag.FlagSet) {
 	fs.StringVar(&f.refresh, "refresh", "", "`file` with the refresh token, required with -grant refresh_token: one that a program wrote with client.StoredToken.Write, or that token wrote with -grant client_credentials and -refresh, or a bare token on one line; whenever the server gives a new one it is written there")
 	fs.StringVar(&f.out, "out", "", "write the last access token to this `file` (mode 0600)")
 	fs.StringVar(&f.resource, "resource", "", "ask for tokens for the protected resource at this `URL`, and call it with each")
+	fs.StringVar(&f.resourceAttestation, "resource-attestation", "listed", "send the attestation to -resource `when`: listed (in the resource's metadata), always or never")
+	fs.BoolVar(&f.resourceParameter, "resource-parameter", true, "name -resource in the request for the token; =false is for a server that answers invalid_target")
 	fs.IntVar(&f.count, "n", 1, "get `N` tokens, each by a new grant")
 	fs.IntVar(&f.concurrency, "c", 1, "get `C` of them at a time")
 	fs.BoolVar(&f.json, "json", false, "print one JSON object on one line for each token: token_type and expires_in, seconds, if the server says when; or error, see above; and sends, the number of requests sent to the server and to -resource")
@@ -42,6 +44,7 @@ func (f *tokenFlags) check() error {
 	if err := f.clientFlags.check(); err != nil {
 		return err
 	}
+	_, isResourceAttestation := resourceAttestations[f.resourceAttestation]
 	switch {
 	case f.grant != grantClient && f.grant != grantRefresh:
 		return badUsage("-grant %.40q: use client_credentials or refresh_token", f.grant)
@@ -49,6 +52,8 @@ func (f *tokenFlags) check() error {
 		return badUsage("-grant refresh_token needs -refresh FILE")
 	case f.grant == grantRefresh && f.scope != "":
 		return badUsage("-scope: a refreshed token has the scope that was granted at first")
+	case !isResourceAttestation:
+		return badUsage("-resource-attestation %.40q: use listed, always or never", f.resourceAttestation)
 	case f.count < 1 || f.concurrency < 1:
 		return badUsage("-n and -c must be 1 or more")
 	}

@@ -165,8 +165,12 @@ func (r *tokenRun) get(ctx context.Context) (*oauth2.Token, error) {
 		AuthStyle: at.AuthStyle,
 		Scopes:    strings.Fields(r.flags.scope),
 	}
-	if r.flags.resource != "" {
-		config.EndpointParams = url.Values{"resource": {r.flags.resource}} // RFC 8707
+	resources, err := r.client.ResourceParameters(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(resources) > 0 {
+		config.EndpointParams = url.Values{"resource": resources}
 	}
 	token, err := config.Token(context.WithValue(ctx, oauth2.HTTPClient, r.http))
 	if err != nil {

@@ -209,7 +209,7 @@ func (r *keycloakRig) dpop(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			resource := r.issuer + "/protocol/openid-connect/userinfo"
 			c := r.client(t, client.Config{
-				ClientID: "meter-dpop", DPoP: dpop, Resources: []string{resource},
+				ClientID: "meter-dpop", DPoP: dpop, Resources: []client.Resource{{Identifier: resource}},
 			})
 			tok, config := r.signIn(t, c, "meter-dpop")
 			if tok.TokenType != "DPoP" {
