@@ -24,13 +24,13 @@ const firstVirtual = 0x80FF0000
 // swaps every loaded object in and out around every command.
 type held struct {
 	key      *loadedKey
-	root     *savedRoot           // nil: it is made when it is needed
-	sessions []*session           // an HMAC session and a policy session, at the most
-	pins     map[string]*knownPIN // by the Name of the key
-	watching bool                 // endIdle will be called
-	sent     time.Time            // when the last command was
-	used     time.Time            // when a session last was
-	rare     bool                 // the last session served one command and then was idle
+	parents  map[keyfile.Template]savedParent // what is not in it is made when it is needed
+	sessions []*session                       // an HMAC session and a policy session, at the most
+	pins     map[string]*knownPIN             // by the Name of the key
+	watching bool                             // endIdle will be called
+	sent     time.Time                        // when the last command was
+	used     time.Time                        // when a session last was
+	rare     bool                             // the last session served one command and then was idle
 	// saved holds contexts of keys that had to make room for another one, by the
 	// text of their file. Loading one is much faster than making the parent again.
 	saved map[string]savedKey

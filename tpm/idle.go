@@ -115,9 +115,7 @@ func (c *call) endIdle(now time.Time) (next time.Duration) {
 		soonest(s.used, idleTime)
 	}
 	for _, s := range idle {
-		if s.ofRoot && c.root == nil {
-			c.saveRoot(s.kind.saltedTo)
-		}
+		c.saveParent(s)
 		c.rare = s.uses <= 1 && !s.soon
 		c.flushSession(s)
 	}

@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"github.com/google/go-tpm/tpm2"
+
+	"github.com/instancekey/instancekey/tpm/internal/keyfile"
 )
 
 // object is a key in the TPM that others are made or certified with: a parent, the
@@ -14,6 +16,7 @@ type object struct {
 	tpm2.AuthHandle
 	public    tpm2.TPMTPublic
 	transient bool
+	primary   *keyfile.Template // of a parent that is a primary key
 }
 
 // use sends a command that o, as a parent, authorizes by an empty password. A TPM

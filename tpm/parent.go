@@ -67,7 +67,7 @@ func (c *call) loadParent(parent keyfile.Parent) (*object, error) {
 		// One answer that was damaged on its way must not make anybody delete a
 		// key.
 		c.release(p)
-		c.root = nil
+		delete(c.parents, parent.Template)
 		p, err = c.findParent(parent)
 	}
 	if err != nil {
@@ -82,14 +82,10 @@ func (c *call) loadParent(parent keyfile.Parent) (*object, error) {
 }
 
 func (c *call) findParent(parent keyfile.Parent) (*object, error) {
-	switch {
-	case parent.Handle != tpm2.TPMRHOwner:
-		return c.readParent(parent.Handle)
-	case parent.Template == keyfile.StorageRootKey:
-		return c.findRoot()
-	default:
-		return c.makeParent(parent.Template)
+	if parent.Handle == tpm2.TPMRHOwner {
+		return c.findPrimary(parent.Template)
 	}
+	return c.readParent(parent.Handle)
 }
 
 func (c *call) makeParent(template keyfile.Template) (*object, error) {
@@ -101,6 +97,7 @@ func (c *call) makeParent(template keyfile.Template) (*object, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the storage root key: %w", err)
 	}
+	p.primary = &template
 	return p, nil
 }
 

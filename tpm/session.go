@@ -26,14 +26,14 @@ const (
 // each command.
 type session struct {
 	tpm2.Session
-	kind   sessionKind
-	handle tpm2.TPMHandle // Session's, which forgets it when the TPM says that it has ended
-	ofRoot bool           // it is salted to the storage root key
-	once   bool           // it ends with the next command
-	soon   bool           // it was opened soon after another was used
-	setPIN func([]byte)
-	uses   int // but by TPM2_Create
-	used   time.Time
+	kind    sessionKind
+	handle  tpm2.TPMHandle    // Session's, which forgets it when the TPM says that it has ended
+	primary *keyfile.Template // the primary key that it is salted to
+	once    bool              // it ends with the next command
+	soon    bool              // it was opened soon after another was used
+	setPIN  func([]byte)
+	uses    int // but by TPM2_Create
+	used    time.Time
 }
 
 // sessionKind says which sessions there are: HMAC sessions for keys with a PIN, and
@@ -192,7 +192,9 @@ func (c *call) startSession(p *object, kind sessionKind) (*session, error) {
 		return nil, err
 	}
 	s := &session{Session: started, kind: kind, handle: started.Handle(), once: c.rare, soon: soon, setPIN: setPIN}
-	s.ofRoot = kind.saltedTo != "" && p.transient
+	if kind.saltedTo != "" {
+		s.primary = p.primary
+	}
 	c.sessions = append(c.sessions, s)
 	c.watch()
 	return s, nil
