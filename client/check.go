@@ -140,11 +140,11 @@ func checkForKeycloak(header, claims, jwk object, keyAlg string) error {
 	alg, _ := jwk.text("alg")
 	switch {
 	case kid == "":
-		return errors.New("Keycloak finds the attester's key by kid alone, and it has none: the attester's key needs a kid")
+		return errors.New("it has no kid, by which alone Keycloak finds the attester's key: give that key one")
 	case issuer == "":
-		return errors.New("Keycloak demands iss, and it has none: let the attester set one")
+		return errors.New("it has no iss, which Keycloak demands: let the attester set one")
 	case alg != keyAlg:
-		return fmt.Errorf("Keycloak demands that cnf.jwk has the alg %s, and it has %.20q: let the attester set it", keyAlg, alg)
+		return fmt.Errorf("its cnf.jwk has the alg %.20q, and Keycloak demands %s: let the attester set it", alg, keyAlg)
 	}
 	return nil
 }

@@ -29,8 +29,8 @@ func TestKeycloakDemands(t *testing.T) {
 		"no iss":              {"1", nil, "ES256", "iss"},
 		"empty iss":           {"1", "", "ES256", "iss"},
 		"iss of another type": {"1", 5, "ES256", "iss"},
-		"no alg":              {"1", "vendor", "", "alg ES256"},
-		"another alg":         {"1", "vendor", "ES384", "alg ES256"},
+		"no alg":              {"1", "vendor", "", "demands ES256"},
+		"another alg":         {"1", "vendor", "ES384", "demands ES256"},
 	} {
 		for _, profile := range []transport.Profile{transport.ProfileKeycloak, transport.ProfileDraft12} {
 			t.Run(name+"/"+string(profile), func(t *testing.T) {
