@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # OpenID4VCI 1.0 points to draft-ietf-oauth-attestation-based-client-auth-07, whose
-# PoP JWT has iss, aud, jti, iat and, where the server gave one, "challenge". Its
-# history says "remove exp from Client Attestation PoP JWT". One would expect the verifier
+# PoP JWT has iss, aud, jti, iat and, where the server gave one, "challenge"; "exp" was
+# removed in -06. One would expect the verifier
 # of npm's @openid4vc/oauth2, which OpenID4VCI servers are built on, to take such a JWT.
 # It demands "exp" as drafts up to -05 had it; and what does not fit its schema is no
 # invalid_client but a server_error, status 500, whose description names no claim.
