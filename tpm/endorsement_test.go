@@ -96,3 +96,20 @@ func TestEnrolmentOtherPersistentKey(t *testing.T) {
 		r.Close()
 	}
 }
+
+// TestAnotherKeyAtEKHandle: a key of the right template at the endorsement key's
+// handle is not taken for the one that the certificate is for.
+func TestAnotherKeyAtEKHandle(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	der := issue(t, endorsementPublic(t, sim, tpm2.RSAEKTemplate))
+	defineNV(t, sim, 0x01c00002, ownerNV, len(der), der)
+	another := tpm2.RSAEKTemplate
+	another.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgRSA, &tpm2.TPM2BPublicKeyRSA{Buffer: bytes.Repeat([]byte{1}, 256)})
+	persist(t, sim, another)
+	r := newRig(t, sim)
+	key := create(t, r.Store, "key", tpm.KeyOptions{})
+	if enrolment := activateWith(t, key, tpm2.RSAEKTemplate); !bytes.Equal(enrolment.EKCertificates[0], der) {
+		t.Error("another certificate")
+	}
+	cleanUp(t, sim)
+}

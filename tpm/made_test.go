@@ -1,6 +1,7 @@
 package tpm_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -66,4 +67,23 @@ func TestAnotherTPMGetsNoPIN(t *testing.T) {
 	}
 	sign(t, create(t, s, "key", tpm.KeyOptions{PIN: true}))
 	sign(t, open(t, s, "foreign"))
+}
+
+// TestManyPCRs: a key is bound to more PCRs than one command reads, in whatever order
+// they are named.
+func TestManyPCRs(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	for pcr := range 10 {
+		tpmtest.ExtendPCR(t, sim, pcr, "measured") // each has another value
+	}
+	r := newRig(t, sim)
+	pcrs := []int{9, 8, 7, 6, 5, 4, 3, 2, 1, 0}
+	sign(t, create(t, r.Store, "key", tpm.KeyOptions{PCRs: pcrs}))
+	if pcrs[0] != 9 {
+		t.Error("the caller's PCRs were sorted")
+	}
+	slices.Sort(pcrs)
+	if d := describe(t, r.Store, "key"); !slices.Equal(d.PCRs, pcrs) {
+		t.Errorf("the key is bound to %d", d.PCRs)
+	}
 }

@@ -203,3 +203,26 @@ func TestPersistElsewhere(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestPersistBounds: handles that are not the owner's are refused before anything is
+// sent.
+func TestPersistBounds(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	r := newRig(t, sim)
+	create(t, r.Store, "key", tpm.KeyOptions{})
+	r.calls.Reset()
+	for _, bad := range []uint32{0, 0x40000001, 0x80000000, 0x80ffffff, 0x81800000, 0x81ffffff, 0x82000000, 0xffffffff} {
+		if err := r.Persist(t.Context(), "key", bad); err == nil {
+			t.Errorf("Persist at 0x%x: no error", bad)
+		}
+	}
+	r.calls.Want(t)
+	for _, good := range []uint32{0x81000000, 0x817fffff} {
+		if err := r.Persist(t.Context(), "key", good); err != nil {
+			t.Errorf("Persist at 0x%x: %v", good, err)
+		}
+		if err := r.Unpersist(t.Context(), "key"); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -207,3 +207,29 @@ func TestSlotTaken(t *testing.T) {
 		}
 	})
 }
+
+// TestExclusiveOnHandedInConnection: what was made by a command whose answer was
+// damaged is flushed, where no other program is, also when the connection cannot be
+// opened anew.
+func TestExclusiveOnHandedInConnection(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	r := newRig(t, sim)
+	create(t, r.Store, "key", tpm.KeyOptions{})
+	r.Close()
+	conn, err := r.faults.Dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := r.config
+	config.Dial, config.TPM, config.Exclusive = nil, conn, true
+	s, err := tpm.Open(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	r.faults.Add(tpmtest.Fault{Command: ccCreatePrimary, Executed: true, Answer: func(real []byte) []byte { return real[:len(real)-1] }})
+	sign(t, open(t, s, "key"))
+	if h := tpmtest.Handles(t, sim, tpm2.TPMHTTransient); len(h) != 1 {
+		t.Errorf("objects %x are in the TPM, want the key alone", h)
+	}
+}
