@@ -355,3 +355,37 @@ func TestUnknownParent(t *testing.T) {
 		t.Errorf("%q gives the wrong advice", err)
 	}
 }
+
+// TestFilesOfKeyfiles: what github.com/foxboron/go-tpm-keyfiles writes, and so
+// ssh-tpm-agent, with its description.
+func TestFilesOfKeyfiles(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	for _, bits := range []int{256, 384} {
+		for _, pin := range []string{"", "1234"} {
+			conn, err := sim.Dial(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			options := []keyfile.TPMKeyOption{keyfile.WithDescription("root@gateway")}
+			if pin != "" {
+				options = append(options, keyfile.WithUserAuth([]byte(pin)))
+			}
+			made, err := keyfile.NewLoadableKey(conn, tpm2.TPMAlgECC, bits, nil, options...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := newRig(t, sim, withPIN("1234"))
+			path := put(t, r, "key", made.Bytes())
+			key := open(t, r.Store, "key")
+			sign(t, key)
+			prove(t, key)
+			if after, err := os.ReadFile(path); err != nil || !bytes.HasPrefix(after, made.Bytes()) {
+				t.Errorf("P-%d, PIN %q: the file is %s, %v", bits, pin, after, err)
+			}
+			if n := wrongTries(t, sim); n != 0 {
+				t.Errorf("P-%d, PIN %q: %d wrong tries", bits, pin, n)
+			}
+			r.Close()
+		}
+	}
+}
