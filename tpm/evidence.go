@@ -74,6 +74,7 @@ func (k *key) prove(ctx context.Context, req keystore.EvidenceRequest, pin []byt
 		if _, err := c.load(k.file); err != nil {
 			return nil, err
 		}
+		defer c.forgetUnproved(k.file)
 		needsPIN := k.needsPIN()
 		auth, err := c.authorizeCertify(k.file, needsPIN, pin)
 		if err != nil {
@@ -90,6 +91,7 @@ func (k *key) prove(ctx context.Context, req keystore.EvidenceRequest, pin []byt
 			return nil, k.learn(c.withRecovery(c.whileThere(k.file, err)), needsPIN, pin)
 		}
 		c.succeeded(auth)
+		c.provedPIN(k.file)
 		if c.managed && k.file.UsesPolicy {
 			c.flushSession(auth) // signing needs another, and each is swapped around every command
 		}

@@ -24,8 +24,9 @@ const (
 
 // knownPIN is the PIN of a key, which each command's HMAC and encryption need.
 type knownPIN struct {
-	value []byte
-	used  time.Time
+	value  []byte
+	used   time.Time
+	proved bool // the TPM has taken it
 }
 
 // rememberPIN notes a key's PIN, unless it is nil, and returns the one that is known,
@@ -45,6 +46,20 @@ func (c *call) rememberPIN(k *keyfile.File, pin []byte) []byte {
 	}
 	known.used = time.Now()
 	return known.value
+}
+
+// provedPIN notes that the TPM has taken a key's PIN.
+func (c *call) provedPIN(k *keyfile.File) {
+	if known := c.pins[string(k.Name.Buffer)]; known != nil {
+		known.proved = true
+	}
+}
+
+// forgetUnproved forgets a PIN that may be wrong: who gives it again is told if it is.
+func (c *call) forgetUnproved(k *keyfile.File) {
+	if known := c.pins[string(k.Name.Buffer)]; known != nil && !known.proved {
+		c.forgetPIN(k)
+	}
 }
 
 func (c *call) knowsPIN(k *keyfile.File) bool { return c.pins[string(k.Name.Buffer)] != nil }

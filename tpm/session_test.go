@@ -137,6 +137,49 @@ func TestPINsOfOthers(t *testing.T) {
 	}
 }
 
+// TestPINUnproved: a PIN is not kept before the TPM has taken it. A wrong one that met
+// another error first would be refused as one that nobody had given, and tried again.
+func TestPINUnproved(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	for name, use := range map[string]func(key keystore.Key) error{
+		"Sign": func(key keystore.Key) error {
+			_, err := key.Sign(t.Context(), []byte("input"))
+			return err
+		},
+		"Evidence": func(key keystore.Key) error {
+			_, err := attestable(t, key).Evidence(t.Context(), keystore.EvidenceRequest{Binding: binding})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sim.Manufacture() // no wrong tries are counted
+			r := newRig(t, sim, withPIN("right"))
+			create(t, r.Store, "key", tpm.KeyOptions{PIN: true})
+			r.Close()
+			config := r.config
+			withPIN("wrong")(&config)
+			s, err := tpm.Open(t.Context(), config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			key := open(t, s, "key")
+			command := ccSign
+			if name == "Evidence" {
+				command = ccCertify
+			}
+			r.faults.Add(tpmtest.Fault{Command: command, RC: tpm2.TPMRCFailure})
+			wantError(t, use(key), keystore.ErrUnavailable)
+			for range 3 {
+				wantError(t, use(key), keystore.ErrAuth, tpm2.TPMRCAuthFail)
+			}
+			if status, err := s.Status(t.Context()); err != nil || status.Lockout.Failures != 1 {
+				t.Errorf("%d wrong tries were counted, want 1: %v", status.Lockout.Failures, err)
+			}
+		})
+	}
+}
+
 // TestContextGap: a session that is idle behind a resource manager makes nobody's
 // sessions fail, however many contexts are saved meanwhile. The simulator allows 255
 // between the oldest and the newest.

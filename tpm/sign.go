@@ -52,6 +52,7 @@ func (c *call) sign(k *keyfile.File, digest []byte, needsPIN bool, pin []byte) (
 // signAuthorized signs with the loaded key. Where a PCR is extended between policy and
 // signature, it repeats both.
 func (c *call) signAuthorized(k *keyfile.File, digest []byte, needsPIN bool, pin []byte) ([]byte, error) {
+	defer c.forgetUnproved(k)
 	retry := policyRetry{call: c}
 	for {
 		auth, err := c.authorize(k, needsPIN, pin)
@@ -61,6 +62,7 @@ func (c *call) signAuthorized(k *keyfile.File, digest []byte, needsPIN bool, pin
 		signature, err := c.signDigest(k, auth, digest)
 		if err == nil {
 			c.succeeded(auth)
+			c.provedPIN(k)
 			return signature, nil
 		}
 		if err := retry.after(err, auth.Handle()); err != nil {
