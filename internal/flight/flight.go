@@ -52,9 +52,10 @@ type run[T any] struct {
 	err    error
 
 	// Guarded by Group.mu.
-	waiters int
-	owned   bool        // by the owner, who waits as well
-	left    *time.Timer // since the last waiter has gone; nil while there is one
+	waiters  int
+	owned    bool        // by the owner, who waits as well
+	left     *time.Timer // since the last waiter has gone; nil while there is one
+	finished bool
 }
 
 // Do returns what the work of that name comes to. It begins the work if that is not
@@ -67,7 +68,7 @@ func (g *Group[T]) Do(ctx context.Context, name string, work Work[T]) (value T, 
 	if err != nil {
 		return value, err
 	}
-	defer g.leave(r)
+	defer g.leave(ctx, r)
 	select {
 	case <-r.done:
 		return r.value, r.err
@@ -87,7 +88,7 @@ func (g *Group[T]) Begin(ctx context.Context, name string, work Work[T]) {
 	g.mu.Lock()
 	r.owned = true
 	g.mu.Unlock()
-	g.leave(r)
+	g.leave(ctx, r)
 }
 
 // isAwaited reports whether a second attempt at r would do somebody good.
@@ -136,19 +137,35 @@ func (d detached) Value(key any) any {
 // do does the work of r.
 func (g *Group[T]) do(ctx context.Context, r *run[T], work Work[T]) {
 	defer r.cancel(nil)
-	defer close(r.done)
 	r.value, r.err = Attempt(ctx, g.limit, func() bool { return g.isAwaited(r) }, work)
-	g.mu.Lock()
-	g.forget(r)
-	g.mu.Unlock()
-	r.note.land()
+	if !g.finish(r) {
+		r.note.land()
+	}
 }
 
-func (g *Group[T]) leave(r *run[T]) {
+// finish lets those who wait for r go, and reports whether there are any. What was to be
+// called after the work is theirs to call, last of all: nobody else waits for that.
+func (g *Group[T]) finish(r *run[T]) (isAwaited bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.forget(r)
+	r.finished = true
+	close(r.done)
+	return r.waiters > 0
+}
+
+func (g *Group[T]) leave(ctx context.Context, r *run[T]) {
+	if g.left(r) {
+		After(ctx, r.note.land)
+	}
+}
+
+// left notes that one who waited for r has gone, and reports whether r is finished.
+func (g *Group[T]) left(r *run[T]) (finished bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if r.waiters--; r.waiters > 0 || r.owned || g.runs[r.name] != r {
-		return
+		return r.finished
 	}
 	var left *time.Timer
 	left = time.AfterFunc(linger, func() {
@@ -156,13 +173,15 @@ func (g *Group[T]) leave(r *run[T]) {
 		defer g.mu.Unlock()
 		if r.left == left { // and nobody has come at the last moment
 			g.forget(r)
-			r.cancel(errLeft)
+			r.cancel(ErrLeft)
 		}
 	})
 	r.left = left
+	return false
 }
 
-var errLeft = errors.New("nobody waits for it any more")
+// ErrLeft is the cause that ends work for which nobody has waited for a while.
+var ErrLeft = errors.New("nobody waits for it any more")
 
 // forget has the next who comes begin anew. g.mu is held.
 func (g *Group[T]) forget(r *run[T]) {

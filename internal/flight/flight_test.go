@@ -343,3 +343,52 @@ func TestExitedAttempt(t *testing.T) {
 		}
 	})
 }
+
+// TestAfter: what is called after the work finds that nobody waits for it any more but
+// who calls it, be it one of those who waited or the work itself.
+func TestAfter(t *testing.T) {
+	for name, waits := range map[string]bool{"somebody waits": true, "nobody waits": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				inner, outer := flight.NewGroup[string](t.Context(), limit, false), flight.NewGroup[string](t.Context(), limit, false)
+				called := 0
+				work := func(ctx context.Context) (string, error) {
+					time.Sleep(time.Second)
+					flight.After(ctx, func() {
+						called++
+						// Joins what has joined the work.
+						if _, err := outer.Do(t.Context(), "", func(context.Context) (string, error) { return "", nil }); err != nil {
+							t.Error(err)
+						}
+					})
+					return "", nil
+				}
+				start := time.Now()
+				if waits {
+					go inner.Do(t.Context(), "", work)
+				} else {
+					inner.Begin(t.Context(), "", work)
+				}
+				synctest.Wait()
+				join := func(ctx context.Context) (string, error) { return inner.Do(ctx, "", work) }
+				if _, err := outer.Do(t.Context(), "", join); err != nil || time.Since(start) != time.Second {
+					t.Errorf("%v after %s", err, time.Since(start))
+				}
+				synctest.Wait()
+				if called != 1 {
+					t.Errorf("called %d times", called)
+				}
+			})
+		})
+	}
+	t.Run("an attempt that is no run's", func(t *testing.T) {
+		called := 0
+		work := func(ctx context.Context) (string, error) {
+			flight.After(ctx, func() { called++ })
+			return "", nil
+		}
+		if _, err := flight.Attempt(t.Context(), limit, flight.Never, work); err != nil || called != 1 {
+			t.Errorf("%v, called %d times", err, called)
+		}
+	})
+}

@@ -78,6 +78,9 @@ func (n *note) defers(f func()) bool {
 	if n.outer != nil && n.outer.defers(f) {
 		return true
 	}
+	if n.isAttempt {
+		return false // what is done is its run, or it has none
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if !n.done {
