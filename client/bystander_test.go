@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -254,4 +255,41 @@ func TestRedirectToEndpointIsRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestOtherHostsWhileImpatientCallersCome: who asks for the metadata of an issuer that
+// is not there gives up before the request for it does.
+func TestOtherHostsWhileImpatientCallersCome(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		c := r.client(t, func(cfg *client.Config) {
+			cfg.Clock = nil
+			cfg.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				if err := req.Context().Err(); err != nil {
+					return nil, err
+				}
+				if req.URL.Host == "elsewhere.example" {
+					return &http.Response{StatusCode: 200, Header: http.Header{}, Body: http.NoBody}, nil
+				}
+				<-req.Context().Done()
+				return nil, req.Context().Err()
+			})
+		})
+		failures := 0
+		for range 10 {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://elsewhere.example/", strings.NewReader("a=b"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			if _, err := c.HTTPClient().Do(req); err != nil {
+				failures++
+			}
+			cancel()
+			time.Sleep(20 * time.Second)
+		}
+		if failures != 1 {
+			t.Errorf("%d of 10 requests to another host failed, want the first alone", failures)
+		}
+	})
 }

@@ -82,8 +82,8 @@ func (c *Client) discover(ctx context.Context) (*server, error) {
 	case err == nil:
 		c.logForeign(ctx, found)
 		return found, nil
-	case errors.Is(ctx.Err(), context.Canceled):
-		return nil, err // another attempt has taken its place, or nobody waits
+	case errors.Is(ctx.Err(), context.Canceled) && !errors.Is(context.Cause(ctx), flight.ErrLeft):
+		return nil, err // another attempt has taken its place, or the Client is closed
 	case old == nil:
 		c.mu.Lock()
 		defer c.mu.Unlock()
