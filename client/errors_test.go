@@ -142,6 +142,47 @@ func TestTokenErrors(t *testing.T) {
 	}
 }
 
+// TestErrorCodeThatRepeatsACredential is none, whatever status and form it comes with.
+func TestErrorCodeThatRepeatsACredential(t *testing.T) {
+	const refreshToken = "0123456789abcdef0123456789abcdef" // which looks like a code
+	sent := map[string]func(transporttest.Request) string{
+		"attestation":   func(q transporttest.Request) string { return q.Attestation() },
+		"PoP":           func(q transporttest.Request) string { return q.Header.Get(transport.HeaderAttestationPoP) },
+		"refresh token": func(transporttest.Request) string { return refreshToken },
+		"a part of it":  func(transporttest.Request) string { return "invalid_" + refreshToken[7:19] },
+	}
+	forms := map[string]func(code string) string{
+		"application/json":                  func(code string) string { return `{"error":"` + code + `"}` },
+		"application/x-www-form-urlencoded": func(code string) string { return "error=" + code },
+	}
+	for _, status := range []int{200, 400, 401, 403, 500} {
+		for contentType, form := range forms {
+			for name, of := range sent {
+				r := newRig(t, transporttest.Policy{})
+				r.Set(func(p *transporttest.Policy) {
+					p.Intercept = func(w http.ResponseWriter, q transporttest.Request) bool {
+						if q.Endpoint != transporttest.Token {
+							return false
+						}
+						w.Header().Set("Content-Type", contentType)
+						w.WriteHeader(status)
+						_, _ = io.WriteString(w, form(of(q)))
+						return true
+					}
+				})
+				_, err := r.client(t).Refresh(t.Context(), refreshToken)
+				var failure *transport.Error
+				if !errors.As(err, &failure) || failure.Step != transport.StepAnswer {
+					t.Fatalf("%d, %s in %s: %v", status, name, contentType, err)
+				}
+				if failure.Code != "" || strings.Contains(err.Error(), refreshToken[7:19]) {
+					t.Errorf("%d, %s in %s: code %.40q in %.200s", status, name, contentType, failure.Code, err)
+				}
+			}
+		}
+	}
+}
+
 func redirectToken(p *transporttest.Policy, code int) {
 	intercept(func(w http.ResponseWriter) { redirect(code, "https://elsewhere.example.com/")(w, nil) })(p)
 }

@@ -1,9 +1,11 @@
 package client
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"golang.org/x/oauth2"
@@ -25,11 +27,41 @@ func (c *Client) tokenError(request *tokenRequest, err error) error {
 	case errors.As(err, &refusal) && refusal.Response != nil:
 		described.Status = refusal.Response.StatusCode
 		described.Code, described.Description = transport.Refused(refusal.Response)
-		described.Code = cmp.Or(described.Code, refusal.ErrorCode) // of an answer with another status
+		described.Code = cmp.Or(described.Code, otherCode(refusal))
 		described.Hint = c.hint(described.Code, Advice(err))
 	}
 	return described
 }
+
+// otherCode returns the code of an answer that has another status or form than those that
+// transport.Refused reads. It is the server's text as well: what is not in the form of a
+// code, or repeats what was sent, is none.
+func otherCode(refusal *oauth2.RetrieveError) string {
+	code, req := refusal.ErrorCode, refusal.Response.Request
+	if len(code) > maxCode || !isErrorCode(code) || req == nil || req.GetBody == nil {
+		return ""
+	}
+	body, err := req.GetBody()
+	if err != nil {
+		return ""
+	}
+	defer body.Close()
+	sent, err := io.ReadAll(body)
+	if err != nil {
+		return ""
+	}
+	for i := 0; i+maxEcho < len(code); i++ {
+		if bytes.Contains(sent, []byte(code[i:i+maxEcho+1])) {
+			return ""
+		}
+	}
+	return code
+}
+
+const (
+	maxCode = 100 // bytes of a server's error code, and
+	maxEcho = 11  // how many of them in a row may be found in the request
+)
 
 // hint says what this side knows that may be why a server refuses to authenticate the
 // client, beside what its refusal is known to mean. Many servers have one code for all
