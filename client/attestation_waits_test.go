@@ -3,12 +3,18 @@ package client_test
 import (
 	"context"
 	"errors"
+	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/oauth2"
+	"golang.org/x/oauth2/clientcredentials"
+
 	"github.com/instancekey/instancekey/client"
 	"github.com/instancekey/instancekey/transport"
+	"github.com/instancekey/instancekey/transport/transporttest"
 )
 
 func TestAttestationIsAskedForOnce(t *testing.T) {
@@ -106,4 +112,25 @@ func TestAttesterThatHangs(t *testing.T) {
 			t.Errorf("it took %v", waited)
 		}
 	})
+}
+
+// TestAttesterThatUsesOAuthItself: x/oauth2's request for a token has its HTTP client in
+// the context, which is not the attester's to use.
+func TestAttesterThatUsesOAuthItself(t *testing.T) {
+	r := newRig(t, transporttest.Policy{UnknownClient: true})
+	attest := r.attester.attest
+	own := roundTripFunc(func(*http.Request) (*http.Response, error) { return nil, errors.New("not there") })
+	r.attester.set(func(ctx context.Context, req client.AttestRequest, call int) (string, error) {
+		config := clientcredentials.Config{ClientID: "device", TokenURL: "https://elsewhere.example/token"}
+		if _, err := config.Token(ctx); err == nil || !strings.Contains(err.Error(), "not there") {
+			t.Errorf("not by the application's HTTP client: %v", err)
+		}
+		return attest(ctx, req, call)
+	})
+	ctx := context.WithValue(t.Context(), oauth2.HTTPClient, &http.Client{Transport: own})
+	_, err := r.client(t).Token(ctx)
+	var failure *transport.Error
+	if !errors.As(err, &failure) || failure.Step != transport.StepAnswer || failure.Code != "invalid_client" {
+		t.Errorf("%v, want the server's refusal", err)
+	}
 }
