@@ -30,7 +30,7 @@ func outcomeOf(resp *http.Response) outcome {
 	if resp == nil || resp.Request == nil {
 		return outcome{}
 	}
-	if o, _ := resp.Request.Context().Value(outcomeKey{}).(*outcome); o != nil {
+	if o, _ := resp.Request.Context().Value(outcomeKey{}).(*outcome); o != nil && o.request == resp.Request {
 		return *o
 	}
 	return outcome{}

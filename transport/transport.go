@@ -254,6 +254,12 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		closeBody(req)
 		return nil, ErrRedirect
 	}
+	if to == nil || to.isResource { // which may have been the server's place
+		if err := t.checkMoved(by, req); err != nil {
+			closeBody(req)
+			return nil, err
+		}
+	}
 	if to == nil {
 		return t.passThrough(req, by)
 	}
@@ -284,10 +290,6 @@ func (t *Transport) CloseIdleConnections() {
 }
 
 func (t *Transport) passThrough(req *http.Request, by *table) (*http.Response, error) {
-	if err := t.checkMoved(by, req); err != nil {
-		closeBody(req)
-		return nil, err
-	}
 	if req.Method == http.MethodPost && by.sharesOrigin(req.URL) {
 		t.log.WarnContext(req.Context(), "transport: POST to the issuer's origin is not authenticated: no endpoint has this URL", "path", req.URL.Path)
 	}
