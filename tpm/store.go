@@ -42,8 +42,9 @@ type Config struct {
 	Dir string
 
 	// PIN returns the PIN of a key: 1 to 32 bytes, none of them zero. It is
-	// called when a key is created with a PIN and when an authorization session
-	// is opened for one, not for every signature, by one goroutine at a time. It
+	// called when a key is created with a PIN, and for a signature or evidence
+	// when the key's PIN was not used for 30 seconds: for so long the Store keeps
+	// one that the TPM has taken in memory. One goroutine at a time calls it. It
 	// must return when ctx ends. The Store overwrites the returned slice with
 	// zeros after use. An error of its own gives keystore.ErrAuth. nil: Create
 	// makes keys without a PIN, and keys that have one give keystore.ErrAuth.
@@ -109,7 +110,7 @@ type Store struct {
 var _ keystore.Store = (*Store)(nil)
 
 // Open connects to the TPM and opens the folder. It sends no command unless
-// cfg.Exclusive is set. Errors match keystore.ErrUnavailable where the TPM or
+// cfg.Exclusive is set or implied. Errors match keystore.ErrUnavailable where the TPM or
 // the folder cannot be used; see the package's table for the causes.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err := cfg.check(); err != nil {
