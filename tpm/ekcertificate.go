@@ -3,6 +3,7 @@ package tpm
 import (
 	"bytes"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/binary"
 )
@@ -10,11 +11,34 @@ import (
 // parseEKCertificate finds the certificate in the contents of an NV index. It
 // returns nil if there is none.
 func parseEKCertificate(content []byte) *x509.Certificate {
-	certificate, err := x509.ParseCertificate(trimCertificate(content))
+	certificate, err := parseCertificate(trimCertificate(content))
 	if err != nil {
 		return nil
 	}
 	return certificate
+}
+
+// oidRSAESOAEP is a public key that is for RSAES-OAEP alone (RFC 4055).
+var oidRSAESOAEP = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 7}
+
+// parseCertificate parses a certificate. Older ones for endorsement keys say that
+// the key is for RSAES-OAEP; Go leaves such a key out.
+func parseCertificate(der []byte) (*x509.Certificate, error) {
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil || certificate.PublicKey != nil {
+		return certificate, err
+	}
+	var info struct {
+		Algorithm pkix.AlgorithmIdentifier
+		Key       asn1.BitString
+	}
+	if _, err := asn1.Unmarshal(certificate.RawSubjectPublicKeyInfo, &info); err != nil || !info.Algorithm.Algorithm.Equal(oidRSAESOAEP) {
+		return certificate, nil
+	}
+	if key, err := x509.ParsePKCS1PublicKey(info.Key.RightAlign()); err == nil {
+		certificate.PublicKey = key
+	}
+	return certificate, nil
 }
 
 // trimCertificate returns the DER SEQUENCE in the contents of an NV index, which

@@ -35,6 +35,7 @@ func TestEKCertificateInNV(t *testing.T) {
 		"padded with ones":     {ownerNV, 2000, append(bytes.Clone(der), bytes.Repeat([]byte{0xff}, 100)...), true},
 		"TPM 1.2's header":     {ownerNV, 2000, header, true},
 		"TPM 1.2's whole":      {ownerNV, 2000, wholeHeader, true},
+		"for RSAES-OAEP":       {ownerNV, len(der), forOAEP(t, der), true},
 		"owner only":           {ownerOnly, len(der), der, true},
 		"index only":           {indexOnly, len(der), der, true},
 		"policy only":          {policyOnly, len(der), der, false},
@@ -49,11 +50,26 @@ func TestEKCertificateInNV(t *testing.T) {
 			defineNV(t, sim, 0x01c00002, tt.attributes, tt.size, tt.content)
 			defer undefineNV(t, sim, tpm2.TPMRHOwner, 0x01c00002)
 			enrolment := activateWith(t, key, tpm2.RSAEKTemplate)
-			if found := len(enrolment.EKCertificates) == 1 && bytes.Equal(enrolment.EKCertificates[0], der); found != tt.found {
+			want := der
+			if name == "for RSAES-OAEP" {
+				want = tt.content
+			}
+			if found := len(enrolment.EKCertificates) == 1 && bytes.Equal(enrolment.EKCertificates[0], want); found != tt.found {
 				t.Errorf("certificates %x", enrolment.EKCertificates)
 			}
 		})
 	}
+}
+
+// forOAEP changes what a certificate says its RSA key is for, as old ones have it.
+// The signature does not verify any more, which the device does not look at.
+func forOAEP(t *testing.T, der []byte) []byte {
+	t.Helper()
+	rsa, oaep := []byte("\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01"), []byte("\x2a\x86\x48\x86\xf7\x0d\x01\x01\x07")
+	if bytes.Count(der, rsa) != 1 {
+		t.Fatal("no RSA key, or two")
+	}
+	return bytes.Replace(der, rsa, oaep, 1)
 }
 
 // TestNVOwnerAuth: with a password of the owner hierarchy.

@@ -54,7 +54,9 @@ func (c *call) enrolment(cfg *Config) (none keystore.Enrolment, err error) {
 	var result keystore.Enrolment
 	if ek.certificate != nil {
 		// Making the key is left out, which can take a minute.
-		result.EK = ek.certificate.RawSubjectPublicKeyInfo
+		if result.EK, err = x509.MarshalPKIXPublicKey(ek.certificate.PublicKey); err != nil {
+			return none, err
+		}
 		result.EKCertificates = [][]byte{ek.certificate.Raw}
 	} else if result.EK, err = c.readEK(ek, cfg.EndorsementAuth); err != nil {
 		return none, err
@@ -122,7 +124,7 @@ func (c *call) findEK(cfg *Config) (*endorsementKey, error) {
 func (c *call) findConfiguredEK(cfg *Config, indexes []tpm2.TPMHandle) (*endorsementKey, error) {
 	var leaves []*x509.Certificate
 	for _, der := range cfg.EKCertificates {
-		if certificate, err := x509.ParseCertificate(der); err == nil && !certificate.IsCA {
+		if certificate, err := parseCertificate(der); err == nil && !certificate.IsCA {
 			leaves = append(leaves, certificate)
 		}
 	}
@@ -141,7 +143,7 @@ func (c *call) findConfiguredEK(cfg *Config, indexes []tpm2.TPMHandle) (*endorse
 			return nil, err
 		}
 		for _, certificate := range ofKind {
-			if bytes.Equal(certificate.RawSubjectPublicKeyInfo, spki) {
+			if certified, err := x509.MarshalPKIXPublicKey(certificate.PublicKey); err == nil && bytes.Equal(certified, spki) {
 				ek.certificate = certificate
 				return ek, nil
 			}

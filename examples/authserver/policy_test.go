@@ -241,3 +241,25 @@ func TestEmptyLists(t *testing.T) {
 		f.wantRefusal(f.send(c), http.StatusBadRequest, "invalid_client_attestation", "policy", "")
 	}
 }
+
+// TestEndorsementPolicy: who vouches for the TPM may decide.
+func TestEndorsementPolicy(t *testing.T) {
+	for claim, want := range map[any]bool{"certificate": true, "registry": false, nil: false, "": false} {
+		f := newFixture(t, func(cfg *authserver.Config) { cfg.Policy = parsePolicy(t, `{"tpm_endorsement": ["certificate"]}`) })
+		c := f.pop()
+		for name, value := range device() {
+			c.attestation.claims[name] = value
+		}
+		if claim != nil {
+			c.attestation.claims["tpm_endorsement"] = claim
+		}
+		if w := f.send(c); want {
+			f.wantToken(w, "Bearer")
+		} else {
+			f.wantRefusal(w, http.StatusBadRequest, "invalid_client_attestation", "policy", "tpm_endorsement is ")
+		}
+	}
+	if _, err := authserver.ParsePolicy([]byte("{\n\"tpm_endorsement\": [\"maker\"]}")); err == nil || !strings.Contains(err.Error(), "line 2: tpm_endorsement[0]: ") {
+		t.Error(err)
+	}
+}

@@ -6,12 +6,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -76,6 +76,26 @@ func writeIn(t *testing.T, dir, name, content string) {
 	}
 }
 
+// lockedBuffer is a log that two goroutines share.
+type lockedBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+// take returns what was written since the last time.
+func (b *lockedBuffer) take() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	defer b.text.Reset()
+	return b.text.String()
+}
+
 // TestFollow: a changed file is in force within a minute; one that is wrong keeps
 // those of before in force, and that is said, until it is mended.
 func TestFollow(t *testing.T) {
@@ -100,7 +120,7 @@ func TestFollow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		var said bytes.Buffer
+		var said lockedBuffer
 		log := slog.New(slog.NewTextHandler(&said, nil))
 		digest := watch.Digest(files.watched())
 		verifier, err := files.load(log)
@@ -123,7 +143,7 @@ func TestFollow(t *testing.T) {
 			{files.registry, string(good), false, 2, "list.crl: not a revocation list"},
 			{filepath.Join(files.roots, "list.crl"), "", true, 2, "are in force"}, // removed
 		} {
-			said.Reset()
+			said.take()
 			if step.content == "" {
 				err = os.Remove(step.file)
 			} else {
@@ -140,8 +160,8 @@ func TestFollow(t *testing.T) {
 			if n := len(verifier.PCRs()); n != step.pcrs {
 				t.Errorf("step %d: %d PCRs, want %d", i, n, step.pcrs)
 			}
-			if !strings.Contains(said.String(), step.said) {
-				t.Errorf("step %d: said %s, want %q", i, fmt.Sprint(said.String()), step.said)
+			if text := said.take(); !strings.Contains(text, step.said) {
+				t.Errorf("step %d: said %s, want %q", i, text, step.said)
 			}
 		}
 	})

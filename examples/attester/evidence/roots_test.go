@@ -2,7 +2,10 @@ package evidence_test
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -303,6 +306,44 @@ func TestChains(t *testing.T) {
 	}
 	if len(cases) != 24 {
 		t.Errorf("%d cases, want 24", len(cases))
+	}
+}
+
+// TestOAEPKey: older certificates say that the key is for RSAES-OAEP alone.
+func TestOAEPKey(t *testing.T) {
+	maker := newMaker(t)
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ek, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der := certifyAnew(t, maker, ek)
+	var certificate struct {
+		TBS       asn1.RawValue
+		Algorithm pkix.AlgorithmIdentifier
+		Signature asn1.BitString
+	}
+	if _, err := asn1.Unmarshal(der, &certificate); err != nil {
+		t.Fatal(err)
+	}
+	certificate.TBS.FullBytes = bytes.Replace(certificate.TBS.FullBytes,
+		[]byte("\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01"), []byte("\x2a\x86\x48\x86\xf7\x0d\x01\x01\x07"), 1)
+	digest := sha256.Sum256(certificate.TBS.FullBytes)
+	if certificate.Signature.Bytes, err = maker.Key().Sign(rand.Reader, digest[:], crypto.SHA256); err != nil {
+		t.Fatal(err)
+	}
+	certificate.Signature.BitLength = 8 * len(certificate.Signature.Bytes)
+	if der, err = asn1.Marshal(certificate); err != nil {
+		t.Fatal(err)
+	}
+	if parsed, err := x509.ParseCertificate(der); err != nil || parsed.PublicKey != nil {
+		t.Fatalf("Go reads such keys: %v", err)
+	}
+	if got := enrol(t, evidence.Config{Roots: roots(t, maker.Root)}, ek, der); got != "" {
+		t.Error(got)
 	}
 }
 
