@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,10 +32,10 @@ func TestFiles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		changes := 0
+		var changes atomic.Int64
 		paths := []string{file, "", folder}
-		go watch.Files(ctx, watch.Digest(paths), paths, func() { changes++ })
-		want := 0
+		go watch.Files(ctx, watch.Digest(paths), paths, func() { changes.Add(1) })
+		want := int64(0)
 		for name, step := range []struct {
 			do      func()
 			changed bool
@@ -58,8 +59,8 @@ func TestFiles(t *testing.T) {
 			}
 			time.Sleep(time.Minute)
 			synctest.Wait()
-			if changes != want {
-				t.Errorf("step %d: %d changes, want %d", name, changes, want)
+			if got := changes.Load(); got != want {
+				t.Errorf("step %d: %d changes, want %d", name, got, want)
 			}
 		}
 	})
@@ -75,12 +76,12 @@ func TestFilesSince(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		changes := 0
-		go watch.Files(ctx, digest, []string{file}, func() { changes++ })
+		var changes atomic.Int64
+		go watch.Files(ctx, digest, []string{file}, func() { changes.Add(1) })
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if changes != 1 {
-			t.Errorf("%d changes, want 1", changes)
+		if got := changes.Load(); got != 1 {
+			t.Errorf("%d changes, want 1", got)
 		}
 	})
 }
