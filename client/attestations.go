@@ -54,6 +54,7 @@ type attestations struct {
 	got    int                     // how many there have been
 	pause  failure                 // since the last renewal, if that failed
 	unfit  map[string]failure      // the same by list of algorithms, if it failed for that
+	failed error                   // what the last renewal failed with
 	doubts pause                   // since a server's doubt had the attester asked
 	cached bool                    // the cache has been looked into
 }

@@ -15,6 +15,15 @@
 //	})
 //	token, err := c.Token(ctx, "readings.write")
 //
+// # Calling a resource
+//
+// The HTTP client of [Client.ResourceClient] puts tokens on the requests for
+// Config.Resources, and gets another token when a resource refuses one:
+//
+//	resp, err := c.ResourceClient("readings.write").Post("https://api.example.com/readings", "application/json", body)
+//
+// A [Resource] says whether it wants the attestation as well.
+//
 // # Any other grant
 //
 // golang.org/x/oauth2 runs it, over the Client's HTTP client:
@@ -30,8 +39,23 @@
 //
 // Token sources of x/oauth2 keep the context they are made with and hold a lock
 // while they fetch, so one stalled request holds up all who share the source.
-// Where that matters use [Client.Token]: each caller's context ends its own
-// wait.
+// Where that matters use [Client.Token], or [Client.TokenSource], which is over it: each
+// caller's context ends its own wait.
+//
+// # Failing early
+//
+// New sends nothing. A program that wants to know at its start whether issuer and
+// attester can be reached and fit calls [Client.Metadata], and then [Client.Renew].
+// [Client.Health] tells later how things stand.
+//
+// # Retry libraries
+//
+// A library that repeats requests, such as go-retryablehttp, goes around the Client's
+// HTTP client and never into Config.Base: there it would send one proof twice, which
+// servers refuse. Have it give up on errors of the key: those that match
+// keystore.ErrAuth, ErrLockedOut, ErrPolicy or ErrKeyLost do not pass, and a wrong PIN
+// that is tried again and again locks the TPM. The method Temporary of
+// [*transport.Error] tells what is worth trying again.
 //
 // # What waits, and how long
 //
@@ -252,9 +276,10 @@ func (c *Client) openKeys(ctx context.Context, cfg Config) (err error) {
 }
 
 // HTTPClient returns an HTTP client that authenticates requests to the issuer's
-// endpoints and to Config.Resources, and passes all others on, without header
-// fields of the attestation's two names. It is an ordinary *http.Client: set its
-// Timeout or Jar, or take its Transport and wrap it. Each call returns another
+// endpoints and adds the proofs to those for Config.Resources, whose access tokens are
+// the caller's to put on (or those of ResourceClient). It
+// passes all others on, without header fields of the attestation's two names. It is an
+// ordinary *http.Client: set its Timeout or Jar, or take its Transport and wrap it. Each call returns another
 // one over the same state.
 //
 // Until the issuer's metadata is known, any POST of a form may be for an

@@ -118,6 +118,12 @@ func (c *clock) tell(ctx context.Context) {
 	}
 }
 
+// correction returns what is added to the device's clock.
+func (c *clock) correction() (offset time.Duration) {
+	c.read(func(time.Time) { offset = c.offset })
+	return offset
+}
+
 // now returns the corrected time.
 func (c *clock) now() (now time.Time) {
 	c.read(func(device time.Time) { now = device.Add(c.offset) })

@@ -36,7 +36,8 @@ type Config struct {
 
 	// KeyName names the key in Store. Empty means a name derived from Issuer
 	// and ClientID, so that each server sees another key and servers cannot
-	// recognize one instance by it (draft, "Privacy Considerations").
+	// recognize one instance by it (draft, "Privacy Considerations"): see
+	// DefaultKeyName.
 	KeyName string
 
 	// Key is the Client Instance Key itself, instead of Store and KeyName, which
@@ -96,7 +97,8 @@ type Config struct {
 	Origins []string
 
 	// Base sends all requests of this Client but the Attester's (see
-	// HTTPAttester.Client). Nil means http.DefaultTransport. The Client sets no
+	// HTTPAttester.Client), each once: one that repeats requests would send a proof
+	// twice, which servers refuse. Nil means http.DefaultTransport. The Client sets no
 	// time limit: a request lasts as long as its context.
 	Base http.RoundTripper
 
@@ -174,7 +176,7 @@ func openKey(ctx context.Context, cfg Config) (keystore.Key, error) {
 	}
 	name := cfg.KeyName
 	if name == "" {
-		name = defaultKeyName(cfg.Issuer, cfg.ClientID)
+		name = DefaultKeyName(cfg.Issuer, cfg.ClientID)
 	}
 	open := keystore.OpenOrCreate
 	switch cfg.Attester.(type) {
@@ -191,7 +193,9 @@ func openKey(ctx context.Context, cfg Config) (keystore.Key, error) {
 	return key, nil
 }
 
-func defaultKeyName(issuer, clientID string) string {
+// DefaultKeyName returns the name of the key that Config.KeyName "" stands for, so that
+// a key can be imported or looked at before there is a Client.
+func DefaultKeyName(issuer, clientID string) string {
 	sum := sha256.Sum256([]byte(issuer + "\x00" + clientID))
 	return "instance-" + hex.EncodeToString(sum[:16])
 }

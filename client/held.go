@@ -96,16 +96,21 @@ func (a *attestations) describe() string {
 	now := a.now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	var newest *attestation
+	newest := a.newest()
+	if newest == nil {
+		return ""
+	}
+	return newest.describe(now)
+}
+
+// newest returns the attestation that came last, nil if there is none. a.mu is held.
+func (a *attestations) newest() (newest *attestation) {
 	for _, held := range a.held {
 		if newest == nil || newest.number < held.number {
 			newest = held
 		}
 	}
-	if newest == nil {
-		return ""
-	}
-	return newest.describe(now)
+	return newest
 }
 
 // settle takes note of what a renewal has brought.
@@ -113,7 +118,7 @@ func (a *attestations) settle(next *attestation, err error, signingAlgs []string
 	now := a.now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if err != nil {
+	if a.failed = err; err != nil {
 		a.fail(now, err, signingAlgs)
 		return
 	}

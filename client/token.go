@@ -65,6 +65,22 @@ func (c *Client) TokenFor(ctx context.Context, identifier string, scopes ...stri
 	return c.token(ctx, identifier, []*resource{r}, scopes)
 }
 
+// TokenSource returns Token with these scopes for the interface that x/oauth2 and
+// other packages take. It keeps ctx, whose end makes all later calls fail; each call
+// waits no longer than ctx lasts. It holds no lock, and keeps nothing that Token does
+// not.
+func (c *Client) TokenSource(ctx context.Context, scopes ...string) oauth2.TokenSource {
+	return tokenSource{ctx, c, slices.Clone(scopes)}
+}
+
+type tokenSource struct {
+	ctx    context.Context
+	client *Client
+	scopes []string
+}
+
+func (s tokenSource) Token() (*oauth2.Token, error) { return s.client.Token(s.ctx, s.scopes...) }
+
 // token returns a token for these resources, which are kept under one name.
 func (c *Client) token(ctx context.Context, name string, resources []*resource, scopes []string) (*oauth2.Token, error) {
 	defer c.clock.tell(ctx)

@@ -27,9 +27,10 @@ type session struct {
 // client that was blocked is allowed again. So there is no other error that a
 // device would do better to end with.
 func (s *session) run(ctx context.Context) error {
+	authorized := s.client.ResourceClientWith(s.tokens)
 	var tries backoff
 	for {
-		err := s.call(ctx)
+		err := s.call(ctx, authorized)
 		var pause time.Duration
 		switch {
 		case ctx.Err() != nil:
@@ -50,41 +51,28 @@ func (s *session) run(ctx context.Context) error {
 	}
 }
 
-// call calls the resource once. If that refuses the token, it gets another one
-// and tries again: tokens are revoked, and a clock that was wrong makes them look
-// younger than they are.
-func (s *session) call(ctx context.Context) error {
-	status, err := s.request(ctx)
-	if err == nil && status == http.StatusUnauthorized {
-		s.tokens.drop()
-		status, err = s.request(ctx)
-	}
-	if err == nil && status/100 != 2 {
-		err = fmt.Errorf("the resource answered %d %s", status, http.StatusText(status))
-	}
-	return err
-}
-
-// request sends one request with a token. Attestation and PoP are added by the
-// HTTP client.
-func (s *session) request(ctx context.Context) (status int, err error) {
-	token, err := s.tokens.get(ctx)
-	if err != nil {
-		return 0, err
+// call calls the resource once. The HTTP client adds the token, and gets another one
+// if the resource refuses it: tokens are revoked, and a clock that was wrong makes them
+// look younger than they are. Attestation and proofs are added below it.
+func (s *session) call(ctx context.Context, to *http.Client) error {
+	// Somebody may have to authorize the device first, which takes longer than a call may.
+	if _, err := s.tokens.Token(ctx, s.resource); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.resource, nil)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	token.SetAuthHeader(req)
-	resp, err := s.client.HTTPClient().Do(req)
+	resp, err := to.Do(req)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer resp.Body.Close()
 	// What a real device does with the answer is its own affair.
-	_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<20))
-	return resp.StatusCode, err
+	if _, err = io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<20)); err == nil && resp.StatusCode/100 != 2 {
+		err = fmt.Errorf("the resource answered %d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
+	}
+	return err
 }

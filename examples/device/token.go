@@ -13,8 +13,8 @@ import (
 	"github.com/instancekey/instancekey/transport"
 )
 
-// tokens gets tokens and keeps the last one over restarts. It is for one
-// goroutine.
+// tokens are client.ResourceTokens: they are got, and the last one is kept over
+// restarts. It is for one goroutine.
 type tokens struct {
 	*device
 	client  *client.Client
@@ -38,8 +38,8 @@ func newTokens(d *device, c *client.Client) *tokens {
 	return t
 }
 
-// get returns a token that looks good.
-func (t *tokens) get(ctx context.Context) (*oauth2.Token, error) {
+// Token returns a token that looks good.
+func (t *tokens) Token(ctx context.Context, _ string) (*oauth2.Token, error) {
 	if t.current.Valid() {
 		return t.current, nil
 	}
@@ -56,12 +56,10 @@ func (t *tokens) get(ctx context.Context) (*oauth2.Token, error) {
 	return granted, nil
 }
 
-// drop forgets the access token, not the refresh token.
-func (t *tokens) drop() {
-	if t.current != nil {
-		t.client.Forget(t.current)
-		t.current = &oauth2.Token{RefreshToken: t.current.RefreshToken}
-	}
+// Refused forgets an access token, not the refresh token.
+func (t *tokens) Refused(token *oauth2.Token) {
+	t.client.Forget(token)
+	t.current = &oauth2.Token{RefreshToken: token.RefreshToken}
 }
 
 // keep writes a token to disk before anything is done with it: the refresh

@@ -4,6 +4,8 @@ package readme_test
 
 import (
 	"context"
+	"io"
+	"net/http"
 	"os"
 	"regexp"
 	"strings"
@@ -15,7 +17,7 @@ import (
 	"github.com/instancekey/instancekey/tpm"
 )
 
-var _ = []any{firstProgram, anyOtherGrant}
+var _ = []any{firstProgram, anyOtherGrant, resourceCall}
 
 func firstProgram(ctx context.Context) error {
 	store, err := tpm.Open(ctx, tpm.Config{Dir: "/var/lib/meter/keys"}) // /dev/tpmrm0, or TBS on Windows
@@ -53,6 +55,12 @@ func anyOtherGrant(ctx context.Context, c *client.Client, code, verifier string)
 	return token, err
 }
 
+func resourceCall(c *client.Client, body io.Reader) (*http.Response, error) {
+	// Resources: []client.Resource{{Identifier: "https://api.example.com/readings"}},
+	resp, err := c.ResourceClient("readings.write").Post("https://api.example.com/readings", "application/json", body)
+	return resp, err
+}
+
 func TestREADME(t *testing.T) {
 	readme, err := os.ReadFile("../../README.md")
 	if err != nil {
@@ -64,8 +72,8 @@ func TestREADME(t *testing.T) {
 	}
 	compiled := strings.ReplaceAll(string(source), "\n\t", "\n")
 	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(string(readme), -1)
-	if len(blocks) != 2 {
-		t.Errorf("the README has %d Go blocks, want 2", len(blocks))
+	if len(blocks) != 3 {
+		t.Errorf("the README has %d Go blocks, want 3", len(blocks))
 	}
 	for _, block := range blocks {
 		if !strings.Contains(compiled, block[1]) {

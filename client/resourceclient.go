@@ -1,0 +1,142 @@
+package client
+
+import (
+	"context"
+	"io"
+	"net/http"
+
+	"golang.org/x/oauth2"
+
+	"github.com/instancekey/instancekey/transport"
+)
+
+// ResourceTokens gets access tokens for the requests of ResourceClientWith. It is safe
+// for concurrent use if its client is used so.
+type ResourceTokens interface {
+	// Token returns an access token that the resource of this identifier may take now.
+	// It returns soon after ctx ends, which is the request's.
+	Token(ctx context.Context, resource string) (*oauth2.Token, error)
+
+	// Refused says that a resource has answered 401 to a request with this token. The
+	// next Token is another one, if there is one.
+	Refused(token *oauth2.Token)
+}
+
+// ResourceClient returns an HTTP client for Config.Resources: it is HTTPClient, and puts
+// an access token of TokenFor with these scopes on each request for a resource. If the
+// resource answers 401, the token is dropped, and the request is sent once more with
+// another one, provided that its body can be repeated (http.NewRequest sees to that for
+// the usual body types). A 401 to the second request, or to one that cannot be
+// repeated, is returned as it is.
+//
+// A request that has an Authorization field already, and one for another place, gets no
+// token.
+func (c *Client) ResourceClient(scopes ...string) *http.Client {
+	return c.ResourceClientWith(grantedTokens{c, scopes})
+}
+
+// ResourceClientWith is ResourceClient with tokens of another grant, for example of a
+// refresh token that the program keeps.
+func (c *Client) ResourceClientWith(tokens ResourceTokens) *http.Client {
+	return &http.Client{Transport: authorizer{roundTripper{c}, tokens}}
+}
+
+// grantedTokens are those of the client credentials grant.
+type grantedTokens struct {
+	client *Client
+	scopes []string
+}
+
+func (t grantedTokens) Token(ctx context.Context, resource string) (*oauth2.Token, error) {
+	return t.client.TokenFor(ctx, resource, t.scopes...)
+}
+
+func (t grantedTokens) Refused(token *oauth2.Token) { t.client.Forget(token) }
+
+// authorizer puts access tokens on requests for resources.
+type authorizer struct {
+	roundTripper
+	tokens ResourceTokens
+}
+
+func (a authorizer) RoundTrip(req *http.Request) (*http.Response, error) {
+	resource, isResource := a.client.transport.Audience(req)
+	_, isAuthorized := req.Header["Authorization"]
+	if !isResource || isAuthorized || req.Response != nil { // a redirect is refused, and needs no token
+		return a.roundTripper.RoundTrip(req)
+	}
+	token, err := a.tokens.Token(req.Context(), resource)
+	if err != nil {
+		closeBody(req)
+		return nil, err
+	}
+	resp, err := a.send(req, req.Body, token)
+	if err != nil || resp.StatusCode != http.StatusUnauthorized || !aboutToken(resp) {
+		return resp, err
+	}
+	a.tokens.Refused(token)
+	body, ok := bodyAgain(req)
+	if !ok {
+		return resp, nil
+	}
+	next, err := a.tokens.Token(req.Context(), resource)
+	if err != nil || next.AccessToken == token.AccessToken {
+		if body != nil {
+			body.Close()
+		}
+		if err != nil {
+			drain(resp)
+			return nil, err
+		}
+		return resp, nil
+	}
+	drain(resp)
+	return a.send(req, body, next)
+}
+
+// send sends a copy of req with that body and token.
+func (a authorizer) send(req *http.Request, body io.ReadCloser, token *oauth2.Token) (*http.Response, error) {
+	authorized := req.Clone(req.Context())
+	authorized.Body = body
+	if authorized.Header == nil {
+		authorized.Header = make(http.Header)
+	}
+	token.SetAuthHeader(authorized)
+	resp, err := a.roundTripper.RoundTrip(authorized)
+	if err == nil && resp.Request != nil {
+		resp.Request = req.WithContext(resp.Request.Context()) // the caller's, without the token
+	}
+	return resp, err
+}
+
+// aboutToken reports whether a 401 may be because of the access token, and not because
+// of a proof that went beside it.
+func aboutToken(resp *http.Response) bool {
+	switch code, _ := transport.Refused(resp); code {
+	case "use_attestation_challenge", "use_fresh_attestation", badAttestation, "use_dpop_nonce", "invalid_dpop_proof":
+		return false
+	}
+	return true
+}
+
+// bodyAgain returns req's body from its beginning, nil if it has none; ok is false if it
+// cannot be had.
+func bodyAgain(req *http.Request) (body io.ReadCloser, ok bool) {
+	switch {
+	case req.Body == nil || req.Body == http.NoBody:
+		return req.Body, true
+	case req.GetBody == nil:
+		return nil, false
+	}
+	body, err := req.GetBody()
+	return body, err == nil
+}
+
+// drain gives a response up so that its connection can be used again.
+func drain(resp *http.Response) {
+	_, _ = io.CopyN(io.Discard, resp.Body, maxDrained)
+	resp.Body.Close()
+}
+
+// maxDrained bounds what is read of a response for nothing but its connection.
+const maxDrained = 64 << 10
