@@ -25,6 +25,9 @@ const (
 	// if the attester does not say how long. It is also how often the attester is
 	// asked at the most because of what servers say of its attestations.
 	renewPause = time.Minute
+
+	// maxProxyPause bounds how long a proxy's answer can have the attester left alone.
+	maxProxyPause = 10 * time.Minute
 )
 
 // attestations holds the Client Attestation of one key and gets the next one in

@@ -26,7 +26,8 @@ type AttesterError struct {
 	Code        string // "error" of the answer, such as "policy_violation"; "" if it is not the attester's
 	Description string // "error_description" beside the code
 	// RetryAfter is how long the attester wants to be left alone, by its
-	// Retry-After header field, and an hour at most; 0 if it does not say.
+	// Retry-After header field, and an hour at most; 0 if it does not say. A Client
+	// heeds one without a code for 10 minutes at most.
 	RetryAfter time.Duration
 }
 

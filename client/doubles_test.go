@@ -160,10 +160,12 @@ type overTLS struct{ http.RoundTripper }
 func (o overTLS) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := o.RoundTripper.RoundTrip(req)
 	if err == nil {
-		resp.TLS = &tls.ConnectionState{Version: tls.VersionTLS13, HandshakeComplete: true}
+		resp.TLS = overTLSState
 	}
 	return resp, err
 }
+
+var overTLSState = &tls.ConnectionState{Version: tls.VersionTLS13, HandshakeComplete: true}
 
 // countingKeyOf returns a key with its own count.
 func countingKeyOf(t testing.TB) countingKey {

@@ -147,6 +147,9 @@ func (a *attestations) fail(now time.Time, err error, signingAlgs []string) {
 	var answer *AttesterError
 	if errors.As(err, &answer) && answer.RetryAfter > 0 {
 		p.length, p.err = answer.RetryAfter, err
+		if answer.Code == "" { // another has answered, perhaps, who knows nothing of the attester
+			p.length = min(p.length, maxProxyPause)
+		}
 	}
 	if errors.Is(err, errUnfit) {
 		p.err = err

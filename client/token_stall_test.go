@@ -62,3 +62,31 @@ func TestStalledRequestHoldsUpNobodyForLong(t *testing.T) {
 		})
 	}
 }
+
+// TestGrantWaitsForItsChallenge: while a grant waits for the challenge of its retry,
+// which has a second attempt of its own, the grant is not made once more.
+func TestGrantWaitsForItsChallenge(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		c := r.client(t)
+		if err := grant(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+		var held atomic.Bool
+		r.Rotate()
+		r.Set(func(p *transporttest.Policy) {
+			p.Offer = transporttest.OfferNever
+			p.Before = func(request transporttest.Request) {
+				if request.Endpoint == transporttest.Challenge && !held.Swap(true) {
+					pass(8 * time.Second)
+				}
+			}
+		})
+		if _, err := c.Token(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		pass(time.Minute)
+		if tokens, challenges, signed := r.Count(transporttest.Token), r.Count(transporttest.Challenge), r.store.signed.Load(); tokens != 3 || challenges != 3 || signed != 3 {
+			t.Errorf("%d token and %d challenge requests, %d signatures, want 3 of each", tokens, challenges, signed)
+		}
+	})
+}

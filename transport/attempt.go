@@ -190,6 +190,7 @@ func (t *Transport) sign(ctx context.Context, out *http.Request, to *route, a at
 // one must be good.
 func (t *Transport) next(ctx context.Context, to *route, a attempt, cause string, offered offer, challenged bool) (next attempt, again bool, err error) {
 	a.number++
+	flight.At(ctx, string(StepChallenge), a.number)
 	switch {
 	case cause == codeUseFreshAttestation && !to.unattested:
 		to.keep(offered)
@@ -197,6 +198,7 @@ func (t *Transport) next(ctx context.Context, to *route, a attempt, cause string
 		if a.attestation, err = t.attestation(ctx, to, a.attestation); err != nil {
 			return a, false, err
 		}
+		flight.At(ctx, string(StepChallenge), a.number)
 		again = true
 	case cause == codeUseChallenge && to.sendsPoP():
 		to.nonces.store(offered.nonce)
