@@ -99,7 +99,7 @@
 //   - client.go: New, HTTPClient, Close
 //   - roundtripper.go: the way of a request to the transport
 //   - server.go: the authorization server, and the transport's table
-//   - resource.go: the protected resources
+//   - resource.go, resourceconfig.go: the protected resources, and what each wants
 //   - metadata.go, resourcemetadata.go: their metadata, fetched and checked
 //   - method.go: how the client authenticates, by configuration and metadata
 //   - clock.go: the device's clock, corrected
@@ -107,7 +107,8 @@
 //
 // Tokens:
 //
-//   - token.go: Token, TokenFor
+//   - token.go: Token, TokenFor, TokenSource
+//   - resourceclient.go: ResourceClient, which puts tokens on requests
 //   - kepttokens.go: those that are kept, and how old they are
 //   - tokenrequest.go, tokenresponse.go: x/oauth2's request, and answers that it cannot read
 //   - tokenerror.go, advice.go: refusals, and what is known of their cause
@@ -120,6 +121,7 @@
 //   - attestations.go: the attestation of the key, asked for, renewed, cached
 //   - held.go: those at hand, and when the attester may be asked
 //   - renew.go: Renew, DropAttestation
+//   - health.go: Health
 //   - attestation.go, check.go, decode.go: one attestation, and what is checked of it
 //   - deviations.go: profiles of the draft
 //   - httpattester.go, attestererror.go, enrolment.go, evidence.go: pull
