@@ -256,7 +256,7 @@ package tpm
 //	create.go          a new key
 //	load.go            a key is made ready for use
 //	parent.go          what keys are wrapped with
-//	rootkey.go         the storage root key, saved
+//	savedparent.go     the storage root key, saved
 //	object.go          parents, endorsement and attestation key have this in common
 //	sign.go            TPM2_Sign
 //	session.go         the authorization of a command

@@ -74,7 +74,7 @@ func TestAnotherTPMGetsNoPIN(t *testing.T) {
 func TestManyPCRs(t *testing.T) {
 	sim := tpmtest.Simulator(t)
 	for pcr := range 10 {
-		tpmtest.ExtendPCR(t, sim, pcr, "measured") // each has another value
+		tpmtest.ExtendPCR(t, sim, pcr, string(rune('a'+pcr))) // each has another value
 	}
 	r := newRig(t, sim)
 	pcrs := []int{9, 8, 7, 6, 5, 4, 3, 2, 1, 0}
