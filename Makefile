@@ -36,7 +36,7 @@ interop-keycloak:
 # Package tpm on a Linux kernel and its resource manager, in QEMU: a minute or two.
 kernel:
 	@.ci/prerequisites swtpm qemu
-	LINUX_KERNEL=$$(.ci/kernel) CGO_ENABLED=0 go test -count=1 -v -tags hardware -run '^TestLinuxKernel$$' ./tpm
+	LINUX_KERNEL=$$(.ci/kernel) CGO_ENABLED=0 go test -count=1 -v -timeout 25m -tags hardware -run '^TestLinuxKernel$$' ./tpm
 
 lint:
 	@.ci/prerequisites cgo

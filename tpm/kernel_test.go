@@ -110,7 +110,7 @@ func initialFileSystem(t *testing.T, dir string) (path string) {
 }
 
 // boot starts a machine and returns what it writes on its console. It ends with the
-// test, or after ten minutes.
+// test, or after twenty minutes.
 func boot(t *testing.T, kernel, initrd, chip string) io.Reader {
 	t.Helper()
 	console, output := io.Pipe()
@@ -122,7 +122,7 @@ func boot(t *testing.T, kernel, initrd, chip string) io.Reader {
 	if err := machine.Start(); err != nil {
 		t.Fatalf("%v (Debian: apt-get install qemu-system-x86)", err)
 	}
-	limit := time.AfterFunc(10*time.Minute, func() { _ = machine.Process.Kill() })
+	limit := time.AfterFunc(20*time.Minute, func() { _ = machine.Process.Kill() })
 	go func() {
 		_ = machine.Wait()
 		output.Close()
