@@ -161,6 +161,10 @@ func (a *attestations) fail(now time.Time, err error, signingAlgs []string) {
 
 func listKey(signingAlgs []string) string { return strings.Join(signingAlgs, " ") }
 
+// readBefore is how long before attestations.mu was locked the clock may have been
+// read. What another request has put down meanwhile is not of the future.
+const readBefore = 10 * time.Second
+
 // A pause is a time during which somebody is left alone. The zero pause is over.
 type pause struct {
 	from   time.Time
@@ -171,7 +175,7 @@ type pause struct {
 // over: the clock was set back.
 func (p pause) holds(now time.Time) bool {
 	age := now.Sub(p.from)
-	return 0 <= age && age < p.length
+	return -readBefore < age && age < p.length
 }
 
 // failure is a pause after a failed renewal.
