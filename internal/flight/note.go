@@ -69,7 +69,7 @@ func (n *note) put(at position) {
 	n.mu.Lock()
 	n.at = at
 	n.mu.Unlock()
-	if n.isAttempt && n.outer != nil {
+	if n.isAttempt && n.outer != nil && !n.outer.isAttempt { // an attempt within another speaks for itself
 		n.outer.put(at)
 	}
 }
