@@ -102,11 +102,8 @@ func (a authorizer) send(req *http.Request, body io.ReadCloser, token *oauth2.To
 		authorized.Header = make(http.Header)
 	}
 	token.SetAuthHeader(authorized)
-	resp, err := a.roundTripper.RoundTrip(authorized)
-	if err == nil && resp.Request != nil {
-		resp.Request = req.WithContext(resp.Request.Context()) // the caller's, without the token
-	}
-	return resp, err
+	defer authorized.Header.Del("Authorization") // the response names this request, as the caller's
+	return a.roundTripper.RoundTrip(authorized)
 }
 
 // aboutToken reports whether a 401 may be because of the access token, and not because

@@ -91,6 +91,9 @@ func TestResourceClient(t *testing.T) {
 				t.Fatal(err)
 			}
 			resp.Body.Close()
+			if transport.Sends(resp) != 1 {
+				t.Errorf("%d sends of the last request, want 1", transport.Sends(resp))
+			}
 			if resp.StatusCode != test.status || len(s.tokens) != test.calls || r.Count(transporttest.Token) != test.grants {
 				t.Errorf("status %d, %d calls, %d grants, want %d, %d, %d", resp.StatusCode, len(s.tokens), r.Count(transporttest.Token), test.status, test.calls, test.grants)
 			}
