@@ -1,7 +1,6 @@
 package client_test
 
 import (
-	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -76,7 +75,7 @@ func TestAllocations(t *testing.T) {
 		if n := testing.AllocsPerRun(200, test.do); n > test.most {
 			t.Errorf("%s: %v allocations, want %v at the most", name, n, test.most)
 		} else {
-			t.Log(fmt.Sprintf("%s: %v allocations", name, n))
+			t.Logf("%s: %v allocations", name, n)
 		}
 	}
 }

@@ -192,7 +192,9 @@ func authorize(t *testing.T, place string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		resp, err = browser.PostForm(to.String(), form)
+		if resp, err = browser.PostForm(to.String(), form); err != nil {
+			t.Fatal(err)
+		}
 	}
 	t.Fatal("the user is asked again and again")
 }

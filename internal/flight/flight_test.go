@@ -250,7 +250,7 @@ func TestWorkEndsWithoutWaiters(t *testing.T) {
 				if e.open.Load() != 1 {
 					t.Error("it ended too soon")
 				}
-				time.Sleep(1)
+				time.Sleep(time.Nanosecond)
 				synctest.Wait()
 				if e.open.Load() != 0 {
 					t.Error("it goes on")

@@ -47,7 +47,6 @@ func LoadRoots(anchors, links string, now time.Time) (roots *Roots, findings []s
 		}
 		findings = append(findings, more...)
 	}
-	var lists []*x509.RevocationList
 	for _, file := range slices.Concat(trusted, leading) {
 		if file.err != nil && strings.EqualFold(filepath.Ext(file.name), ".crl") {
 			return nil, nil, fmt.Errorf("evidence: %s: not a revocation list: %w", file.name, file.err)
@@ -55,7 +54,6 @@ func LoadRoots(anchors, links string, now time.Time) (roots *Roots, findings []s
 		if file.err != nil {
 			findings = append(findings, fmt.Sprintf("%s: is of no use: %v", file.name, file.err))
 		}
-		lists = append(lists, file.lists...)
 	}
 	if len(certificatesIn(trusted)) == 0 {
 		return nil, nil, fmt.Errorf("evidence: %s has no certificates of TPM makers", strings.Join(append([]string{anchors}, findings...), "; "))
