@@ -171,3 +171,18 @@ var overTLSState = &tls.ConnectionState{Version: tls.VersionTLS13, HandshakeComp
 func countingKeyOf(t testing.TB) countingKey {
 	return countingKey{newKey(t, "ES256"), new(atomic.Int64)}
 }
+
+// endpointBase is a base transport that calls hold before it answers for an endpoint.
+type endpointBase struct {
+	http.RoundTripper
+	rig      *rig
+	endpoint string
+	hold     func(context.Context)
+}
+
+func (b endpointBase) RoundTrip(req *http.Request) (*http.Response, error) {
+	if b.endpoint != fromAttester && req.URL.Path == b.rig.path(b.endpoint) {
+		b.hold(req.Context())
+	}
+	return b.RoundTripper.RoundTrip(req)
+}
