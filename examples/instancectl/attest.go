@@ -17,7 +17,7 @@ func attest(ctx context.Context, p *program, args []string) error {
 		"has the same flags.\n\n"+aboutSelf)
 	var f clientFlags
 	f.register(fs, "required without -name", "-attestation")
-	out := fs.String("out", "", "write the Client Attestation JWT itself to this `file` (mode 0600)")
+	out := fs.String("out", "", "write the Client Attestation JWT itself to this `file` (mode 0600); - is standard output, and all else then goes to standard error")
 	asJSON := fs.Bool("json", false, "print one JSON object on one line")
 	if err := p.parse(fs, args, ""); err != nil {
 		return err
@@ -28,11 +28,12 @@ func attest(ctx context.Context, p *program, args []string) error {
 	if f.issuer == "" && f.name == "" {
 		return badUsage("give -name, or the -issuer whose key is to be attested")
 	}
-	if *out != "" {
+	if *out != "" && *out != "-" {
 		if err := checkWritable(*out); err != nil {
 			return usageError{fmt.Errorf("-out: %w", err)}
 		}
 	}
+	p.keepsStdout(*out)
 	network, err := newNetwork(f.caFile)
 	if err != nil {
 		return err
@@ -63,7 +64,7 @@ func attest(ctx context.Context, p *program, args []string) error {
 		return fmt.Errorf("client attestation: %w", err)
 	}
 	if *out != "" {
-		if err := writeSecret(*out, attestation); err != nil {
+		if err := p.writeOut(*out, attestation); err != nil {
 			return err
 		}
 	}

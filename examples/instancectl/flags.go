@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -168,6 +169,9 @@ func (s existing) Create(ctx context.Context, name string) (keystore.Key, error)
 func (f *clientFlags) newAttester(p *program, network http.RoundTripper) (client.Attester, error) {
 	switch {
 	case f.attester != "":
+		if strings.HasSuffix(f.attester, "/") {
+			p.log.Warn("-attester ends with a slash: the attester compares this URL byte for byte with its own; if it answers invalid_pop, leave the slash out")
+		}
 		return client.HTTPAttester{URL: f.attester, Client: &http.Client{Transport: network}}, nil
 	case f.attestation != "":
 		// What is in it is checked where every attestation is, by the client.
@@ -250,6 +254,7 @@ func openStore(ctx context.Context, p *program, f *storeflag.Flags, makes bool) 
 	if f.Keys == "" && !makes {
 		return nil, badUsage("-keys is missing: name the folder that the key files are in")
 	}
+	p.warnReadable("-pin-file", f.PINFile)
 	store, err := f.Open(ctx)
 	if err != nil {
 		return nil, err

@@ -15,19 +15,15 @@ type keyFlags struct {
 	store storeflag.Flags
 	name  string
 	json  bool
-	makes bool // the command makes the key; the others need -keys to find it
 	inTPM bool // the command is for keys in a TPM
 }
 
 func (f *keyFlags) register(fs *flag.FlagSet) {
-	store, keys := "required", "required"
+	store := "required"
 	if f.inTPM {
 		store = requiredTPM
 	}
-	if f.makes {
-		keys = storeflag.TemporaryKeys
-	}
-	f.store.RegisterDefaults(fs, store, keys)
+	f.store.RegisterDefaults(fs, store, "required")
 	fs.StringVar(&f.name, "name", "", "`name` of the key: 1 to 128 of A-Z a-z 0-9 . _ - (required)")
 	fs.BoolVar(&f.json, "json", false, "print what there is to show as one JSON object on one line")
 }
@@ -57,12 +53,12 @@ func (p *program) openKeyStore(ctx context.Context, fs *flag.FlagSet, f *keyFlag
 	if err := p.parseKey(fs, f, args, missing); err != nil {
 		return nil, err
 	}
-	return openStore(ctx, p, &f.store, f.makes)
+	return openStore(ctx, p, &f.store, false)
 }
 
 func keyCreate(ctx context.Context, p *program, args []string) error {
 	fs := p.newFlags("key create", "", "Makes a key under a name that is free, and shows it.")
-	f := keyFlags{makes: true}
+	var f keyFlags
 	f.store.RegisterKeys(fs)
 	store, err := p.openKeyStore(ctx, fs, &f, args, "")
 	if err != nil {

@@ -56,9 +56,10 @@ func TestKey(t *testing.T) {
 	})
 }
 
+// A key that would be gone when the command ends is not made.
 func TestKeyTemporary(t *testing.T) {
-	r := ok(t, "key", "create", "-store", "soft", "-name", "k", "-json")
-	if view(t, r).Place != "memory" || !strings.Contains(r.stderr, "-keys DIR") {
+	r := instancectl(t, "key", "create", "-store", "soft", "-name", "k", "-json")
+	if r.status != 2 || r.stdout != "" || !strings.Contains(r.stderr, "-keys is missing") {
 		t.Errorf("got %+v", r)
 	}
 }

@@ -24,7 +24,7 @@ func keyPersist(ctx context.Context, p *program, args []string) error {
 	if err != nil {
 		return badUsage("HANDLE %.40q: use a number such as 0x81000100", fs.Arg(0))
 	}
-	store, err := openStore(ctx, p, &f.store, f.makes)
+	store, err := openStore(ctx, p, &f.store, false)
 	if err != nil {
 		return err
 	}
@@ -45,7 +45,7 @@ func keyUnpersist(ctx context.Context, p *program, args []string) error {
 
 func keyImport(ctx context.Context, p *program, args []string) error {
 	fs := p.newFlags("key import", "FILE", "Imports a key that was wrapped for this TPM, an importable TSS2 key in PEM, and shows it.")
-	f := keyFlags{inTPM: true, makes: true}
+	f := keyFlags{inTPM: true}
 	if err := p.parseKey(fs, &f, args, "FILE is missing, such as wrapped.pem"); err != nil {
 		return err
 	}
@@ -53,7 +53,7 @@ func keyImport(ctx context.Context, p *program, args []string) error {
 	if err != nil {
 		return usageError{err}
 	}
-	store, err := openStore(ctx, p, &f.store, f.makes)
+	store, err := openStore(ctx, p, &f.store, false)
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,8 @@
 //
 // instancectl COMMAND -h explains the flags. Results go to standard output, logs
 // to standard error. No token or secret is printed, and of a JWT only what is in
-// it; -out writes them to a file. The exit status is 0 if all went well, 1 if
+// it; -out writes them to a file, or with - to
+// standard output. INSTANCEKEY_STORE and INSTANCEKEY_KEYS stand in for -store and -keys. The exit status is 0 if all went well, 1 if
 // not, and 2 if the command line is wrong.
 package main
 
@@ -27,6 +28,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // A command is one of the things that instancectl does.
@@ -47,12 +49,23 @@ var commands = []command{
 	{"evidence", "show what a Client Attester would get to see of a key and the device", evidence},
 	{"attest", "get a Client Attestation and show what is in it", attest},
 	{"token", "get access tokens", token},
+	{"version", "say which version this is", version},
 }
 
 // A program is what a command runs in.
 type program struct {
-	stdout, stderr io.Writer
-	log            *slog.Logger // on stderr
+	stdout, stderr io.Writer               // of results and of help
+	log            *slog.Logger            // on standard error
+	secrets        io.Writer               // standard output, for -out -
+	stop           context.CancelCauseFunc // ends the command
+}
+
+// keepsStdout leaves standard output to the secret if -out is "-": what is to be read by
+// people goes to standard error.
+func (p *program) keepsStdout(out string) {
+	if out == "-" {
+		p.stdout = p.stderr
+	}
 }
 
 // A usageError is a command line that cannot be carried out. Nothing has been
@@ -73,20 +86,30 @@ func main() {
 
 // run carries out one command line and returns the exit status.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	p := &program{stdout, stderr, slog.New(slog.NewTextHandler(stderr, nil))}
+	p := &program{stdout, stderr, slog.New(slog.NewTextHandler(stderr, nil)), stdout, nil}
+	ctx, p.stop = context.WithCancelCause(ctx)
+	defer p.stop(nil)
 	if len(args) > 1 && args[0] == "help" {
 		args = append(slices.Clone(args[1:]), "-h")
 	}
 	c, rest := find(args)
 	if c == nil {
-		p.usage()
 		if asksHelp(args) {
+			p.usage()
 			return 0
 		}
+		if len(args) > 0 {
+			fmt.Fprintf(stderr, "instancectl: %s\n\n", unknownCommand(args))
+		}
+		p.usage()
 		return 2
 	}
 	err := c.run(ctx, p, rest)
+	late := new(lateError)
 	switch wrong := new(usageError); {
+	case err != nil && errors.As(context.Cause(ctx), late):
+		fmt.Fprintf(stderr, "instancectl %s: %v\n", c.name, *late)
+		return 1
 	case err == nil || errors.Is(err, flag.ErrHelp):
 		return 0
 	case errors.Is(err, errFailed):
@@ -111,6 +134,33 @@ func find(args []string) (*command, []string) {
 	return nil, nil
 }
 
+// unknownCommand says what is wrong with args, which begin with no command.
+func unknownCommand(args []string) string {
+	word := strings.TrimRight(args[0], "\n")
+	if strings.HasPrefix(word, "-") {
+		return fmt.Sprintf("%.40q: the command comes first, its flags after it", word)
+	}
+	text := fmt.Sprintf("unknown command %.40q", word)
+	if word == "key" {
+		if text = "key needs to be told what to do"; len(args) > 1 {
+			text = fmt.Sprintf("unknown command \"key %.40s\"", printable(args[1]))
+		}
+	}
+	var like []string
+	for _, c := range commands {
+		for _, part := range strings.Fields(c.name) {
+			known := word != "key" && (strings.HasPrefix(part, word) || strings.HasPrefix(word, part))
+			if known && !slices.Contains(like, c.name) {
+				like = append(like, c.name)
+			}
+		}
+	}
+	if len(like) > 0 {
+		text += ": did you mean " + strings.Join(like, ", ") + "?"
+	}
+	return text
+}
+
 // asksHelp reports whether args, which are no command, ask for the commands.
 func asksHelp(args []string) bool {
 	if len(args) > 1 && args[0] == "key" {
@@ -126,7 +176,7 @@ func (p *program) usage() {
 	for _, c := range commands {
 		fmt.Fprintf(p.stderr, "  %-15s %s\n", c.name, c.summary)
 	}
-	fmt.Fprint(p.stderr, "\ninstancectl COMMAND -h explains the flags of a command.\n"+exitStatuses)
+	fmt.Fprint(p.stderr, "\ninstancectl COMMAND -h explains the flags of a command. INSTANCEKEY_STORE and INSTANCEKEY_KEYS are\n-store and -keys where these are left out.\n"+exitStatuses)
 }
 
 // newFlags returns the flag set of a command. operand names what follows the
@@ -143,6 +193,16 @@ func (p *program) newFlags(name, operand, about string) *flag.FlagSet {
 	return fs
 }
 
+// environment sets -store and -keys from INSTANCEKEY_STORE and INSTANCEKEY_KEYS, which
+// the command line overrides.
+func environment(fs *flag.FlagSet) {
+	for name, variable := range map[string]string{"store": "INSTANCEKEY_STORE", "keys": "INSTANCEKEY_KEYS"} {
+		if value := os.Getenv(variable); value != "" && fs.Lookup(name) != nil {
+			_ = fs.Set(name, value) // a flag that is a string takes any
+		}
+	}
+}
+
 // parse parses a command's arguments. missing says what is wrong if no operand
 // follows the flags; it is "" for a command without one. -h prints the usage and
 // is flag.ErrHelp.
@@ -150,6 +210,11 @@ func (p *program) parse(fs *flag.FlagSet, args []string, missing string) error {
 	operands := 0
 	if missing != "" {
 		operands = 1
+	}
+	environment(fs)
+	var timeout time.Duration
+	if fs.Lookup("timeout") == nil { // for all but those that give each token its own
+		fs.DurationVar(&timeout, "timeout", 30*time.Second, "how long the command may take")
 	}
 	err := fs.Parse(args)
 	switch {
@@ -165,6 +230,18 @@ func (p *program) parse(fs *flag.FlagSet, args []string, missing string) error {
 		return badUsage("unexpected argument %.60q", fs.Arg(operands))
 	case fs.NArg() < operands:
 		return badUsage("%s", missing)
+	case fs.Lookup("timeout").Value.String() != timeout.String(): // the command's own
+		return nil
+	case timeout <= 0:
+		return badUsage("-timeout must be more than 0")
 	}
+	time.AfterFunc(timeout, func() { p.stop(lateError(timeout)) })
 	return nil
+}
+
+// A lateError is a command that has taken longer than it may.
+type lateError time.Duration
+
+func (e lateError) Error() string {
+	return fmt.Sprintf("not done after %s: a TPM or a server does not answer; -timeout allows more time", time.Duration(e))
 }

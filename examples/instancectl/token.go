@@ -27,7 +27,7 @@ func (f *tokenFlags) register(fs *flag.FlagSet) {
 	fs.StringVar(&f.scope, "scope", "", "`scopes` to ask for, separated by spaces")
 	fs.StringVar(&f.grant, "grant", grantClient, "the `grant`: client_credentials or refresh_token")
 	fs.StringVar(&f.refresh, "refresh", "", "`file` with the refresh token, required with -grant refresh_token: one that a program wrote with client.StoredToken.Write, or that token wrote with -grant client_credentials and -refresh, or a bare token on one line; whenever the server gives a new one it is written there")
-	fs.StringVar(&f.out, "out", "", "write the last access token to this `file` (mode 0600)")
+	fs.StringVar(&f.out, "out", "", "write the last access token to this `file` (mode 0600); - is standard output, and all else then goes to standard error")
 	fs.StringVar(&f.resource, "resource", "", "ask for tokens for the protected resource at this `URL`, and call it with each")
 	fs.StringVar(&f.resourceAttestation, "resource-attestation", "listed", "send the attestation to -resource `when`: listed (in the resource's metadata), always or never")
 	fs.BoolVar(&f.resourceParameter, "resource-parameter", true, "name -resource in the request for the token; =false is for a server that answers invalid_target")
@@ -48,6 +48,8 @@ func (f *tokenFlags) check() error {
 	switch {
 	case f.grant != grantClient && f.grant != grantRefresh:
 		return badUsage("-grant %.40q: use client_credentials or refresh_token", f.grant)
+	case f.refresh == "-":
+		return badUsage("-refresh -: the refresh token has to be kept in a file")
 	case f.grant == grantRefresh && f.refresh == "":
 		return badUsage("-grant refresh_token needs -refresh FILE")
 	case f.grant == grantRefresh && f.scope != "":
@@ -58,7 +60,7 @@ func (f *tokenFlags) check() error {
 		return badUsage("-n and -c must be 1 or more")
 	}
 	for _, file := range [][2]string{{"-out", f.out}, {"-refresh", f.refresh}} {
-		if file[1] == "" {
+		if file[1] == "" || file == [2]string{"-out", "-"} {
 			continue
 		}
 		if err := checkWritable(file[1]); err != nil {
@@ -81,6 +83,7 @@ func token(ctx context.Context, p *program, args []string) error {
 	if err := f.check(); err != nil {
 		return err
 	}
+	p.keepsStdout(f.out)
 	r, err := f.newRun(ctx, p)
 	if err != nil {
 		return r.notStarted(err)

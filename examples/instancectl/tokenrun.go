@@ -103,7 +103,7 @@ func (r *tokenRun) all(ctx context.Context) error {
 	workers.Wait()
 
 	if r.flags.out != "" && r.last != "" {
-		if err := writeSecret(r.flags.out, r.last); err != nil {
+		if err := r.p.writeOut(r.flags.out, r.last); err != nil {
 			return err
 		}
 	}

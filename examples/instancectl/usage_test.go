@@ -25,8 +25,16 @@ func TestBadUsage(t *testing.T) {
 		want string
 	}{
 		"nothing":               {nil, "usage: instancectl COMMAND"},
-		"unknown command":       {[]string{"tokens"}, "usage: instancectl COMMAND"},
+		"unknown command":       {[]string{"tokens"}, `unknown command "tokens": did you mean token?`},
+		"unknown at all":        {[]string{"frobnicate"}, `unknown command "frobnicate"`},
+		"key verb alone":        {[]string{"create"}, "did you mean key create?"},
+		"flag before command":   {[]string{"-store", "soft", "doctor"}, "the command comes first"},
 		"key alone":             {[]string{"key"}, "usage: instancectl COMMAND"},
+		"key of a new kind":     {[]string{"key", "rotate"}, `unknown command "key rotate"`},
+		"create where":          {[]string{"key", "create", "-store", "soft", "-name", "k"}, "-keys is missing"},
+		"no time at all":        {[]string{"key", "list", "-store", "soft", "-keys", dir, "-timeout", "0s"}, "-timeout"},
+		"TCTI of another kind":  {[]string{"key", "list", "-store", "mssim:", "-keys", dir}, "use the device, or swtpm"},
+		"refresh to stdout":     {self("-refresh", "-"), "-refresh"},
 		"key without name":      {[]string{"key", "create", "-store", "soft"}, "-name is missing"},
 		"key with a path":       {[]string{"key", "create", "-store", "soft", "-name", "../k"}, "invalid key name"},
 		"key with a NUL":        {[]string{"key", "create", "-store", "soft", "-name", "k\x00"}, "invalid key name"},
@@ -113,7 +121,7 @@ func TestBadUsage(t *testing.T) {
 func TestHelp(t *testing.T) {
 	for _, c := range commands {
 		r := ok(t, append(strings.Fields(c.name), "-h")...)
-		if r.stdout != "" || !strings.HasPrefix(r.stderr, "usage: instancectl "+c.name+" [flags]") || !strings.Contains(r.stderr, "-store") {
+		if r.stdout != "" || !strings.HasPrefix(r.stderr, "usage: instancectl "+c.name+" [flags]") || !strings.Contains(r.stderr, "-store") && c.name != "version" || !strings.Contains(r.stderr, "-timeout") {
 			t.Errorf("%s -h printed %q", c.name, r.stderr)
 		}
 	}
@@ -151,10 +159,17 @@ func TestReadableSecret(t *testing.T) {
 
 // Without -keys only a command that can make a key warns of losing it.
 func TestWarnsOfKeys(t *testing.T) {
-	for verb, want := range map[string]int{"create": 1, "delete": 0} {
-		r := instancectl(t, "key", verb, "-store", "soft", "-name", "k")
-		if got := strings.Count(r.stderr, "gone when this command ends"); got != want {
-			t.Errorf("key %s: %d warnings: %s", verb, got, r.stderr)
+	s := startServers(t, nil)
+	for name, test := range map[string]struct {
+		args []string
+		want int
+	}{
+		"attest":     {[]string{"attest", "-store", "soft", "-client-id", "c", "-self", s.self, "-name", "k"}, 1},
+		"key delete": {[]string{"key", "delete", "-store", "soft", "-name", "k"}, 0},
+	} {
+		r := instancectl(t, test.args...)
+		if got := strings.Count(r.stderr, "gone when this command ends"); got != test.want {
+			t.Errorf("%s: %d warnings: %s", name, got, r.stderr)
 		}
 	}
 }

@@ -7,6 +7,8 @@
 //	-store unix:PATH        swtpm's "--server"
 //	-store /dev/tpmrm0      a TPM device
 //	-store tbs              Windows' TPM Base Services
+//	-store swtpm:path=PATH  the same as tpm2-tools write them: swtpm:host=H,port=N and
+//	                        device:/dev/tpmrm0 as well
 //	-keys DIR               the folder of the key files
 //
 // Which store is used is always the operator's word: nothing here falls back
@@ -150,6 +152,9 @@ func (f *Flags) Open(ctx context.Context) (_ *Store, err error) {
 // tpmConfig returns the way to the TPM; the simulator's is empty.
 func (f *Flags) tpmConfig() (cfg tpm.Config, err error) {
 	if cfg.EKCertificates, err = f.certificates(); err != nil {
+		return cfg, err
+	}
+	if f.Store, err = fromTCTI(f.Store); err != nil {
 		return cfg, err
 	}
 	kind, address, _ := strings.Cut(f.Store, ":")
