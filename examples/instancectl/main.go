@@ -11,9 +11,9 @@
 //
 // instancectl COMMAND -h explains the flags. Results go to standard output, logs
 // to standard error. No token or secret is printed, and of a JWT only what is in
-// it; -out writes them to a file, or with - to
-// standard output. INSTANCEKEY_STORE and INSTANCEKEY_KEYS stand in for -store and -keys. The exit status is 0 if all went well, 1 if
-// not, and 2 if the command line is wrong.
+// it; -out writes them to a file, or with - to standard output. INSTANCEKEY_STORE and
+// INSTANCEKEY_KEYS stand in for -store and -keys. The exit status is 0 if all went
+// well, 1 if not, and 2 if the command line is wrong.
 package main
 
 import (
@@ -48,6 +48,7 @@ var commands = []command{
 	{"key import", "import a key that was wrapped for this TPM", keyImport},
 	{"evidence", "show what a Client Attester would get to see of a key and the device", evidence},
 	{"attest", "get a Client Attestation and show what is in it", attest},
+	{"register", "show what to register the client with at the server", register},
 	{"token", "get access tokens", token},
 	{"version", "say which version this is", version},
 }
