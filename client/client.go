@@ -323,13 +323,13 @@ func (c *Client) closedOr(err error) error {
 	return err
 }
 
-// waited returns the error of a wait for shared work: one that the caller's context has
-// ended tells how far the work had come, first if it does not say.
-func (c *Client) waited(first transport.Step, err error) error {
+// waited returns the error of a wait for shared work on behalf of an issuer or resource:
+// one without a result tells how far the work had come, first if it does not say.
+func (c *Client) waited(audience string, first transport.Step, err error) error {
 	gone, isGone := err.(*flight.Gone) // not that of a wait further in
 	if !isGone {
 		return c.closedOr(err)
 	}
 	step := cmp.Or(transport.Step(gone.Step), first)
-	return &transport.Error{Audience: c.issuer, Thumbprint: c.thumbprint, Step: step, Send: gone.Send, Err: gone.Err}
+	return &transport.Error{Audience: audience, Thumbprint: c.thumbprint, Step: step, Send: gone.Send, Err: gone.Err}
 }

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/go-jose/go-jose/v4/json"
 
@@ -59,6 +60,9 @@ type Metadata struct {
 var ErrMetadata = errors.New("client: metadata")
 
 const maxMetadata = 1 << 20 // bytes
+
+// timeTimeout bounds a request for the time, for which an attestation waits.
+const timeTimeout = 10 * time.Second
 
 // fetchServer fetches the metadata of the issuer from the place of RFC 8414, else
 // from that of OpenID Connect Discovery.
@@ -121,6 +125,8 @@ func (c *Client) askTime(ctx context.Context) {
 	if !c.clock.inDoubt() {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, timeTimeout)
+	defer cancel()
 	places, err := c.wellKnown()
 	if err == nil {
 		err = c.fetchMetadata(ctx, places[0], "issuer", new(struct{}))

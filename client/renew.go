@@ -24,7 +24,7 @@ func (c *Client) Renew(ctx context.Context) error {
 	_, err := c.attestations.renewals.Do(ctx, "now "+listKey(algs), func(ctx context.Context) (string, error) {
 		return c.attestations.renew(ctx, "", algs, true)
 	})
-	if err = c.waited(transport.StepAttestation, err); err == nil || errors.Is(err, ErrClosed) || errors.As(err, new(*transport.Error)) {
+	if err = c.waited(c.issuer, transport.StepAttestation, err); err == nil || errors.Is(err, ErrClosed) || errors.As(err, new(*transport.Error)) {
 		return err
 	}
 	return &transport.Error{Audience: c.issuer, Thumbprint: c.thumbprint, Step: transport.StepAttestation, Err: err}

@@ -154,7 +154,7 @@ func (c *Client) describe(ctx context.Context, r *resource, place string) error 
 		name += " " + place
 	}
 	_, err := c.descriptions.Do(ctx, name, c.description(r, place))
-	return c.waited(transport.StepMetadata, err)
+	return c.waited(r.Identifier, transport.StepMetadata, err)
 }
 
 func (c *Client) description(r *resource, place string) flight.Work[struct{}] {

@@ -56,7 +56,7 @@ func (c *Client) server(ctx context.Context) (*server, error) {
 	}
 	flight.At(ctx, string(transport.StepMetadata), 0)
 	s, err := c.discoveries.Do(ctx, "", c.discover)
-	return s, c.waited(transport.StepMetadata, err)
+	return s, c.waited(c.issuer, transport.StepMetadata, err)
 }
 
 // known returns the server as far as it is known, and whether that is enough.

@@ -102,7 +102,7 @@ func (c *Client) token(ctx context.Context, name string, resources []*resource, 
 		return c.grant(binding.Without(ctx), key, resources, scopes)
 	})
 	if _, gone := err.(*flight.Gone); gone {
-		return nil, withPrefix(c.waited(transport.StepSend, err))
+		return nil, withPrefix(c.waited(c.issuer, transport.StepSend, err))
 	}
 	if err != nil {
 		return nil, c.closedOr(err)

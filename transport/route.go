@@ -126,7 +126,7 @@ func (t *Transport) checkMoved(by *table, req *http.Request) error {
 // request. Such a request is never sent, so one step back is enough.
 func (t *Transport) isRedirected(by *table, req *http.Request) bool {
 	before := req.Response.Request
-	return before != nil && (outcomeOf(req.Response).request == before || t.route(by, before) != nil)
+	return before != nil && (outcomeOf(req.Response).request == before || t.route(by, before) != nil || t.checkMoved(by, before) != nil)
 }
 
 // sharesOrigin reports whether u is on the origin of a server's issuer or of a

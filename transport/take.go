@@ -115,6 +115,9 @@ func (p *pool) fetchOwn(ctx context.Context) (use, error) {
 	defer cancel(nil)
 	defer context.AfterFunc(p.life, func() { cancel(context.Cause(p.life)) })()
 	value, err := flight.Attempt(ctx, fetchTimeout, flight.Always, p.fetch)
+	if err == nil && value == "" {
+		p.fetched("", noneNow)
+	}
 	return p.reserve(value), err
 }
 

@@ -33,6 +33,7 @@ func Attempt[T any](ctx context.Context, limit time.Duration, again func() bool,
 	// There is room for all results, so that no attempt waits for a reader.
 	results := make(chan result[T], int(limit/replaced)+2)
 	first, second := begin(bounded, cancel, work, results), (*attempt)(nil)
+	note := &first.note
 	timer := time.NewTimer(stalled)
 	defer timer.Stop()
 	next, late := timer.C, (<-chan time.Time)(nil)
@@ -49,7 +50,8 @@ func Attempt[T any](ctx context.Context, limit time.Duration, again func() bool,
 				second.cancel()
 				second = nil
 			}
-			if first == nil && second == nil && !due {
+			// The last one, replaced when the time was up, says only that it was ended.
+			if first == nil && second == nil && !due && !(late != nil && errors.Is(r.err, context.Canceled)) {
 				return value, r.err
 			}
 		case <-next:
@@ -70,7 +72,8 @@ func Attempt[T any](ctx context.Context, limit time.Duration, again func() bool,
 			}
 			next, ended, late, due = nil, nil, time.After(grace), false
 		case <-late:
-			return value, fmt.Errorf("no answer within %s: %w", limit, context.DeadlineExceeded)
+			at := note.last()
+			return value, &Gone{at.step, at.send, fmt.Errorf("no answer within %s: %w", limit, context.DeadlineExceeded)}
 		}
 		if due && second == nil && bounded.Err() == nil {
 			own, cancel := context.WithCancel(bounded)

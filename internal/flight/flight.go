@@ -113,7 +113,7 @@ func (g *Group[T]) join(ctx context.Context, name string, work Work[T]) (*run[T]
 		own, r.cancel = context.WithCancelCause(r.note.in(detached{g.life, ctx}))
 		go g.do(own, r, work)
 	} else if r.note.encloses(ctx) {
-		return nil, ErrOwn
+		return nil, &Gone{Err: ErrOwn}
 	}
 	r.waiters++
 	r.stay()

@@ -323,11 +323,11 @@ func TestWorkDoesNotWaitForItself(t *testing.T) {
 		var again flight.Work[string]
 		again = func(ctx context.Context) (string, error) { return outer.Do(ctx, "", again) }
 		start := time.Now()
-		if _, err := outer.Do(t.Context(), "", again); err != flight.ErrOwn {
+		if _, err := outer.Do(t.Context(), "", again); !errors.Is(err, flight.ErrOwn) {
 			t.Error(err)
 		}
 		through := func(ctx context.Context) (string, error) { return inner.Do(ctx, "", again) }
-		if _, err := outer.Do(t.Context(), "", through); err != flight.ErrOwn || time.Since(start) != 0 {
+		if _, err := outer.Do(t.Context(), "", through); !errors.Is(err, flight.ErrOwn) || time.Since(start) != 0 {
 			t.Errorf("%v after %s", err, time.Since(start))
 		}
 	})

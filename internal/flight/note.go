@@ -6,14 +6,15 @@ import (
 	"time"
 )
 
-// Gone is the error of a caller whose context ended while it waited for work.
+// Gone is the error of a wait for work that has no result: the caller's context has
+// ended, or the work's time, or the work would have to wait for itself.
 type Gone struct {
 	Step string // what the work was at, as it has said by [At]; "" if it did not
 	Send int    // likewise
-	Err  error  // the context's
+	Err  error  // the context's, or ErrOwn
 }
 
-// Error is the context's.
+// Error is that of Err.
 func (g *Gone) Error() string { return g.Err.Error() }
 
 // Unwrap returns Err.
