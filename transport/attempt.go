@@ -124,7 +124,8 @@ func (t *Transport) judge(to *route, a attempt, resp *http.Response, refused ref
 // offers, which is not yet kept, and what it refuses the request with.
 func (t *Transport) send(req *http.Request, to *route, a attempt) (resp *http.Response, offered offer, refused refusal, err error) {
 	ctx := req.Context()
-	out := req.Clone(ctx)
+	out := req.WithContext(ctx)
+	out.Header = req.Header.Clone()
 	flight.At(ctx, string(StepSign), a.number)
 	if err := t.sign(ctx, out, to, a); err != nil {
 		if a.number == 1 {
@@ -164,14 +165,14 @@ func (t *Transport) sign(ctx context.Context, out *http.Request, to *route, a at
 	remove(out.Header, credentials...)
 	keepSingle(out.Header, to.isResource)
 	if !to.unattested {
-		out.Header.Set(HeaderAttestation, a.attestation)
+		out.Header[fieldAttestation] = []string{a.attestation}
 	}
 	if to.sendsPoP() {
 		pop, err := t.signPoP(ctx, to, a)
 		if err != nil {
 			return err
 		}
-		out.Header.Set(HeaderAttestationPoP, pop)
+		out.Header[fieldAttestationPoP] = []string{pop}
 	}
 	if to.dpop != nil {
 		proof, err := t.signDPoP(ctx, to, out, a.nonce.value())
@@ -179,7 +180,7 @@ func (t *Transport) sign(ctx context.Context, out *http.Request, to *route, a at
 			return err
 		}
 		remove(out.Header, HeaderDPoP)
-		out.Header.Set(HeaderDPoP, proof)
+		out.Header[fieldDPoP] = []string{proof}
 	}
 	return t.checkHeaderSize(ctx, to, out.Header)
 }

@@ -65,13 +65,15 @@ func (o offer) nonceless() time.Duration {
 // offerIn returns what came in a response's header, without what is too long to
 // send back.
 func offerIn(h http.Header) offer {
-	field := func(name string) string {
-		if value := h.Get(name); len(value) <= maxChallenge {
-			return value
-		}
+	return offer{sendable(h[fieldChallenge]), sendable(h[fieldDPoPNonce])}
+}
+
+// sendable returns the first of a field's values, unless it is too long.
+func sendable(values []string) string {
+	if len(values) == 0 || len(values[0]) > maxChallenge {
 		return ""
 	}
-	return offer{field(HeaderChallenge), field(HeaderDPoPNonce)}
+	return values[0]
 }
 
 // offerOf returns what a response of a offers.

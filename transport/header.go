@@ -51,6 +51,16 @@ func headerSize(name string, values []string) (size int) {
 	return size
 }
 
+// The names as net/http writes them into a Header, so that they need not be put into that
+// form for each request.
+var (
+	fieldAttestation    = http.CanonicalHeaderKey(HeaderAttestation)
+	fieldAttestationPoP = http.CanonicalHeaderKey(HeaderAttestationPoP)
+	fieldChallenge      = http.CanonicalHeaderKey(HeaderChallenge)
+	fieldDPoP           = http.CanonicalHeaderKey(HeaderDPoP)
+	fieldDPoPNonce      = http.CanonicalHeaderKey(HeaderDPoPNonce)
+)
+
 // isToken reports whether an attestation's header field may hold it: an Item of type
 // Token (draft -12, "Client Attestation JWT"; RFC 9651, section 3.3.4) of the
 // characters that -11's token68 has as well. A JWT in compact form is one.
