@@ -14,12 +14,13 @@ demo:
 
 # Everything, with the race detector, on both TPMs, and with the servers and verifiers of examples/interop but Keycloak.
 # With a non-empty CI in the environment nothing is skipped: what cannot run fails.
-# Package tpm takes longest, so it begins first.
+# Package tpm takes longest, so it begins first. Allocations are not counted with the race detector.
 test:
 	@.ci/prerequisites cgo swtpm strace node python
 	cd examples/otel && CGO_ENABLED=1 go test -race -count=1 $(TESTFLAGS) ./...
 	cd examples/interop/webauthn && CGO_ENABLED=1 go test -race -count=1 $(TESTFLAGS) ./...
 	CGO_ENABLED=1 go test -race -count=1 $(TESTFLAGS) ./tpm ./...
+	CGO_ENABLED=1 go test -count=1 $(TESTFLAGS) -run '^TestAllocations$$' ./client
 
 # Only the older versions of npm's oidc-provider, which speak older drafts.
 interop-old:

@@ -5,20 +5,29 @@ import (
 	"net/http"
 )
 
-// An outcome is what a response tells of its request.
+// An outcome is what a response tells of its request. It is that request's context.
 type outcome struct {
-	request *http.Request // that the response names
-	sends   int
+	context.Context               // the caller's
+	request         *http.Request // that the response names
+	sends           int
 	refusal
 }
 
 type outcomeKey struct{}
 
+// Value finds the outcome itself, too.
+func (o *outcome) Value(key any) any {
+	if key == (outcomeKey{}) {
+		return o
+	}
+	return o.Context.Value(key)
+}
+
 // returned makes a response fit for the caller: the request that it names is
 // the caller's, since what was sent holds credentials.
 func returned(resp *http.Response, req *http.Request, a attempt, refused refusal) *http.Response {
-	o := &outcome{sends: a.number, refusal: refused}
-	o.request = req.WithContext(context.WithValue(req.Context(), outcomeKey{}, o))
+	o := &outcome{Context: req.Context(), sends: a.number, refusal: refused}
+	o.request = req.WithContext(o)
 	resp.Request = o.request
 	return resp
 }
