@@ -1,0 +1,100 @@
+package client_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/instancekey/instancekey/transport"
+	"github.com/instancekey/instancekey/transport/transporttest"
+)
+
+// TestTokenAndClockThatIsSet (N9): a token is handed out no longer than it lasts, whatever
+// the wall clock shows meanwhile.
+func TestTokenAndClockThatIsSet(t *testing.T) {
+	type step struct {
+		set, awake, asleep time.Duration // the clock by; time that passes, the process running or not
+		grants             int           // in all, after one more Token
+	}
+	for name, steps := range map[string][]step{
+		"set back":           {{-time.Hour, 0, 0, 2}, {0, 280 * time.Second, 0, 2}, {0, 20 * time.Second, 0, 3}},
+		"set back a little":  {{-time.Second, 280 * time.Second, 0, 1}, {0, 15 * time.Second, 0, 2}},
+		"set back by a year": {{-365 * 24 * time.Hour, 295 * time.Second, 0, 2}},
+		"back, then asleep":  {{-time.Hour, 0, 0, 2}, {0, 0, 295 * time.Second, 3}},
+		"back, bit by bit":   {{-100 * time.Second, 100 * time.Second, 0, 1}, {-100 * time.Second, 100 * time.Second, 0, 1}, {-100 * time.Second, 95 * time.Second, 0, 2}},
+		"set ahead":          {{time.Hour, 0, 0, 2}, {0, 280 * time.Second, 0, 2}, {0, 15 * time.Second, 0, 3}},
+		"ahead, then back":   {{time.Hour, 0, 0, 2}, {-time.Hour, 295 * time.Second, 0, 3}},
+		"asleep":             {{0, 0, 280 * time.Second, 1}, {0, 0, 15 * time.Second, 2}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, r *rig) {
+				r.Set(func(p *transporttest.Policy) { p.Window = 2 * 365 * 24 * time.Hour })
+				c := r.client(t)
+				age := make(map[string]time.Duration) // of each token
+				if first, err := c.Token(t.Context()); err != nil {
+					t.Fatal(err)
+				} else {
+					age[first.AccessToken] = 0
+				}
+				for i, step := range steps {
+					r.clock.advance(step.set + step.awake + step.asleep)
+					pass(step.awake)
+					for token := range age {
+						age[token] += step.awake + step.asleep
+					}
+					token, err := c.Token(t.Context())
+					if err != nil {
+						t.Fatalf("step %d: %v", i, err)
+					}
+					if old := age[token.AccessToken]; old > 290*time.Second {
+						t.Errorf("step %d: a token of 300 s that is %v old", i, old)
+					}
+					age[token.AccessToken] += 0
+					if n := r.Count(transporttest.Token); n > step.grants {
+						t.Errorf("step %d: %d grants, want no more than %d", i, n, step.grants)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestErrorNamesTheClock (N9): a clock that is further off than is corrected for is the
+// cause of a refusal that does not say so.
+func TestErrorNamesTheClock(t *testing.T) {
+	const month = 30 * 24 * time.Hour
+	for name, test := range map[string]struct {
+		offset time.Duration
+		hint   string
+	}{
+		"8 days ahead":  {8 * 24 * time.Hour, "the device's clock is 192h0m0s ahead of the server's: set it"},
+		"a month ahead": {month, "the device's clock is 720h0m0s ahead"},
+		"a week behind": {-7*24*time.Hour - 2*time.Minute, "the device's clock is 168h2m0s behind the server's: set it"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newTLSRig(t)
+			r.set(test.offset)
+			r.Attester.Lifetime = 2 * month
+			c := r.client(t, time.Now)
+			_, ofToken := c.Token(t.Context())
+			_, ofRefresh := c.Refresh(t.Context(), "refresh")
+			for _, err := range []error{ofToken, ofRefresh} {
+				var failure *transport.Error
+				if !errors.As(err, &failure) || failure.Step != transport.StepAnswer || !strings.Contains(failure.Hint, test.hint) || !strings.Contains(err.Error(), test.hint) {
+					t.Errorf("error %v, want one that says %q", err, test.hint)
+				}
+			}
+			r.set(0)
+			if _, err := c.Token(t.Context()); err != nil {
+				t.Errorf("with the clock set right: %v", err)
+			}
+			r.Set(func(p *transporttest.Policy) { p.UnknownClient = true })
+			_, err := c.Token(t.Context(), "another")
+			var failure *transport.Error
+			if !errors.As(err, &failure) || strings.Contains(failure.Hint, "clock is") {
+				t.Errorf("error %v, want one that does not blame the clock", err)
+			}
+		})
+	}
+}
