@@ -31,7 +31,7 @@ type verifiedAttestation struct {
 	key        any    // public Client Instance Key
 	thumbprint string // of key
 	claims     attestationClaims
-	issuedAt   time.Time                     // zero without iat
+	issuedAt   time.Time
 	device     func() (*deviceClaims, error) // decodes the claims about the device, once
 	trust      *trust                        // under which it was verified
 	// notBefore and notAfter are the validity of the attester's certificates, zero
@@ -109,6 +109,8 @@ func (v *verifier) verifyNew(trust *trust, compact string) (*verifiedAttestation
 	switch {
 	case claims.Subject == "":
 		return nil, bad("7.1(2)", "no sub")
+	case claims.IssuedAt == nil: // required since -12
+		return nil, bad("7.1(2)", "no iat")
 	case claims.Expiry == nil:
 		return nil, bad("7.1(2)", "no exp")
 	case len(claims.Confirmation.JWK) == 0:
@@ -124,9 +126,7 @@ func (v *verifier) verifyNew(trust *trust, compact string) (*verifiedAttestation
 	}
 
 	verified.subject, verified.key, verified.thumbprint = claims.Subject, key, thumbprint
-	if claims.IssuedAt != nil {
-		verified.issuedAt = claims.IssuedAt.Time()
-	}
+	verified.issuedAt = claims.IssuedAt.Time()
 	verified.device = sync.OnceValues(func() (*deviceClaims, error) { return readDevice(payload) })
 	return verified, nil
 }
@@ -140,12 +140,6 @@ func (v *verifier) checkAttestationTimes(claims *attestationClaims) error {
 	}
 	if claims.NotBefore != nil && claims.NotBefore.Time().After(now.Add(clockSkew)) {
 		return refuse(errInvalidClientAttestation, "7.1(6)", "attestation is not valid yet")
-	}
-	if claims.IssuedAt == nil {
-		if v.cfg.MaxAttestationAge > 0 {
-			return refuse(errInvalidClientAttestation, "7.1(6)", "attestation has no iat, and its age is limited")
-		}
-		return nil
 	}
 	if claims.IssuedAt.Time().After(now.Add(clockSkew)) {
 		return refuse(errInvalidClientAttestation, "7.1(6)", "attestation was issued in the future")

@@ -166,11 +166,7 @@ func (a *verifiedAttestation) appraise(now time.Time) error {
 			return refuse(errInvalidClientAttestation, rulePolicy, "%v", err)
 		}
 	}
-	switch {
-	case p.maxAge == 0:
-	case a.issuedAt.IsZero():
-		return refuse(errInvalidClientAttestation, rulePolicy, "attestation has no iat, and its age is limited")
-	case now.Sub(a.issuedAt) > p.maxAge:
+	if p.maxAge != 0 && now.Sub(a.issuedAt) > p.maxAge {
 		return refuse(errUseFreshAttestation, rulePolicy, "attestation is older than %v", p.maxAge)
 	}
 	return nil

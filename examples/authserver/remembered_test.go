@@ -140,7 +140,6 @@ func TestRememberedCertificate(t *testing.T) {
 	}
 	c := f.pop()
 	delete(c.attestation.header, "kid")
-	delete(c.attestation.claims, "iat")
 	c.attestation.header["x5c"] = []string{base64.StdEncoding.EncodeToString(leaf)}
 	attested := c.attestation.compact(t)
 	f.wantToken(f.again(attested), "Bearer")
