@@ -79,11 +79,16 @@ func isToken(attestation string) bool {
 // connection, with the same PoP, which it does with a POST that has one of these fields.
 // A resource gets them under a name that net/http does not look for.
 func keepSingle(h http.Header, isResource bool) {
-	for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
-		values := h[name]
-		remove(h, name)
-		if isResource && values != nil {
-			h[strings.ToLower(name)] = values
+	for _, known := range []string{"idempotency-key", "x-idempotency-key"} {
+		var values []string
+		for name, more := range h {
+			if strings.EqualFold(name, known) {
+				values = append(values, more...)
+				delete(h, name)
+			}
+		}
+		if isResource && len(values) > 0 {
+			h[known] = values
 		}
 	}
 }

@@ -45,3 +45,34 @@ func TestC8HeaderSize(t *testing.T) {
 		})
 	}
 }
+
+// TestC8HeaderSizeCountsNames: a field takes its name, a colon, a space and a line's end
+// as well, each time it is there.
+func TestC8HeaderSizeCountsNames(t *testing.T) {
+	for name, test := range map[string]struct {
+		fields, values, nameSize int
+		fails                    bool
+	}{
+		"names":                   {350, 1, 50, true},  // 350 * 54
+		"fields that take little": {250, 1, 50, false}, // 250 * 54
+		"one name, many values":   {1, 350, 50, true},
+		"separators":              {1, 3300, 1, true},  // 3300 * 5
+		"fewer of them":           {1, 3000, 1, false}, // 3000 * 5
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got *http.Request
+			f := newFixture(t, policy{NoEndpoint: true}, func(c *transport.Config) { c.Base = recording(&got) })
+			req := f.request(t.Context())
+			for i := range test.fields {
+				field := "X"
+				if test.nameSize > 1 {
+					field = fmt.Sprintf("X%0*d", test.nameSize-1, i)
+				}
+				req.Header[field] = make([]string, test.values)
+			}
+			if _, err := f.RoundTrip(req); errors.Is(err, transport.ErrHeaderTooLarge) != test.fails || (got == nil) != test.fails {
+				t.Errorf("error %v, sent: %v", err, got != nil)
+			}
+		})
+	}
+}

@@ -213,12 +213,13 @@ func (c *closeCounter) Close() error {
 	return c.ReadCloser.Close()
 }
 
-// TestBodyThatBreaksOff: the caller meets the error where it happened.
+// TestBodyThatBreaksOff: the caller meets the error where it happened, though the body
+// would go on.
 func TestBodyThatBreaksOff(t *testing.T) {
 	f := newFixture(t, policy{NoEndpoint: true})
 	f.Transport = f.another(func(c *transport.Config) {
 		c.Base = roundTripper(func(req *http.Request) (*http.Response, error) {
-			body := io.NopCloser(io.MultiReader(strings.NewReader(`{"error":`), failingReader{}))
+			body := io.NopCloser(io.MultiReader(strings.NewReader(`{"error":`), new(failingReader), strings.NewReader(`"invalid_client"}`)))
 			return &http.Response{StatusCode: 400, Header: http.Header{"Content-Type": {"application/json"}}, Body: body}, nil
 		})
 	})
@@ -232,9 +233,16 @@ func TestBodyThatBreaksOff(t *testing.T) {
 	}
 }
 
-type failingReader struct{}
+// A failingReader fails once, and is then at its end.
+type failingReader struct{ failed bool }
 
-func (failingReader) Read([]byte) (int, error) { return 0, errTest }
+func (r *failingReader) Read([]byte) (int, error) {
+	if r.failed {
+		return 0, io.EOF
+	}
+	r.failed = true
+	return 0, errTest
+}
 
 // TestResponseHoldsNoCredential: what the response says of its request is the
 // caller's request.

@@ -1,11 +1,14 @@
 package transport_test
 
 import (
+	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/instancekey/instancekey/keystore"
 	"github.com/instancekey/instancekey/transport"
 	"github.com/instancekey/instancekey/transport/transporttest"
 )
@@ -38,4 +41,58 @@ func TestIatIsOfTheSignature(t *testing.T) {
 			t.Errorf("iat %v, want %d and %d", issued, now-10, now)
 		}
 	})
+}
+
+// slowKey takes a second for each signature, and keeps how many there were at once.
+type slowKey struct {
+	keystore.Key
+	now, most, signed atomic.Int64
+}
+
+func (k *slowKey) Sign(ctx context.Context, input []byte) ([]byte, error) {
+	k.signed.Add(1)
+	if now := k.now.Add(1); now > k.most.Load() {
+		k.most.Store(now)
+	}
+	<-time.After(time.Second)
+	k.now.Add(-1)
+	return k.Key.Sign(ctx, input)
+}
+
+// TestOneKeyForBothProofs: a key that makes PoP JWTs and DPoP proofs signs one at a time,
+// and two keys do not wait for each other.
+func TestOneKeyForBothProofs(t *testing.T) {
+	for name, same := range map[string]bool{"one key": true, "two keys": false} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, policy{})
+			synctest.Test(t, func(t *testing.T) {
+				key := &slowKey{Key: f.key}
+				f.inProcess(withDPoP, func(c *transport.Config) {
+					if c.Key = key; same {
+						c.DPoPKey = key
+					}
+				})
+				begin := time.Now()
+				var ends []<-chan error
+				for range 4 {
+					ends = append(ends, f.start(t.Context()))
+				}
+				for _, end := range ends {
+					if err := <-end; err != nil {
+						t.Error(err)
+					}
+				}
+				signatures := int64(4)
+				if same {
+					signatures = 8
+				}
+				if n, most := key.signed.Load(), key.most.Load(); n != signatures || most != 1 {
+					t.Errorf("%d signatures, up to %d at once, want %d and 1", n, most, signatures)
+				}
+				if took := time.Since(begin); took != time.Duration(signatures)*time.Second {
+					t.Errorf("took %v", took)
+				}
+			})
+		})
+	}
 }
