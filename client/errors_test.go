@@ -150,6 +150,7 @@ func TestErrorCodeThatRepeatsACredential(t *testing.T) {
 		"PoP":           func(q transporttest.Request) string { return q.Header.Get(transport.HeaderAttestationPoP) },
 		"refresh token": func(transporttest.Request) string { return refreshToken },
 		"a part of it":  func(transporttest.Request) string { return "invalid_" + refreshToken[7:19] },
+		"what looks like a code of the attestation": func(q transporttest.Request) string { return lowerCase.FindString(q.Attestation()) },
 	}
 	forms := map[string]func(code string) string{
 		"application/json":                  func(code string) string { return `{"error":"` + code + `"}` },
@@ -169,6 +170,12 @@ func TestErrorCodeThatRepeatsACredential(t *testing.T) {
 						_, _ = io.WriteString(w, form(of(q)))
 						return true
 					}
+				})
+				r.attester.set(func(_ context.Context, req client.AttestRequest, _ int) (attestation string, err error) {
+					for lowerCase.FindString(attestation) == "" { // signatures differ
+						attestation = r.Attester.Attest(req.Key.Public())
+					}
+					return attestation, nil
 				})
 				_, err := r.client(t).Refresh(t.Context(), refreshToken)
 				var failure *transport.Error

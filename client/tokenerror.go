@@ -1,11 +1,9 @@
 package client
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	"golang.org/x/oauth2"
@@ -37,31 +35,14 @@ func (c *Client) tokenError(request *tokenRequest, err error) error {
 // transport.Refused reads. It is the server's text as well: what is not in the form of a
 // code, or repeats what was sent, is none.
 func otherCode(refusal *oauth2.RetrieveError) string {
-	code, req := refusal.ErrorCode, refusal.Response.Request
-	if len(code) > maxCode || !isErrorCode(code) || req == nil || req.GetBody == nil {
+	code := refusal.ErrorCode
+	if len(code) > maxCode || !isErrorCode(code) || transport.Repeats(refusal.Response, code) {
 		return ""
-	}
-	body, err := req.GetBody()
-	if err != nil {
-		return ""
-	}
-	defer body.Close()
-	sent, err := io.ReadAll(body)
-	if err != nil {
-		return ""
-	}
-	for i := 0; i+maxEcho < len(code); i++ {
-		if bytes.Contains(sent, []byte(code[i:i+maxEcho+1])) {
-			return ""
-		}
 	}
 	return code
 }
 
-const (
-	maxCode = 100 // bytes of a server's error code, and
-	maxEcho = 11  // how many of them in a row may be found in the request
-)
+const maxCode = 100 // bytes of a server's error code
 
 // hint says what this side knows that may be why a server refuses to authenticate the
 // client, beside what its refusal is known to mean. Many servers have one code for all

@@ -41,7 +41,7 @@ func (t *Transport) authenticate(req *http.Request, to *route) (*http.Response, 
 	var last string // cause
 	var challenged, renewed bool
 	for {
-		resp, offered, refused, err := t.send(req, to, a)
+		resp, sent, offered, refused, err := t.send(req, to, a)
 		if err != nil {
 			return nil, err
 		}
@@ -52,7 +52,7 @@ func (t *Transport) authenticate(req *http.Request, to *route) (*http.Response, 
 			cause == codeUseFreshAttestation && renewed {
 			to.keep(offered)
 			t.judge(to, a, resp, refused)
-			return returned(resp, req, a, refused), nil
+			return returned(resp, req, sent, a, refused), nil
 		}
 		last = cause
 
@@ -63,7 +63,7 @@ func (t *Transport) authenticate(req *http.Request, to *route) (*http.Response, 
 			return nil, t.fail(to, next, StepRetry, err)
 		}
 		if !again {
-			return returned(resp, req, a, refused), nil
+			return returned(resp, req, sent, a, refused), nil
 		}
 		t.log.DebugContext(ctx, "transport: server asks to send again", "audience", to.identifier, "error", refused.code, "send", a.number)
 		discard(resp.Body)
@@ -120,9 +120,9 @@ func (t *Transport) judge(to *route, a attempt, resp *http.Response, refused ref
 }
 
 // send makes the proofs for this send, sends a copy of req with them, and takes
-// note of what the response says about freshness. It returns what the response
-// offers, which is not yet kept, and what it refuses the request with.
-func (t *Transport) send(req *http.Request, to *route, a attempt) (resp *http.Response, offered offer, refused refusal, err error) {
+// note of what the response says about freshness. It returns what was sent,
+// what the response offers, which is not yet kept, and what it refuses the request with.
+func (t *Transport) send(req *http.Request, to *route, a attempt) (resp *http.Response, sent *http.Request, offered offer, refused refusal, err error) {
 	ctx := req.Context()
 	out := req.WithContext(ctx)
 	out.Header = req.Header.Clone()
@@ -131,12 +131,12 @@ func (t *Transport) send(req *http.Request, to *route, a attempt) (resp *http.Re
 		if a.number == 1 {
 			closeBody(req)
 		}
-		return nil, offer{}, refusal{}, t.fail(to, a, StepSign, err)
+		return nil, nil, offer{}, refusal{}, t.fail(to, a, StepSign, err)
 	}
 	if a.number > 1 && req.GetBody != nil {
 		body, err := req.GetBody()
 		if err != nil {
-			return nil, offer{}, refusal{}, t.fail(to, a, StepRetry, err)
+			return nil, nil, offer{}, refusal{}, t.fail(to, a, StepRetry, err)
 		}
 		out.Body = body
 	}
@@ -147,14 +147,14 @@ func (t *Transport) send(req *http.Request, to *route, a attempt) (resp *http.Re
 	if event.Err = err; err != nil {
 		to.answered(a, "", false)
 		t.trace.request(ctx, event)
-		return nil, offer{}, refusal{}, t.fail(to, a, StepSend, err)
+		return nil, nil, offer{}, refusal{}, t.fail(to, a, StepSend, err)
 	}
 
 	refused = refusalOf(resp, to).fit(out.Header, req)
 	to.answered(a, to.cause(refused.code), resp.StatusCode < 300)
 	event.Status, event.Code = resp.StatusCode, refused.code
 	t.trace.request(ctx, event)
-	return resp, to.offerOf(resp), refused, nil
+	return resp, out, to.offerOf(resp), refused, nil
 }
 
 // sign sets the header fields of client authentication.
