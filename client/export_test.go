@@ -11,3 +11,10 @@ func DescribeAttestation(raw string, req AttestRequest, checked, now time.Time) 
 	}
 	return a.describe(now), nil
 }
+
+// KeptTokens returns how many tokens a Client keeps.
+func KeptTokens(c *Client) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.tokens.kept)
+}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/instancekey/instancekey/client"
 	"github.com/instancekey/instancekey/transport"
 	"github.com/instancekey/instancekey/transport/transporttest"
 )
@@ -54,6 +55,33 @@ func TestTokenAndClockThatIsSet(t *testing.T) {
 					if n := r.Count(transporttest.Token); n > step.grants {
 						t.Errorf("step %d: %d grants, want no more than %d", i, n, step.grants)
 					}
+				}
+			})
+		})
+	}
+}
+
+// TestExpiredTokensAreThrownAway: a program that asks for ever other scopes does not fill
+// its memory with tokens that nobody gets again.
+func TestExpiredTokensAreThrownAway(t *testing.T) {
+	for name, expire := range map[string]func(r *rig){
+		"awake":  func(*rig) { pass(295 * time.Second) },
+		"asleep": func(r *rig) { r.clock.advance(295 * time.Second) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, r *rig) {
+				c := r.client(t)
+				const each = 10
+				for range 20 {
+					for range each {
+						if err := grant(t.Context(), c); err != nil {
+							t.Fatal(err)
+						}
+					}
+					expire(r)
+				}
+				if n := client.KeptTokens(c); n < each || n > 6*each {
+					t.Errorf("%d tokens kept, want about the %d that had not expired", n, each)
 				}
 			})
 		})
