@@ -52,7 +52,7 @@ func TestClockIsLearntFromTheIssuerAlone(t *testing.T) {
 						from = get("https://" + issuer.Hostname() + ":1/page")
 					}
 					site.set("https://"+other+"/redirect", redirect(302, "https://"+other+"/page"))
-					site.set(wellKnownOf(described), text(`{"resource":"`+described+`","client_attestation_pop_methods_supported":["attestation-pop-jwt"]}`))
+					site.set(wellKnownOf(described), text(`{"resource":"`+described+`","client_attestation_pop_methods_supported":["attestation_pop_jwt"]}`))
 					off := func() time.Time { return r.clock.now().Add(wrong) }
 					foreign := dated{inProcess{site}, off, 0, ""}
 					right := dated{inProcess{r}, r.clock.now, 0, ""}
