@@ -23,7 +23,7 @@ func TestTokenAndClockThatIsSet(t *testing.T) {
 		"set back a little":  {{-time.Second, 280 * time.Second, 0, 1}, {0, 15 * time.Second, 0, 2}},
 		"set back by a year": {{-365 * 24 * time.Hour, 295 * time.Second, 0, 2}},
 		"back, then asleep":  {{-time.Hour, 0, 0, 2}, {0, 0, 295 * time.Second, 3}},
-		"back, bit by bit":   {{-100 * time.Second, 100 * time.Second, 0, 1}, {-100 * time.Second, 100 * time.Second, 0, 1}, {-100 * time.Second, 95 * time.Second, 0, 2}},
+		"back, bit by bit":   {{-100 * time.Second, 100 * time.Second, 0, 1}, {-100 * time.Second, 100 * time.Second, 0, 1}, {-95 * time.Second, 95 * time.Second, 0, 2}},
 		"set ahead":          {{time.Hour, 0, 0, 2}, {0, 280 * time.Second, 0, 2}, {0, 15 * time.Second, 0, 3}},
 		"ahead, then back":   {{time.Hour, 0, 0, 2}, {-time.Hour, 295 * time.Second, 0, 3}},
 		"asleep":             {{0, 0, 280 * time.Second, 1}, {0, 0, 15 * time.Second, 2}},
