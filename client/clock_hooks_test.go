@@ -147,7 +147,8 @@ func TestClockThatUsesItsClient(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if took := time.Since(start); took > time.Minute || calls.Load() < 3 {
+		// Each call from within may have to wait for what it was called in, and gives up.
+		if took := time.Since(start); took > time.Duration(calls.Load()+1)*5*time.Second || calls.Load() < 3 {
 			t.Errorf("%s, and %d calls from within the clock", took, calls.Load())
 		}
 	})
