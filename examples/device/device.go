@@ -25,7 +25,6 @@ type device struct {
 	wait func(context.Context, time.Duration) error // returns early, with an error, when the context ends
 }
 
-func (o *options) keys() string         { return filepath.Join(o.state, "keys") }
 func (o *options) attestations() string { return filepath.Join(o.state, "attestations") }
 func (o *options) tokenFile() string    { return filepath.Join(o.state, "token.json") }
 
@@ -64,7 +63,7 @@ func (d *device) run(ctx context.Context) error {
 // live opens the key and calls the resource with it, until ctx ends or the key
 // is lost. When it returns, nothing of it is left in the TPM.
 func (d *device) live(ctx context.Context, network http.RoundTripper) (err error) {
-	store, err := d.store.Open(ctx)
+	store, err := openStore(ctx, d.store, d.keys)
 	if err != nil {
 		return err
 	}

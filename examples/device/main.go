@@ -8,6 +8,7 @@
 //			-attester https://attester.example.com -resource https://api.example.com/readings
 //
 //	  - device.go: from the start to the end, and what to do when the key is lost
+//	  - store.go: where the key lives
 //	  - session.go: the calls, with one key
 //	  - token.go: where tokens come from, and how they are kept
 //	  - network.go: HTTP, on a device whose clock may never have been set
@@ -23,11 +24,11 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
 
-	"github.com/instancekey/instancekey/examples/internal/storeflag"
 	"github.com/instancekey/instancekey/keystore"
 )
 
@@ -49,7 +50,8 @@ func main() {
 
 // options are the command line.
 type options struct {
-	store    storeflag.Flags
+	store    string
+	keys     string
 	state    string
 	issuer   string
 	clientID string
@@ -102,7 +104,8 @@ func run(ctx context.Context, args []string, stderr io.Writer, wait func(context
 }
 
 func (o *options) register(fs *flag.FlagSet) {
-	o.store.RegisterDefaults(fs, "required", "default: keys, in the folder -state")
+	fs.StringVar(&o.store, "store", "", "the key `store`: "+storeForms+" (required)")
+	fs.StringVar(&o.keys, "keys", "", "`folder` of the key files (default: keys, in the folder -state)")
 	fs.StringVar(&o.state, "state", "", "keep token and attestation in this `folder`; keys too, unless -keys is given (required)")
 	fs.StringVar(&o.issuer, "issuer", "", "the authorization server's issuer identifier, a `URL` (required)")
 	fs.StringVar(&o.clientID, "client-id", "", "the OAuth client_id, `ID` (required)")
@@ -120,7 +123,7 @@ func (o *options) check(args []string) error {
 		return fmt.Errorf("unexpected argument %.60q", args[0])
 	}
 	for _, required := range []struct{ name, value string }{
-		{"store", o.store.Store}, {"state", o.state}, {"issuer", o.issuer},
+		{"store", o.store}, {"state", o.state}, {"issuer", o.issuer},
 		{"client-id", o.clientID}, {"attester", o.attester}, {"resource", o.resource},
 	} {
 		if required.value == "" {
@@ -133,10 +136,10 @@ func (o *options) check(args []string) error {
 	if o.every <= 0 {
 		return errors.New("-every must be more than 0")
 	}
-	if o.store.Keys == "" {
-		o.store.Keys = o.keys()
+	if o.keys == "" {
+		o.keys = filepath.Join(o.state, "keys")
 	}
-	return o.store.Check()
+	return checkStore(o.store)
 }
 
 func (o *options) scopes() []string { return strings.Fields(o.scope) }
