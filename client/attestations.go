@@ -66,7 +66,7 @@ func (c *Client) newAttestations(cfg Config) *attestations {
 	return &attestations{
 		attester: cfg.Attester,
 		request: AttestRequest{
-			ClientID: cfg.ClientID, Key: c.key, Issuer: cfg.Issuer, Clock: c.clock.now,
+			ClientID: cfg.ClientID, Key: c.key, Issuer: cfg.Issuer, Clock: c.clock.now, Trace: cfg.Trace,
 			Type: cfg.Deviations.AttestationType, Profile: cfg.Profile, subject: cfg.Deviations.CheckSubject,
 		},
 		askTime:  c.askTime,

@@ -57,6 +57,9 @@ type AttestRequest struct {
 	// Clock gives the time as the Client knows it, which may have been
 	// corrected by what servers say. Nil means time.Now.
 	Clock func() time.Time
+	// Trace is the Client's, for attesters that tell how long they use the key. Nil
+	// means no calls.
+	Trace *Trace
 
 	subject func(sub string) error // Deviations.CheckSubject
 }

@@ -170,10 +170,36 @@ func (cfg *Config) check() (issuer *url.URL, err error) {
 	return issuer, nil
 }
 
+// openKey opens the key, or creates it, and tells the trace.
 func openKey(ctx context.Context, cfg Config) (keystore.Key, error) {
+	event := transport.TraceEvent{Start: time.Now(), Kind: keyGiven}
 	if cfg.Key != nil {
+		cfg.Trace.key(ctx, cfg.Key, event)
 		return cfg.Key, nil
 	}
+	opened := &openings{Store: cfg.Store, kind: keyOpened}
+	cfg.Store = opened
+	key, err := openNamed(ctx, cfg)
+	event.Duration, event.Kind, event.Err = time.Since(event.Start), opened.kind, err
+	cfg.Trace.key(ctx, key, event)
+	return key, err
+}
+
+// openings is a Store that knows whether it has created the key.
+type openings struct {
+	keystore.Store
+	kind string
+}
+
+func (o *openings) Create(ctx context.Context, name string) (keystore.Key, error) {
+	key, err := o.Store.Create(ctx, name)
+	if err == nil {
+		o.kind = keyCreated
+	}
+	return key, err
+}
+
+func openNamed(ctx context.Context, cfg Config) (keystore.Key, error) {
 	name := cfg.KeyName
 	if name == "" {
 		name = DefaultKeyName(cfg.Issuer, cfg.ClientID)

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/instancekey/instancekey/keystore"
 )
@@ -50,7 +51,9 @@ func (c *attesterCall) mustEnrol(err error) (keystore.AttestableKey, bool) {
 // are in base64.
 func (c *attesterCall) enrol(ctx context.Context, key keystore.AttestableKey) ([][]byte, error) {
 	c.enrolled = true
+	start := time.Now()
 	device, err := key.Enrolment(ctx)
+	c.request.Trace.evidence(ctx, start, evidenceEnrolment, err)
 	if err != nil {
 		return nil, fmt.Errorf("client: enrolment with the attester: %w", err)
 	}
@@ -73,7 +76,9 @@ func (c *attesterCall) enrol(ctx context.Context, key keystore.AttestableKey) ([
 	if challenge.Session == "" || len(challenge.Credential) == 0 || len(challenge.Secret) == 0 {
 		return nil, unexpectedAnswer("/tpm/attest")
 	}
+	start = time.Now()
 	secret, err := key.Activate(ctx, challenge.Credential, challenge.Secret)
+	c.request.Trace.evidence(ctx, start, evidenceActivate, err)
 	if err != nil {
 		return nil, fmt.Errorf("client: enrolment with the attester: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/instancekey/instancekey/keystore"
 )
@@ -58,7 +59,9 @@ func (c *attesterCall) evidence(ctx context.Context, challenge string, pcrs *[]i
 		return nil, err
 	}
 	binding := sha256.Sum256([]byte(challenge + "." + thumbprint))
+	start := time.Now()
 	collected, err := key.Evidence(ctx, keystore.EvidenceRequest{Binding: binding[:], PCRs: *pcrs, AKCertificates: withoutAnchor(chain)})
+	c.request.Trace.evidence(ctx, start, evidenceCollect, err)
 	if err != nil {
 		return nil, fmt.Errorf("client: evidence for the attester: %w", err)
 	}

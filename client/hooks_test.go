@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/instancekey/instancekey/client"
+	"github.com/instancekey/instancekey/keystore"
 	"github.com/instancekey/instancekey/transport"
 )
 
@@ -89,7 +90,10 @@ func TestHooksMayUseTheirClient(t *testing.T) {
 		},
 		"trace": func(cfg *client.Config, h *reentrant) {
 			event := func(ctx context.Context, _ transport.TraceEvent) { h.call(ctx) }
-			cfg.Trace = &client.Trace{Trace: transport.Trace{Challenge: event, Signature: event, Request: event}, Renewal: event}
+			cfg.Trace = &client.Trace{
+				Trace: transport.Trace{Challenge: event, Signature: event, Request: event}, Renewal: event, Evidence: event,
+				Key: func(ctx context.Context, _ keystore.Key, _ transport.TraceEvent) { h.call(ctx) },
+			}
 		},
 		"clock": func(cfg *client.Config, h *reentrant) {
 			now := cfg.Clock

@@ -103,7 +103,9 @@ func (c *attesterCall) attest(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	start := time.Now()
 	signed, err := c.sign(ctx, challenge.Challenge, evidence)
+	c.request.Trace.evidence(ctx, start, evidenceRequest, err)
 	if err != nil {
 		return "", fmt.Errorf("client: sign request to attester: %w", err)
 	}

@@ -192,7 +192,7 @@ func quotes() map[string]func(http.Header, string) string {
 func watch(cfg *client.Config, seen *lockedBuilder) {
 	cfg.Logger = slog.New(slog.NewTextHandler(seen, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	event := func(_ context.Context, e transport.TraceEvent) { fmt.Fprintf(seen, "%+v %v\n", e, e.Err) }
-	cfg.Trace = &client.Trace{Trace: transport.Trace{Challenge: event, Signature: event, Request: event}, Renewal: event}
+	cfg.Trace = &client.Trace{Trace: transport.Trace{Challenge: event, Signature: event, Request: event}, Renewal: event, Evidence: event}
 }
 
 // TestReflectedCredentialsAreNotShown: whatever of a request a server or resource quotes,

@@ -71,6 +71,7 @@ func (k turnKey) Sign(_ context.Context, signingInput []byte) ([]byte, error) {
 
 // sign makes a JWT of that type. The claims are made once it is this JWT's turn.
 func (s *signer) sign(ctx context.Context, typ jose.ContentType, claims func(now time.Time) ([]byte, error)) (string, error) {
+	queued := time.Now()
 	select {
 	case s.turn <- struct{}{}:
 	case <-ctx.Done():
@@ -78,7 +79,7 @@ func (s *signer) sign(ctx context.Context, typ jose.ContentType, claims func(now
 	}
 	start := time.Now()
 	token, err := s.signNow(ctx, typ, claims)
-	s.trace.signature(ctx, start, err)
+	s.trace.signature(ctx, queued, start, string(typ), err)
 	return token, err
 }
 

@@ -13,8 +13,8 @@ import (
 type Trace struct {
 	// Challenge is called after the challenge endpoint was asked.
 	Challenge func(ctx context.Context, e TraceEvent)
-	// Signature is called after a PoP JWT or DPoP proof was signed; the time
-	// spent waiting for the key's turn is not in it.
+	// Signature is called after a PoP JWT or DPoP proof was signed. Duration is
+	// without the time spent waiting for the key's turn, which is Waited.
 	Signature func(ctx context.Context, e TraceEvent)
 	// Request is called after each send of an authenticated request, when the
 	// header of its response has come.
@@ -25,16 +25,18 @@ type Trace struct {
 type TraceEvent struct {
 	Start    time.Time // by the process's clock, monotonic
 	Duration time.Duration
-	Audience string // issuer or resource identifier; "" for signatures
-	Send     int    // which send of the request, from 1; 0 where that has no meaning
-	Status   int    // HTTP status of the response; 0 without one
-	Code     string // OAuth error code of a refusal, as Refused has it, asked to send again or not
+	Waited   time.Duration // before Start, for the key's turn; 0 for all but signatures
+	Kind     string        // what of several things it was: of a signature, the JWT's typ; "" where there is one thing only
+	Audience string        // issuer or resource identifier; "" for signatures
+	Send     int           // which send of the request, from 1; 0 where that has no meaning
+	Status   int           // HTTP status of the response; 0 without one
+	Code     string        // OAuth error code of a refusal, as Refused has it, asked to send again or not
 	Err      error
 }
 
-func (t *Trace) signature(ctx context.Context, start time.Time, err error) {
+func (t *Trace) signature(ctx context.Context, queued, start time.Time, typ string, err error) {
 	if t != nil && t.Signature != nil {
-		t.Signature(ctx, TraceEvent{Start: start, Duration: time.Since(start), Err: err})
+		t.Signature(ctx, TraceEvent{Start: start, Duration: time.Since(start), Waited: start.Sub(queued), Kind: typ, Err: err})
 	}
 }
 

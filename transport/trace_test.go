@@ -51,6 +51,9 @@ func TestTrace(t *testing.T) {
 			if e.Start.IsZero() || e.Duration < 0 || e.Err != nil || name != "signature" && e.Audience != f.server.Issuer {
 				t.Errorf("%s: %+v", name, e)
 			}
+			if isSignature := name == "signature"; isSignature != (e.Kind == "oauth-client-attestation-pop+jwt") || e.Waited < 0 || !isSignature && e.Waited != 0 {
+				t.Errorf("%s: %+v", name, e)
+			}
 			f.noSecretIn(fmt.Sprintf("%+v", e))
 		}
 	}
