@@ -16,7 +16,7 @@ import (
 	"github.com/instancekey/instancekey/examples/attester"
 	"github.com/instancekey/instancekey/examples/authserver"
 	"github.com/instancekey/instancekey/examples/internal/exampletest"
-	"github.com/instancekey/instancekey/examples/internal/reference"
+	"github.com/instancekey/instancekey/examples/reference"
 )
 
 const clientID = "abca-client"

@@ -24,7 +24,7 @@ import (
 	"github.com/instancekey/instancekey/client"
 	"github.com/instancekey/instancekey/examples/attester"
 	"github.com/instancekey/instancekey/examples/authserver"
-	"github.com/instancekey/instancekey/examples/internal/reference"
+	"github.com/instancekey/instancekey/examples/reference"
 	"github.com/instancekey/instancekey/softkey"
 )
 

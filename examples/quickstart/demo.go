@@ -7,8 +7,8 @@ import (
 	"net/http"
 
 	"github.com/instancekey/instancekey/client"
-	"github.com/instancekey/instancekey/examples/internal/reference"
 	"github.com/instancekey/instancekey/examples/internal/storeflag"
+	"github.com/instancekey/instancekey/examples/reference"
 	"github.com/instancekey/instancekey/keystore"
 )
 

@@ -15,8 +15,10 @@ import (
 	"github.com/instancekey/instancekey/client"
 	"github.com/instancekey/instancekey/examples/attester"
 	"github.com/instancekey/instancekey/examples/authserver"
-	"github.com/instancekey/instancekey/examples/internal/reference"
-	"github.com/instancekey/instancekey/examples/internal/storeflag"
+	"github.com/instancekey/instancekey/examples/reference"
+	"github.com/instancekey/instancekey/keystore"
+	"github.com/instancekey/instancekey/softkey"
+	"github.com/instancekey/instancekey/tpm"
 )
 
 func main() {
@@ -29,10 +31,10 @@ func main() {
 // run carries out one command line and returns the exit status.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var cfg client.Config
-	store := storeflag.Flags{}
 	fs := flag.NewFlagSet("wraphttp", flag.ContinueOnError)
 	fs.SetOutput(stderr)
-	store.RegisterDefaults(fs, "default: soft", storeflag.TemporaryKeys)
+	store := fs.String("store", "soft", "where the key lives: soft, or the TPM behind this `device`, unix:PATH or tcp:HOST:PORT")
+	keys := fs.String("keys", "", "`folder` of the key files (required with a TPM; without it, soft keeps the key in memory)")
 	fs.StringVar(&cfg.Issuer, "issuer", "", "the authorization server's issuer identifier, a `URL` (default: a reference server in this process)")
 	fs.StringVar(&cfg.ClientID, "client-id", "wraphttp-client", "the OAuth client_id, `ID`")
 	attesterURL := fs.String("attester", "", "ask the Client Attester at this `URL` (required with -issuer)")
@@ -44,11 +46,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case fs.NArg() > 0 || (cfg.Issuer == "") != (*attesterURL == ""):
 		fmt.Fprintln(stderr, "wraphttp: give both -issuer and -attester, or neither, and no other arguments")
 		return 2
+	case *store != "soft" && *keys == "":
+		fmt.Fprintln(stderr, "wraphttp: -keys is missing: a TPM's key is kept in a file there")
+		return 2
 	}
-	if store.Store == "" {
-		store.Store = "soft"
-	}
-	status, err := request(ctx, &store, cfg, *attesterURL)
+	status, err := request(ctx, *store, *keys, cfg, *attesterURL)
 	if err != nil {
 		fmt.Fprintf(stderr, "wraphttp: %v\n", err)
 		return 1
@@ -61,7 +63,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 }
 
 // request runs example with everything it needs.
-func request(ctx context.Context, flags *storeflag.Flags, cfg client.Config, attesterURL string) (status string, err error) {
+func request(ctx context.Context, device, keys string, cfg client.Config, attesterURL string) (status string, err error) {
 	if cfg.Issuer == "" {
 		servers, err := reference.Start(reference.Config{
 			Attester:   attester.Config{Clients: []string{cfg.ClientID}},
@@ -73,12 +75,11 @@ func request(ctx context.Context, flags *storeflag.Flags, cfg client.Config, att
 		defer servers.Close()
 		cfg.Issuer, attesterURL = servers.Issuer, servers.AttesterURL
 	}
-	store, err := flags.Open(ctx)
-	if err != nil {
+	var closeStore func() error
+	if cfg.Store, closeStore, err = openStore(ctx, device, keys); err != nil {
 		return "", err
 	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-	cfg.Store = store
+	defer func() { err = errors.Join(err, closeStore()) }()
 	cfg.Attester = client.HTTPAttester{URL: attesterURL}
 
 	// The client that the program has had all along.
@@ -86,4 +87,21 @@ func request(ctx context.Context, flags *storeflag.Flags, cfg client.Config, att
 	network.ResponseHeaderTimeout = 10 * time.Second
 	defer network.CloseIdleConnections()
 	return example(ctx, cfg, &http.Client{Transport: network, Timeout: 30 * time.Second})
+}
+
+func openStore(ctx context.Context, device, keys string) (_ keystore.Store, closeStore func() error, err error) {
+	if device != "soft" {
+		store, err := tpm.Open(ctx, tpm.Config{Device: device, Dir: keys})
+		if err != nil {
+			return nil, nil, err
+		}
+		return store, store.Close, nil
+	}
+	soft := softkey.New()
+	if keys != "" {
+		if soft, err = softkey.OpenDir(keys); err != nil {
+			return nil, nil, err
+		}
+	}
+	return soft, func() error { return nil }, nil
 }

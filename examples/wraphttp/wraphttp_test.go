@@ -12,19 +12,28 @@ import (
 	"github.com/instancekey/instancekey/client"
 	"github.com/instancekey/instancekey/examples/attester"
 	"github.com/instancekey/instancekey/examples/authserver"
-	"github.com/instancekey/instancekey/examples/internal/exampletest"
-	"github.com/instancekey/instancekey/examples/internal/reference"
+	"github.com/instancekey/instancekey/examples/reference"
+	"github.com/instancekey/instancekey/internal/tpmtest"
 	"github.com/instancekey/instancekey/softkey"
 )
 
 func TestRun(t *testing.T) {
-	exampletest.EachStore(t, func(t *testing.T, store string) {
-		var stdout, stderr strings.Builder
-		status := run(t.Context(), []string{"-store", store}, &stdout, &stderr)
-		if status != 0 || stdout.String() != "The token endpoint answered 200 OK.\n" {
-			t.Errorf("status %d, output %q, %q", status, stdout.String(), stderr.String())
-		}
-	})
+	for name, args := range map[string]func(t *testing.T) []string{
+		"no flags": func(*testing.T) []string { return nil },
+		"soft":     func(*testing.T) []string { return []string{"-store", "soft"} },
+		"files":    func(t *testing.T) []string { return []string{"-keys", t.TempDir()} },
+		"simulator": func(t *testing.T) []string {
+			return []string{"-store", "unix:" + tpmtest.ServeUnix(t, tpmtest.Simulator(t)), "-keys", t.TempDir()}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var stdout, stderr strings.Builder
+			status := run(t.Context(), args(t), &stdout, &stderr)
+			if status != 0 || stdout.String() != "The token endpoint answered 200 OK.\n" {
+				t.Errorf("status %d, output %q, %q", status, stdout.String(), stderr.String())
+			}
+		})
+	}
 }
 
 func TestBadUsage(t *testing.T) {
@@ -33,6 +42,7 @@ func TestBadUsage(t *testing.T) {
 		"argument":       {"x"},
 		"issuer alone":   {"-issuer", "https://as.example.com"},
 		"attester alone": {"-attester", "https://attester.example.com"},
+		"TPM, no keys":   {"-store", "/dev/tpmrm0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var stdout, stderr strings.Builder

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"os/exec"
 	"path"
 	"slices"
 	"strings"
@@ -122,28 +121,25 @@ func within(importPath, root string) bool {
 // list returns the packages of pattern and all that they import, tests left out.
 func list(t *testing.T, goos, pattern string) []listed {
 	t.Helper()
-	cmd := exec.Command("go", "list", "-deps", "-json=ImportPath,Standard,DepOnly,Imports,CgoFiles", pattern)
-	cmd.Dir = "../.."
 	// With cgo on, so that a package with C code shows.
-	cmd.Env = append(os.Environ(), "GOOS="+goos, "GOARCH=amd64", "CGO_ENABLED=1")
-	cmd.Stderr = new(strings.Builder)
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("go list %s: %v\n%s", pattern, err, cmd.Stderr)
+	env := append(os.Environ(), "GOOS="+goos, "GOARCH=amd64", "CGO_ENABLED=1")
+	packages := decodeList(t, goTool(t, "../..", env, "list", "-deps", "-json=ImportPath,Standard,DepOnly,Imports,CgoFiles", pattern))
+	if len(packages) == 0 {
+		t.Fatalf("go list %s: no packages", pattern)
 	}
-	var packages []listed
-	dec := json.NewDecoder(strings.NewReader(string(out)))
+	return packages
+}
+
+func decodeList(t *testing.T, output string) (packages []listed) {
+	t.Helper()
+	dec := json.NewDecoder(strings.NewReader(output))
 	for {
 		var p listed
 		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
-			break
+			return packages
 		} else if err != nil {
 			t.Fatal(err)
 		}
 		packages = append(packages, p)
 	}
-	if len(packages) == 0 {
-		t.Fatalf("go list %s: no packages", pattern)
-	}
-	return packages
 }
