@@ -38,7 +38,7 @@ func (d *device) close() (err error) {
 }
 
 func (d *device) shutDown() error {
-	d.slot <- struct{}{}
+	_ = d.slot.Take(context.Background(), context.Background()) // neither ends
 	close(d.work)
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()

@@ -92,7 +92,7 @@ func (d *device) endIdle() {
 	if d.acquire(context.Background()) != nil {
 		return // closed, and all has ended thereby
 	}
-	defer func() { <-d.slot }()
+	defer d.slot.Give()
 	c := newTidyingCall(d)
 	c.deserted.Store(true)
 	d.running.Store(c)

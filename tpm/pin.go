@@ -52,13 +52,17 @@ func (k *key) learn(err error, neededPIN bool, pin []byte) error {
 }
 
 // withPIN calls f without a PIN, and with it if f then returns errNeedPIN. It
-// asks for the PIN outside of the queue for the TPM: a user may take long.
+// asks for the PIN outside of the queue for the TPM: a user may take long. For what
+// nobody waits for it asks nobody.
 func withPIN[T any](ctx context.Context, k *key, f func(pin []byte) (T, error)) (none T, err error) {
 	defer func() { k.note(ctx, err) }()
 	before := refused.last(k.holder)
 	result, err := f(nil)
 	if !errors.Is(err, errNeedPIN) {
 		return result, err
+	}
+	if _, inBackground := keystore.Background(ctx); inBackground {
+		return none, fmt.Errorf("%w: the PIN is not known, and is not asked for in the background", keystore.ErrAuth)
 	}
 	done, err := k.store.turnToAsk(ctx)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
 
+	"github.com/instancekey/instancekey/internal/turn"
 	"github.com/instancekey/instancekey/keystore"
 )
 
@@ -24,14 +25,15 @@ const longestCommand = time.Minute
 // A TPM does one command at a time and none can be called back. So there is one
 // slot: what has it runs to the end of its command in the worker, a goroutine that
 // lives as long as the device, even when its caller has stopped waiting, and then
-// gives it back.
+// gives it back. What nobody waits for (keystore.InBackground) gets it last, whichever
+// of the keys it is for.
 type device struct {
 	dial      func(context.Context) (transport.TPMCloser, error) // nil: the connection was handed in
 	exclusive bool
 	ownerAuth []byte
 	canAskPIN bool
 
-	slot    chan struct{}   // has one element while the slot is taken
+	slot    turn.Queue
 	life    context.Context // ends with close
 	endLife context.CancelFunc
 	work    chan func() // to the worker; only the holder of the slot sends
@@ -59,7 +61,6 @@ func newDevice(cfg Config) *device {
 		exclusive: cfg.Exclusive,
 		ownerAuth: cfg.OwnerAuth,
 		canAskPIN: cfg.PIN != nil,
-		slot:      make(chan struct{}, 1),
 		life:      life,
 		endLife:   endLife,
 		work:      make(chan func()),
@@ -97,7 +98,7 @@ func run[T any](ctx context.Context, d *device, f func(*call) (T, error), secret
 	}
 	c := newCall(ctx, d)
 	if ctx.Done() == nil { // nobody can stop waiting
-		defer func() { clearAll(secrets); <-d.slot }()
+		defer func() { clearAll(secrets); d.slot.Give() }()
 		return repeat(c, f)
 	}
 	type result struct {
@@ -110,7 +111,7 @@ func run[T any](ctx context.Context, d *device, f func(*call) (T, error), secret
 		value, err := repeat(c, f)
 		clearAll(secrets)
 		d.running.Store(nil)
-		<-d.slot
+		d.slot.Give()
 		done <- result{value, err}
 	}
 	select {
@@ -140,13 +141,19 @@ func (d *device) acquire(ctx context.Context) error {
 	if err := d.ready(ctx); err != nil {
 		return err
 	}
-	select {
-	case d.slot <- struct{}{}:
+	var err error
+	if wanted, ok := keystore.Background(ctx); ok {
+		err = d.slot.TakeInBackground(ctx, d.life, wanted)
+	} else {
+		err = d.slot.Take(ctx, d.life)
+	}
+	switch {
+	case err == nil:
 		return nil
-	case <-d.life.Done():
+	case d.life.Err() != nil:
 		return keystore.ErrClosed
-	case <-ctx.Done():
-		return fmt.Errorf("waiting for other commands: %w", ctx.Err())
+	default:
+		return fmt.Errorf("waiting for other commands: %w", err)
 	}
 }
 

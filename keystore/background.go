@@ -1,0 +1,22 @@
+package keystore
+
+import "context"
+
+type backgroundKey struct{}
+
+// InBackground returns a context for a signature that nobody waits for, such as one that
+// is made ahead of its use. A Store whose device does one thing at a time serves others
+// first, and asks no user for a PIN: the error then matches [ErrAuth].
+//
+// Once wanted is closed somebody waits, and the signature is as urgent as any other; a
+// PIN is not asked for even then. A nil channel is never closed.
+func InBackground(ctx context.Context, wanted <-chan struct{}) context.Context {
+	return context.WithValue(ctx, backgroundKey{}, wanted)
+}
+
+// Background is for whoever writes a Store: it reports whether ctx is one of
+// [InBackground], and returns its channel.
+func Background(ctx context.Context) (wanted <-chan struct{}, ok bool) {
+	wanted, ok = ctx.Value(backgroundKey{}).(<-chan struct{})
+	return wanted, ok
+}
