@@ -148,7 +148,7 @@ func TestCacheEntryIsCheckedC9(t *testing.T) {
 
 func TestCacheEntryOfAnotherClient(t *testing.T) {
 	// One key, one cache, two clients: entries are confused at worst, not used.
-	r, other := newRig(t, transporttest.Policy{}), transporttest.New(t, transporttest.Config{ClientID: "other"})
+	r, other := newRig(t, transporttest.Policy{}), transporttest.New(t, transporttest.Config{ClientID: "other", Policy: transporttest.Policy{NoRandomRefusals: true}})
 	key, cache := newKey(t, "ES256"), newMemoryCache()
 	if err := cache.Put(t.Context(), "x", nil); err != nil {
 		t.Fatal(err)

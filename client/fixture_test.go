@@ -101,7 +101,10 @@ type rig struct {
 	paths map[string]int                         // requests by path
 }
 
+// newRig makes a rig whose server refuses nothing at random: tests count
+// requests. One that does not count can Set that.
 func newRig(t testing.TB, policy transporttest.Policy) *rig {
+	policy.NoRandomRefusals = true
 	r := &rig{
 		clock: newTestClock(),
 		store: &countingStore{Store: softkey.New()},

@@ -45,9 +45,11 @@ type fixture struct {
 }
 
 // newFixture starts a server with a policy and makes a Transport for it. Each
-// edit may change the Transport's configuration first.
+// edit may change the Transport's configuration first. Tests count requests, so
+// the server refuses nothing at random; one that does not count can Set that.
 func newFixture(t testing.TB, p transporttest.Policy, edits ...func(*transport.Config)) *fixture {
 	t.Helper()
+	p.NoRandomRefusals = true
 	f := &fixture{t: t, key: newKey(), clock: newClock()}
 	f.server = transporttest.New(t, transporttest.Config{Policy: p, Clock: f.clock.Now})
 	f.source = f.server.Attester.Source(f.key)

@@ -21,6 +21,7 @@ func TestEverythingAtOnce(t *testing.T) {
 			f.server.Attester.Lifetime = time.Minute // an attestation expires midway
 			var seen atomic.Int64
 			f.server.Set(func(p *policy) {
+				p.NoRandomRefusals = false
 				p.Before = func(transporttest.Request) {
 					if seen.Add(1)%40 == 0 {
 						f.server.Rotate()

@@ -17,7 +17,7 @@ func (s *Server) serveChallenge(w http.ResponseWriter, p Policy, r *Request) {
 	}
 	answer := map[string]any{}
 	if p.Kind != NoChallenges && !p.Combined && status == http.StatusOK {
-		answer["attestation_challenge"] = s.challenges.offer(p)
+		answer["attestation_challenge"] = s.challenges.offer(p, false)
 	}
 	if p.Nonces {
 		w.Header().Set(transport.HeaderDPoPNonce, s.nonces.offer())

@@ -2,6 +2,7 @@ package transporttest
 
 import (
 	"encoding/base64"
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -18,9 +19,7 @@ type values struct {
 
 func newValues(seed uint64) *values {
 	var key [32]byte
-	for i := range 8 {
-		key[i] = byte(seed >> (8 * i))
-	}
+	binary.LittleEndian.PutUint64(key[:], seed)
 	return &values{source: rand.NewChaCha8(key)}
 }
 
@@ -32,23 +31,43 @@ func (v *values) next() string {
 	return rawURL.EncodeToString(b[:])
 }
 
+// Of the good challenges, one in refuseOneIn is refused at random.
+const refuseOneIn = 10
+
 // challenges is what a server remembers of the challenges that it gave.
 type challenges struct {
 	values *values
 
 	mu      sync.Mutex
+	dice    *rand.Rand // a stream of its own, so that it changes no other value
 	good    map[string]bool
-	current string // of a reusable server
-	judged  int    // good challenges, for RefuseEvery
+	spared  map[string]bool // from refusals at random
+	current string          // of a reusable server
+	judged  int             // good challenges, for RefuseEvery
 	refused int
 }
 
-// offer returns a challenge for an answer.
-func (c *challenges) offer(p Policy) string {
+func newChallenges(values *values, seed uint64) challenges {
+	return challenges{
+		values: values,
+		dice:   rand.New(rand.NewPCG(seed, 0)),
+		good:   make(map[string]bool),
+		spared: make(map[string]bool),
+	}
+}
+
+// offer returns a challenge for an answer, which may be an error.
+func (c *challenges) offer(p Policy, withError bool) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if p.Kind == SingleUse || c.current == "" {
+	// Otherwise a reusable server would refuse once, and its clients have what
+	// is spared for ever.
+	another := c.spared[c.current] && !withError && p.refusesAtRandom()
+	if p.Kind == SingleUse || c.current == "" || another {
 		c.make(p)
+	}
+	if withError {
+		c.spared[c.current] = true
 	}
 	return c.current
 }
@@ -67,6 +86,7 @@ func (c *challenges) rotate() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	clear(c.good)
+	clear(c.spared)
 	c.current = ""
 }
 
@@ -96,6 +116,11 @@ func (c *challenges) refuse(p Policy, value string) (reason string) {
 	if p.RefuseAll || p.RefuseEvery > 0 && c.judged%p.RefuseEvery == 0 {
 		c.current = "" // what is offered with the refusal is a new one
 		return "refused by policy"
+	}
+	if p.refusesAtRandom() && !c.spared[value] && c.dice.IntN(refuseOneIn) == 0 {
+		delete(c.good, value)
+		c.current = ""
+		return "refused at random"
 	}
 	return ""
 }

@@ -7,7 +7,7 @@ import (
 
 // A Policy is how a Server behaves. The zero value is a strict server without
 // malice: it has a challenge endpoint, wants a challenge that it takes any
-// number of times, and gives one with its errors.
+// number of times but for a refusal now and then, and gives one with its errors.
 type Policy struct {
 	// Kind is what the server does with challenges.
 	Kind Kind
@@ -18,6 +18,13 @@ type Policy struct {
 	// ChallengeBytes is the length of challenges; 0 means 22 bytes.
 	ChallengeBytes int
 
+	// NoRandomRefusals is for tests that count requests. Without it the server
+	// refuses one good challenge in ten, at random, so that the tests of every
+	// client meet what a challenge that has gone bad on its way looks like. It
+	// never refuses at random a challenge that it gave with an error, so one
+	// retry always does, and nothing where its refusals bring no good challenge:
+	// with OfferNever or RepeatRefused.
+	NoRandomRefusals bool
 	// RefuseEvery refuses every Nth challenge that is good, with a new one;
 	// 0 refuses none.
 	RefuseEvery int
@@ -62,6 +69,11 @@ type Policy struct {
 	// Intercept, if it returns true, has answered the request itself. It
 	// comes after Before, and such a request is not judged.
 	Intercept func(http.ResponseWriter, Request) bool
+}
+
+// refusesAtRandom reports whether the server refuses good challenges at random.
+func (p Policy) refusesAtRandom() bool {
+	return !p.NoRandomRefusals && !p.RepeatRefused && p.Offer != OfferNever
 }
 
 // Kind is what a server does with challenges.

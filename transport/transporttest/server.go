@@ -19,14 +19,21 @@
 //	}
 //
 // Every request is recorded with what it carried and how it was judged; see
-// [Server.Requests]. What a Policy decides happens the same way in each run:
-// nothing is left to chance or to the clock, except the order in which
-// concurrent requests arrive.
+// [Server.Requests]. By default the server refuses a good challenge now and then,
+// at random; a test that counts requests says that it must not
+// ([Policy].NoRandomRefusals). The seed of what is random is logged, so the test
+// that fails shows it, and a run with that [Config].Seed does the same: nothing
+// else is left to chance or to the clock, except the order in which concurrent
+// requests arrive.
+//
+// For clients in other languages the server is a program, hostileserver.
 package transporttest
 
 import (
 	"cmp"
 	"io"
+	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -60,8 +67,12 @@ type Config struct {
 	AttestationType, Subject string
 	// Clock is the server's and the attester's; nil means time.Now.
 	Clock func() time.Time
-	// Seed decides paths, challenges, nonces and tokens; 0 is a seed as well.
+	// Seed decides paths, challenges, nonces, tokens, and which good challenges
+	// are refused; 0 means one that New draws and logs.
 	Seed uint64
+	// Listener is where the server listens, with plain HTTP; nil means a free
+	// port of the loopback interface.
+	Listener net.Listener
 }
 
 // A Server is an authorization server with one client.
@@ -89,7 +100,12 @@ type Server struct {
 
 // New starts a Server on a loopback address. It lasts until the test ends.
 func New(tb testing.TB, cfg Config) *Server {
-	values := newValues(cfg.Seed)
+	seed := cfg.Seed
+	if seed == 0 {
+		seed = rand.Uint64()
+		tb.Logf("transporttest: seed %d", seed)
+	}
+	values := newValues(seed)
 	s := &Server{
 		ClientID:   cfg.ClientID,
 		Trap:       NewTrap(tb),
@@ -97,7 +113,7 @@ func New(tb testing.TB, cfg Config) *Server {
 		values:     values,
 		paths:      make(map[string]string),
 		endpoints:  make(map[string]string),
-		challenges: challenges{values: values, good: make(map[string]bool)},
+		challenges: newChallenges(values, seed),
 		nonces:     nonces{values: values},
 		policy:     cfg.Policy,
 		jtis:       make(map[string]bool),
@@ -120,7 +136,12 @@ func New(tb testing.TB, cfg Config) *Server {
 		s.endpoints[path] = name
 	}
 
-	server := httptest.NewServer(s)
+	server := httptest.NewUnstartedServer(s)
+	if cfg.Listener != nil {
+		server.Listener.Close()
+		server.Listener = cfg.Listener
+	}
+	server.Start()
 	tb.Cleanup(func() {
 		s.mu.Lock()
 		for _, g := range s.gates {
@@ -257,7 +278,7 @@ func (s *Server) decide(p Policy, r *Request, v verdict) {
 	case asks && p.RepeatRefused && r.PoP.Challenge != "":
 		r.offered = r.PoP.Challenge
 	case asks || p.Offer == OfferAlways:
-		r.offered = s.challenges.offer(p)
+		r.offered = s.challenges.offer(p, v.code != "")
 	}
 	if p.Nonces && (v.code == "use_dpop_nonce" || p.Offer == OfferAlways) {
 		r.nonce = s.nonces.offer()

@@ -12,6 +12,9 @@ import (
 	. "github.com/instancekey/instancekey/transport/transporttest"
 )
 
+// steady is for tests that say which challenges are refused.
+var steady = Policy{NoRandomRefusals: true}
+
 // TestStrict sends requests that are wrong in one thing.
 func TestStrict(t *testing.T) {
 	other := newKey()
@@ -95,7 +98,7 @@ func TestStrict(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			c := newClient(t, Config{})
+			c := newClient(t, Config{Policy: steady})
 			p := parts{attestation: []string{c.server.Attester.Attest(&c.key.PublicKey)}, pop: []string{c.pop(c.challenge())}}
 			test.change(c, &p)
 			resp := c.do(p)
@@ -151,7 +154,7 @@ func TestChallengePolicies(t *testing.T) {
 	}
 	const refused = "use_attestation_challenge"
 	t.Run("reusable", func(t *testing.T) {
-		c := newClient(t, Config{})
+		c := newClient(t, Config{Policy: steady})
 		challenge := c.challenge()
 		if again := c.challenge(); again != challenge {
 			t.Error("a reusable server gives another challenge each time")
@@ -170,7 +173,7 @@ func TestChallengePolicies(t *testing.T) {
 		}
 	})
 	t.Run("single use", func(t *testing.T) {
-		c := newClient(t, Config{Policy: Policy{Kind: SingleUse, Offer: OfferAlways}})
+		c := newClient(t, Config{Policy: Policy{NoRandomRefusals: true, Kind: SingleUse, Offer: OfferAlways}})
 		challenge := c.challenge()
 		code, next := send(c, challenge)
 		if code != "" || next == "" || next == challenge {
@@ -184,7 +187,7 @@ func TestChallengePolicies(t *testing.T) {
 		}
 	})
 	t.Run("every second", func(t *testing.T) {
-		c := newClient(t, Config{Policy: Policy{RefuseEvery: 2}})
+		c := newClient(t, Config{Policy: Policy{NoRandomRefusals: true, RefuseEvery: 2}})
 		for i, want := range []string{"", refused, "", refused} {
 			if code, _ := send(c, c.challenge()); code != want {
 				t.Errorf("request %d: %q", i, code)
@@ -245,7 +248,7 @@ func TestSeed(t *testing.T) {
 // TestProfile: the server wants the type and the subject that a profile has, and
 // its attester gives them.
 func TestProfile(t *testing.T) {
-	profile := Config{AttestationType: "wit+jwt", Subject: "spiffe://example.org/meter"}
+	profile := Config{Policy: steady, AttestationType: "wit+jwt", Subject: "spiffe://example.org/meter"}
 	for name, test := range map[string]struct {
 		by     Config // whose attestation it is
 		edit   func(map[string]any)
