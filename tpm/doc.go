@@ -243,6 +243,7 @@ package tpm
 //	import.go          keys that were made elsewhere
 //	persist.go         keys at persistent handles
 //	describe.go        what a key's file says
+//	checkpcrs.go       whether the PCRs are those that a key is bound to
 //	status.go          what a TPM says of itself
 //	evidence.go        what an attester is sent about key and boot
 //	endorsement.go     what it is sent about the TPM
