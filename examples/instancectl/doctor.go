@@ -49,6 +49,7 @@ type doctorFlags struct {
 
 func (f *doctorFlags) register(fs *flag.FlagSet) {
 	f.store.RegisterDefaults(fs, requiredTPM, "default: no keys are examined")
+	f.store.RegisterAuth(fs)
 	fs.StringVar(&f.issuer, "issuer", "", "compare the clock with that of the authorization server at this `URL`; nothing but a HEAD request is sent")
 	registerCA(fs, &f.caFile)
 	fs.BoolVar(&f.json, "json", false, "print one JSON object on one line for each check: check, status (ok, warn or fail), found and advice")
@@ -116,6 +117,7 @@ func (d *doctor) fail(check, advice, found string, args ...any) {
 }
 
 func (d *doctor) report(f finding) {
+	f.Found, f.Advice = inTerms(f.Found), terms.Replace(f.Advice)
 	var err error
 	if d.flags.json {
 		encoder := json.NewEncoder(d.p.stdout)

@@ -122,10 +122,29 @@ func TestDoctorPasswords(t *testing.T) {
 		})
 		d := examined(t, "-store", s.store, "-keys", keys)
 		d.failed("storage root key", "key k")
-		d.want("owner hierarchy", statusWarn, "has a password", "tpm.Config.OwnerAuth", "tpm2_changeauth")
-		d.want("endorsement hierarchy", statusWarn, "has a password", "tpm.Config.EndorsementAuth")
+		d.want("owner hierarchy", statusWarn, "has a password", "-owner-auth-file FILE", "tpm2_changeauth -c owner -p file:FILE")
+		d.want("endorsement hierarchy", statusWarn, "has a password", "-endorsement-auth-file FILE", "tpm2_changeauth -c endorsement -p file:FILE")
 		d.want("storage root key", statusFail, "see owner hierarchy")
 		d.want("key k", statusFail, "see owner hierarchy")
+
+		password, wrong := writeFile(t, "password", "password\n"), writeFile(t, "wrong", "wrong")
+		d = examined(t, "-store", s.store, "-keys", keys, "-owner-auth-file", password, "-endorsement-auth-file", password)
+		d.failed()
+		d.want("owner hierarchy", statusOK, "has a password, which is given")
+		d.want("endorsement hierarchy", statusOK, "has a password, which is given")
+		d.want("key k", statusOK, "signs")
+		ok(t, "key", "create", "-name", "l", "-store", s.store, "-keys", keys, "-owner-auth-file", password)
+		ok(t, "evidence", "-name", "l", "-store", s.store, "-keys", keys, "-owner-auth-file", password, "-endorsement-auth-file", password)
+		for given, want := range map[string]string{"": "-owner-auth-file", wrong: "-owner-auth-file"} {
+			args := []string{"key", "create", "-name", "m", "-store", s.store, "-keys", keys}
+			if given != "" {
+				args = append(args, "-owner-auth-file", given)
+			}
+			if r := instancectl(t, args...); r.status != 1 || !strings.Contains(r.stderr, want) || strings.Contains(r.stderr, "Config") {
+				t.Errorf("%q: status %d, %s", given, r.status, r.stderr)
+			}
+		}
+		examined(t, "-store", s.store, "-owner-auth-file", wrong).want("storage root key", statusFail, "-owner-auth-file")
 	})
 }
 
@@ -269,9 +288,9 @@ func TestDoctorFindings(t *testing.T) {
 		words  []string
 	}{
 		"lockout for ever": {func(d *doctor) { d.lockout(&tpm.Lockout{Active: true, AuthSet: true}) }, statusFail,
-			[]string{"does not forgive by itself", "with the lockout password"}},
-		"no hierarchy":      {func(d *doctor) { d.hierarchy("h", tpm.Hierarchy{}, "no keys", "") }, statusFail, []string{"no keys", "firmware setup"}},
-		"hierarchy":         {func(d *doctor) { d.hierarchy("h", well, "", "") }, statusOK, nil},
+			[]string{"does not forgive by itself", "with the lockout password in FILE"}},
+		"no hierarchy":      {func(d *doctor) { d.hierarchy("h", "", tpm.Hierarchy{}, "no keys", "") }, statusFail, []string{"no keys", "firmware setup"}},
+		"hierarchy":         {func(d *doctor) { d.hierarchy("h", "", well, "", "") }, statusOK, nil},
 		"no slots":          {func(d *doctor) { d.room(&tpm.Status{FreeSessions: 3}) }, statusFail, []string{"full"}},
 		"no sessions":       {func(d *doctor) { d.room(&tpm.Status{FreeObjects: 3}) }, statusFail, []string{"full"}},
 		"few slots":         {func(d *doctor) { d.room(&tpm.Status{FreeObjects: 1, FreeSessions: 3}) }, statusWarn, []string{"full"}},

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
-	"errors"
 	"net/http"
 	"time"
 )
@@ -48,9 +46,9 @@ func (d *doctor) examineIssuerClock(ctx context.Context, network http.RoundTripp
 	resp, err := network.RoundTrip(req) // follows no redirect
 	after := d.now()
 	if err != nil {
-		advice := "see whether the device has a network, and whether -issuer and -ca are right"
-		if invalid := (x509.CertificateInvalidError{}); errors.As(err, &invalid) && invalid.Reason == x509.Expired {
-			advice = "the server's certificate is not valid at the time that this device's clock says: " + adviceClock
+		advice := networkAdvice(err)
+		if advice == "" {
+			advice = "see whether the device has a network, and whether -issuer and -ca are right"
 		}
 		d.fail(check, advice, "the server cannot be asked: %v", err)
 		return

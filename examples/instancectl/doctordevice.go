@@ -48,7 +48,11 @@ func otherDevices() string {
 
 // opened says what the error of opening the device means.
 func (d *doctor) opened(err error) bool {
+	path := d.flags.store.Store
 	switch {
+	case (errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM)) && !filepath.IsAbs(path):
+		d.fail("permission", "run as the user of the TPM's socket, or have the socket opened to this one: chown or chmod it", "%s", cause(err))
+		return false
 	case errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM):
 		d.fail("permission", "add the user to the group of the device, tss on most systems (usermod -a -G tss USER), and log in again", "%s", cause(err))
 		return false
@@ -59,6 +63,9 @@ func (d *doctor) opened(err error) bool {
 	case errors.Is(err, tpm.ErrInUse):
 		d.ok("permission", "this user may use the TPM")
 		d.fail("in use", "stop the other program: one at a time can use a TPM on a socket", "another program has the TPM: %s", cause(err))
+		return false
+	case err != nil && !filepath.IsAbs(path) && path != "tbs":
+		d.fail("device", "start the TPM, such as swtpm, or correct -store", "%s", cause(err))
 		return false
 	case err != nil:
 		d.fail("device", adviceNoTPM, "%s", cause(err))

@@ -61,6 +61,10 @@ func (d *doctor) key(ctx context.Context, store *tpm.Store, name string) {
 		return
 	}
 	found := strings.Join(append([]string{description.Algorithm}, protection(description)...), ", ")
+	if err := store.CheckPCRs(ctx, name); err != nil { // needs no PIN
+		d.fail(check, adviceOnKey(err, "see the TPM"), "%v", err)
+		return
+	}
 	switch {
 	case !description.NoDA && d.lockedOut:
 		d.warn(check, "see lockout", "%s; can be loaded, and does not sign now", found)
@@ -92,7 +96,7 @@ func adviceOnKey(err error, otherwise string) string {
 		return "restore the file, or instancectl key delete and enrol anew"
 	case errors.Is(err, keystore.ErrPolicy):
 		return "boot what the key is bound to, or enrol with a new key"
-	case errors.Is(err, keystore.ErrAuth) && strings.Contains(err.Error(), "OwnerAuth"):
+	case errors.Is(err, keystore.ErrAuth) && strings.Contains(err.Error(), "owner hierarchy"):
 		return "see owner hierarchy"
 	case errors.Is(err, keystore.ErrAuth), errors.Is(err, tpm2.TPMRCIntegrity):
 		return "do what it says about the key's parent; the key need not be lost"

@@ -41,13 +41,11 @@ func (d *doctor) examineTPM(ctx context.Context) bool {
 	d.sharing(&status)
 	d.ok("TPM", "has started: %s", identity(&status))
 	d.lockout(&status.Lockout)
-	d.hierarchy("owner hierarchy", status.Owner,
-		"no key can be made or used",
-		"programs have to know it (tpm.Config.OwnerAuth), and this one does not: remove it with tpm2_changeauth -c owner")
+	d.hierarchy("owner", d.flags.store.OwnerAuthFile, status.Owner, "no key can be made or used",
+		"programs have to know it to make and load keys")
 	d.storageRootKey(&status.StorageRootKey)
-	d.hierarchy("endorsement hierarchy", status.Endorsement,
-		"the device cannot prove to an attester that it has this TPM",
-		"to collect evidence, programs have to know it (tpm.Config.EndorsementAuth), and this one does not: remove it with tpm2_changeauth -c endorsement")
+	d.hierarchy("endorsement", d.flags.store.EndorsementAuthFile, status.Endorsement, "the device cannot prove to an attester that it has this TPM",
+		"programs have to know it to collect evidence")
 	d.certificates(status.EKCertificates)
 	d.room(&status)
 	d.banks(status.PCRBanks)
@@ -92,7 +90,7 @@ func (d *doctor) lockout(l *tpm.Lockout) {
 	}
 	clearing := "tpm2_dictionarylockout --clear-lockout"
 	if l.AuthSet {
-		clearing += " with the lockout password"
+		clearing += " -p file:FILE, with the lockout password in FILE"
 	}
 	found := fmt.Sprintf("%d of %d failures; %s", l.Failures, l.MaxFailures, forgives)
 	switch {
@@ -108,12 +106,16 @@ func (d *doctor) lockout(l *tpm.Lockout) {
 	}
 }
 
-func (d *doctor) hierarchy(check string, h tpm.Hierarchy, disabled, password string) {
+// hierarchy is about one that is called name, whose password may be in authFile.
+func (d *doctor) hierarchy(name, authFile string, h tpm.Hierarchy, disabled, known string) {
+	check := name + " hierarchy"
 	switch {
 	case !h.Enabled:
 		d.fail(check, "enable it in the firmware setup", "disabled: %s", disabled)
+	case h.AuthSet && authFile != "":
+		d.ok(check, "enabled, has a password, which is given")
 	case h.AuthSet:
-		d.warn(check, password, "enabled, has a password")
+		d.warn(check, fmt.Sprintf("%s: give it here with -%s-auth-file FILE, or remove it with tpm2_changeauth -c %[2]s -p file:FILE", known, name), "enabled, has a password")
 	default:
 		d.ok(check, "enabled, has no password")
 	}
@@ -127,7 +129,7 @@ func (d *doctor) storageRootKey(key *tpm.StorageRootKey) {
 	}
 	switch {
 	case errors.Is(key.Err, keystore.ErrAuth):
-		d.fail(check, "see owner hierarchy", "cannot be made without the owner hierarchy's password; %s", others)
+		d.fail(check, "see owner hierarchy, and what is in -owner-auth-file if that is given", "cannot be made without the owner hierarchy's password; %s", others)
 	case key.Err != nil:
 		d.fail(check, "see owner hierarchy and room; if these are well, switch the device off and on", "cannot be made: %v", key.Err)
 	default:

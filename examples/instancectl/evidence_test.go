@@ -74,7 +74,7 @@ func TestEvidenceGenuine(t *testing.T) {
 	}
 	s.with(t, func(conn transport.TPM) { setPassword(t, conn, tpm2.TPMRHEndorsement) })
 	r = instancectl(t, append([]string{"evidence", "-pin-file", pin}, args...)...)
-	if r.status != 1 || r.stdout != "" || !strings.Contains(r.stderr, "EndorsementAuth") {
+	if r.status != 1 || r.stdout != "" || !strings.Contains(r.stderr, "-endorsement-auth-file") {
 		t.Errorf("without the password: %+v", r)
 	}
 }

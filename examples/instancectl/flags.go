@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"crypto/ecdsa"
-	"crypto/tls"
-	"crypto/x509"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -51,6 +49,7 @@ func (f *clientFlags) register(fs *flag.FlagSet, issuer, finds string) {
 	f.store.RegisterDefaults(fs, "required", storeflag.TemporaryKeys+"; required with "+finds)
 	f.store.RegisterKeys(fs)
 	f.store.RegisterEK(fs)
+	f.store.RegisterAuth(fs)
 	fs.StringVar(&f.name, "name", "", "`name` of the key (default: derived from -issuer and -client-id)")
 	fs.StringVar(&f.issuer, "issuer", "", "the authorization server's issuer identifier, a `URL` ("+issuer+")")
 	fs.StringVar(&f.clientID, "client-id", "", "the OAuth client_id, `ID` (required)")
@@ -132,25 +131,6 @@ func (f *clientFlags) checkProtocol() error {
 		return badUsage("-profile %.20q: use draft-12, draft-10, oid4vci-1 or keycloak", f.profile)
 	}
 	return nil
-}
-
-// newNetwork returns what sends all requests. It trusts the roots in a file, or
-// the system's if caFile is empty.
-func newNetwork(caFile string) (*http.Transport, error) {
-	network := http.DefaultTransport.(*http.Transport).Clone()
-	if caFile == "" {
-		return network, nil
-	}
-	pem, err := readFile(caFile)
-	if err != nil {
-		return nil, usageError{fmt.Errorf("-ca: %w", err)}
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, badUsage("-ca: %s has no PEM certificate", caFile)
-	}
-	network.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
-	return network, nil
 }
 
 // makesKey reports whether a key that does not exist is created: an attestation
@@ -255,6 +235,8 @@ func openStore(ctx context.Context, p *program, f *storeflag.Flags, makes bool) 
 		return nil, badUsage("-keys is missing: name the folder that the key files are in")
 	}
 	p.warnReadable("-pin-file", f.PINFile)
+	p.warnReadable("-owner-auth-file", f.OwnerAuthFile)
+	p.warnReadable("-endorsement-auth-file", f.EndorsementAuthFile)
 	store, err := f.Open(ctx)
 	if err != nil {
 		return nil, err

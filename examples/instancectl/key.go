@@ -24,6 +24,7 @@ func (f *keyFlags) register(fs *flag.FlagSet) {
 		store = requiredTPM
 	}
 	f.store.RegisterDefaults(fs, store, "required")
+	f.store.RegisterAuth(fs)
 	fs.StringVar(&f.name, "name", "", "`name` of the key: 1 to 128 of A-Z a-z 0-9 . _ - (required)")
 	fs.BoolVar(&f.json, "json", false, "print what there is to show as one JSON object on one line")
 }
@@ -91,6 +92,7 @@ func keyList(ctx context.Context, p *program, args []string) error {
 	fs := p.newFlags("key list", "", "Lists the names of all keys, usable or not. To see what is the matter with one: key show.")
 	var flags storeflag.Flags
 	flags.RegisterDefaults(fs, "required", "required")
+	flags.RegisterAuth(fs)
 	asJSON := fs.Bool("json", false, "print one JSON object on one line for each key: name")
 	if err := p.parse(fs, args, ""); err != nil {
 		return err

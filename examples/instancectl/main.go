@@ -87,7 +87,7 @@ func main() {
 
 // run carries out one command line and returns the exit status.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	p := &program{stdout, stderr, slog.New(slog.NewTextHandler(stderr, nil)), stdout, nil}
+	p := &program{stdout, stderr, newLog(stderr), stdout, nil}
 	ctx, p.stop = context.WithCancelCause(ctx)
 	defer p.stop(nil)
 	if len(args) > 1 && args[0] == "help" {

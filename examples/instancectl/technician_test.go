@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/instancekey/instancekey/internal/tpmtest"
 )
 
 // plain runs a command line without looking for secrets in what it prints.
@@ -154,5 +156,56 @@ func TestAttesterWithSlash(t *testing.T) {
 	r := instancectl(t, s.token("-store", "soft", "-attester", s.AttesterURL+"/")...)
 	if r.status != 1 || !strings.Contains(r.stderr, "leave the slash out") {
 		t.Errorf("status %d: %s", r.status, r.stderr)
+	}
+}
+
+// TestDoctorChangedPCRs: that the device has booted something else than a key is bound
+// to shows whether the key has a PIN or not, and no PIN is tried.
+func TestDoctorChangedPCRs(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	s := serve(t, sim)
+	args := []string{"-store", s.store, "-keys", t.TempDir()}
+	pin := writeFile(t, "pin", "1234")
+	ok(t, append([]string{"key", "create", "-name", "both", "-pcrs", "7,16", "-pin-file", pin}, args...)...)
+	ok(t, append([]string{"key", "create", "-name", "boot", "-pcrs", "16"}, args...)...)
+	ok(t, append([]string{"key", "create", "-name", "other", "-pcrs", "8", "-pin-file", pin}, args...)...)
+	examined(t, args...).failed()
+
+	tpmtest.ExtendPCR(t, sim, 16, "another boot loader")
+	d := examined(t, args...)
+	d.failed("key boot", "key both")
+	d.want("key both", statusFail, "booted something else", "enrol with a new key")
+	d.want("key other", statusOK, "no PIN was tried")
+	d.want("lockout", statusOK, "0 of 3 failures")
+}
+
+// TestMessages: what goes wrong is told in one line and says what to type.
+func TestMessages(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	s := serve(t, sim)
+	keys := t.TempDir()
+	ok(t, "key", "create", "-store", s.store, "-keys", keys, "-name", "pin", "-pin-file", writeFile(t, "pin", "1234"))
+	ok(t, "key", "create", "-store", s.store, "-keys", keys, "-name", "plain")
+	soft := t.TempDir()
+	for name, tt := range map[string]struct {
+		args []string
+		want string
+	}{
+		"no device":   {[]string{"key", "list", "-store", "/dev/nothing", "-keys", keys}, "correct -store"},
+		"no socket":   {[]string{"key", "list", "-store", "unix:/no/such/socket", "-keys", keys}, "start it, or check the address"},
+		"no PIN":      {[]string{"evidence", "-store", s.store, "-keys", keys, "-name", "pin"}, "use -pin-file FILE"},
+		"name taken":  {[]string{"key", "create", "-store", s.store, "-keys", keys, "-name", "plain"}, "already exists"},
+		"no key":      {[]string{"key", "show", "-store", s.store, "-keys", keys, "-name", "none"}, "no such key"},
+		"no soft key": {[]string{"key", "show", "-store", "soft", "-keys", soft, "-name", "none"}, "no such key"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := instancectl(t, tt.args...)
+			if r.status != 1 || r.stdout != "" || strings.Count(r.stderr, "\n") != 1 || !strings.Contains(r.stderr, tt.want) {
+				t.Errorf("status %d, stdout %q, stderr %q, want %q", r.status, r.stdout, r.stderr, tt.want)
+			}
+			if strings.Contains(r.stderr, "Config") || strings.Contains(r.stderr, "tpm: ") {
+				t.Errorf("it speaks of the SDK: %s", r.stderr)
+			}
+		})
 	}
 }

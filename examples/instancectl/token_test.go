@@ -145,7 +145,7 @@ func TestTokenCA(t *testing.T) {
 	args := []string{"token", "-store", "soft", "-self", self, "-issuer", server.URL, "-client-id", clientID, "-n", "6", "-c", "3", "-json"}
 
 	r := instancectl(t, args...)
-	if lines := tokenLines(t, r); r.status != 1 || lines[0].Error != "unreachable" || sum(lines) != 0 {
+	if lines := tokenLines(t, r); r.status != 1 || lines[0].Error != "unknown_ca" || sum(lines) != 0 {
 		t.Errorf("without -ca: status %d, %+v", r.status, lines)
 	}
 	ca := writeFile(t, "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})))

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -34,6 +33,8 @@ var words = []struct {
 	{is(keystore.ErrUnavailable), "unavailable"},
 	{is(keystore.ErrClosed), "closed"},
 	{is(client.ErrClosed), "closed"},
+	{isUnknownCA, "unknown_ca"},
+	{isCertificate, "certificate"},
 	{is(client.ErrAttestationRefused), "attestation_refused"},
 	{is(client.ErrAttesterUnavailable), "attester_unavailable"},
 	{is(client.ErrInvalidAttestation), "invalid_attestation"},
@@ -85,8 +86,7 @@ func isTimeout(err error) bool {
 
 // isNetwork does not ask for net.Error: what an http.Client returns is always one.
 func isNetwork(err error) bool {
-	return errors.As(err, new(*net.OpError)) || errors.As(err, new(*tls.CertificateVerificationError)) ||
-		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+	return errors.As(err, new(*net.OpError)) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // An interrupted error is what a library has made of it that an answer could
@@ -131,7 +131,10 @@ func refusalWord(refusal *oauth2.RetrieveError) string {
 // describe returns an error's text for people, without what a server may have
 // put into it for somebody else: a proxy's page, a JWT, a terminal's controls.
 func describe(err error) string {
-	text := err.Error()
+	text := inTerms(err.Error())
+	if advice := networkAdvice(err); advice != "" {
+		text += ": " + advice
+	}
 	var refusal *oauth2.RetrieveError
 	var attester *client.AttesterError
 	switch {
@@ -142,7 +145,7 @@ func describe(err error) string {
 			text += fmt.Sprintf(": %.200s", refusal.ErrorDescription)
 		}
 		if advice := client.Advice(err); advice != "" {
-			text += ": " + advice
+			text += ": " + inTerms(advice)
 		}
 	case errors.As(err, &attester) && secretLike.MatchString(attester.Code+" "+attester.Description), partOfJWT.MatchString(text):
 		text = word(err)

@@ -1,11 +1,8 @@
 package storeflag
 
 import (
-	"bytes"
 	"flag"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,7 +46,7 @@ func (f *KeyFlags) options() (keyOptions, error) {
 		return o, err
 	}
 	if f.PINFile != "" {
-		o.pin = func() ([]byte, error) { return readPIN(f.PINFile) }
+		o.pin = func() ([]byte, error) { return readAuth("-pin-file", f.PINFile) }
 		if _, err := o.pin(); err != nil {
 			return o, err
 		}
@@ -74,23 +71,4 @@ func ParsePCRs(list string) (pcrs []int, err error) {
 
 func (o keyOptions) tpm() tpm.KeyOptions {
 	return tpm.KeyOptions{Algorithm: o.algorithm, PIN: o.pin != nil, PCRs: o.pcrs}
-}
-
-// readPIN reads a PIN as an editor leaves it: a line end after it is no part of it.
-func readPIN(name string) ([]byte, error) {
-	const longest = 32 // bytes, for every TPM
-	file, err := os.Open(name)
-	if err != nil {
-		return nil, fmt.Errorf("-pin-file: %w", err)
-	}
-	defer file.Close()
-	pin, err := io.ReadAll(io.LimitReader(file, longest+3)) // and \r\n, and one more to see that it is too long
-	if err != nil {
-		return nil, fmt.Errorf("-pin-file: %w", err)
-	}
-	pin = bytes.TrimRight(pin, "\r\n")
-	if len(pin) == 0 || len(pin) > longest || bytes.IndexByte(pin, 0) >= 0 {
-		return nil, fmt.Errorf("-pin-file %s: a PIN has 1 to %d bytes, none of them zero", name, longest)
-	}
-	return pin, nil
 }

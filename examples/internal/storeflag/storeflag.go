@@ -46,6 +46,7 @@ type Flags struct {
 	// KeyFlags describe the keys that are created.
 	KeyFlags
 	EKFlags
+	AuthFlags
 
 	// Boot is no flag. If it is not nil, Open calls it with the simulated TPM
 	// that has just been started, for what a device's makers and its firmware do
@@ -98,6 +99,9 @@ func (f *Flags) Check() error {
 		}
 		if f.EKCertificates != "" {
 			return errors.New("-ek-certificates needs a TPM: a key in software is in none")
+		}
+		if f.OwnerAuthFile != "" || f.EndorsementAuthFile != "" {
+			return errors.New("-owner-auth-file and -endorsement-auth-file need a TPM: software has no hierarchies")
 		}
 		return nil
 	}
@@ -152,6 +156,9 @@ func (f *Flags) Open(ctx context.Context) (_ *Store, err error) {
 // tpmConfig returns the way to the TPM; the simulator's is empty.
 func (f *Flags) tpmConfig() (cfg tpm.Config, err error) {
 	if cfg.EKCertificates, err = f.certificates(); err != nil {
+		return cfg, err
+	}
+	if err := f.AuthFlags.read(&cfg); err != nil {
 		return cfg, err
 	}
 	if f.Store, err = fromTCTI(f.Store); err != nil {

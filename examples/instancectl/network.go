@@ -1,0 +1,66 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+)
+
+// newNetwork returns what sends all requests. It trusts the roots in a file, or
+// the system's if caFile is empty.
+func newNetwork(caFile string) (*http.Transport, error) {
+	network := http.DefaultTransport.(*http.Transport).Clone()
+	if caFile == "" {
+		return network, nil
+	}
+	pem, err := readFile(caFile)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("-ca: %w", err)}
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, badUsage("-ca: %s has no PEM certificate", caFile)
+	}
+	network.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	return network, nil
+}
+
+// isUnknownCA reports whether an error says that a server's certificate leads to no
+// root that is trusted here.
+func isUnknownCA(err error) bool {
+	return errors.As(err, new(x509.UnknownAuthorityError)) || errors.As(err, new(x509.SystemRootsError))
+}
+
+// isCertificate reports whether a server was reached and has shown a certificate that
+// is not good.
+func isCertificate(err error) bool { return errors.As(err, new(*tls.CertificateVerificationError)) }
+
+// networkAdvice says what to do about an error of the network; "" for any other.
+func networkAdvice(err error) string {
+	var invalid x509.CertificateInvalidError
+	var name *net.DNSError
+	switch {
+	case isUnknownCA(err):
+		return "no root that is trusted here has issued the server's certificate: if its CA is a private one, name the root's certificate with -ca FILE"
+	case errors.As(err, new(x509.HostnameError)):
+		return "the server's certificate is for another host: use the name that is in it"
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return "the server's certificate is not valid at the time that this device's clock says: " + adviceClock
+	case isCertificate(err):
+		return "the server's certificate is no good: its operator has to replace it"
+	case errors.As(err, &name) && name.IsNotFound:
+		return "there is no host of this name: correct it, or see the device's DNS"
+	case errors.As(err, new(tls.RecordHeaderError)), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
+		return "the server does not speak TLS at this port: correct the port"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "nothing listens there: correct host and port, start the server, or see the device's network"
+	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
+		return "the device has no way to this host: see its network"
+	}
+	return ""
+}
