@@ -14,6 +14,10 @@ import (
 // it does not know, or no longer.
 const codeNotEnrolled = "ak_not_enrolled"
 
+// codeInvalidSession is its answer to an enrolment that has taken the device too
+// long, or that was answered before: its own answer to that was lost.
+const codeInvalidSession = "invalid_session"
+
 // akCertificates returns the attester's certificates for the device's
 // attestation key. It enrols first where there are none that are valid.
 func (c *attesterCall) akCertificates(ctx context.Context, key keystore.AttestableKey) ([][]byte, error) {
@@ -38,19 +42,34 @@ func (c *attesterCall) valid(chain [][]byte) bool {
 
 // mustEnrol reports whether err asks for an enrolment, which can help once.
 func (c *attesterCall) mustEnrol(err error) (keystore.AttestableKey, bool) {
-	var refused *AttesterError
-	if !errors.As(err, &refused) || refused.Code != codeNotEnrolled || c.enrolled {
+	if !refusedFor(err, codeNotEnrolled) || c.enrolled {
 		return nil, false
 	}
 	key, ok := c.request.Key.(keystore.AttestableKey)
 	return key, ok
 }
 
-// enrol proves to the attester that the attestation key is in the same TPM as
-// the endorsement key, and gets a certificate for it. Byte strings on the wire
-// are in base64.
+// refusedFor reports whether err is the attester's refusal with that code.
+func refusedFor(err error, code string) bool {
+	var refused *AttesterError
+	return errors.As(err, &refused) && refused.Code == code
+}
+
+// enrol gets a certificate for the device's attestation key. Where the attester
+// does not know its own session any more, it begins anew, once.
 func (c *attesterCall) enrol(ctx context.Context, key keystore.AttestableKey) ([][]byte, error) {
 	c.enrolled = true
+	chain, err := c.enrolOnce(ctx, key)
+	if refusedFor(err, codeInvalidSession) {
+		chain, err = c.enrolOnce(ctx, key)
+	}
+	return chain, err
+}
+
+// enrolOnce proves to the attester that the attestation key is in the same TPM as
+// the endorsement key, and gets a certificate for it. Byte strings on the wire
+// are in base64.
+func (c *attesterCall) enrolOnce(ctx context.Context, key keystore.AttestableKey) ([][]byte, error) {
 	start := time.Now()
 	device, err := key.Enrolment(ctx)
 	c.request.Trace.evidence(ctx, start, evidenceEnrolment, err)

@@ -198,6 +198,41 @@ func TestNotEnrolled(t *testing.T) {
 	})
 }
 
+// TestInvalidSession: an enrolment that has taken too long, or whose answer was lost,
+// is begun anew, once.
+func TestInvalidSession(t *testing.T) {
+	a, key := newEvidenceAttester(t), newDeviceKey(t)
+	a.refuse["/tpm/secret"], a.once = "invalid_session", true
+	if got, err := a.attest(key); err != nil || got != "attestation" {
+		t.Errorf("Attest = %q, %v", got, err)
+	}
+	a.wantPaths("/challenge", "/tpm/attest", "/tpm/secret", "/tpm/attest", "/tpm/secret", "/client-attestation")
+	wantCalls(t, key, getChain, "Enrolment", "Activate", "Enrolment", "Activate", setChain, "Evidence")
+
+	a, key = newEvidenceAttester(t), newDeviceKey(t)
+	a.refuse["/tpm/secret"] = "invalid_session"
+	var refused *client.AttesterError
+	if _, err := a.attest(key); !errors.As(err, &refused) || refused.Code != "invalid_session" || key.chain != nil {
+		t.Errorf("always: %v, %d certificates kept", err, len(key.chain))
+	}
+	a.wantPaths("/challenge", "/tpm/attest", "/tpm/secret", "/tpm/attest", "/tpm/secret")
+
+	// After a refusal with ak_not_enrolled, too; other refusals are not tried again.
+	a, key = newEvidenceAttester(t), newDeviceKey(t)
+	key.chain = a.chain
+	a.refuse["/client-attestation"], a.refuse["/tpm/secret"], a.once = "ak_not_enrolled", "invalid_session", true
+	if _, err := a.attest(key); err != nil {
+		t.Errorf("of a second enrolment: %v", err)
+	}
+	a.wantPaths("/challenge", "/client-attestation", "/tpm/attest", "/tpm/secret", "/tpm/attest", "/tpm/secret", "/challenge", "/client-attestation")
+	a, key = newEvidenceAttester(t), newDeviceKey(t)
+	a.refuse["/tpm/secret"] = "activation_failed"
+	if _, err := a.attest(key); err == nil {
+		t.Error("activation_failed: no error")
+	}
+	a.wantPaths("/challenge", "/tpm/attest", "/tpm/secret")
+}
+
 // TestEvidenceFails: whatever fails ends it there, with its cause.
 func TestEvidenceFails(t *testing.T) {
 	cause := errors.New("cause")

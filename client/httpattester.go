@@ -33,7 +33,8 @@ import (
 // key is kept and what the device has booted. Then the key must be a
 // keystore.AttestableKey, or the error is ErrNoEvidence. The device's attestation
 // key is enrolled with the attester when there is no valid certificate for it, and
-// once more when the attester does not know it. Evidence names the device to the
+// once more when the attester does not know it; an enrolment that the attester does not
+// know any more (invalid_session) is begun anew, once. Evidence names the device to the
 // attester by its TPM; see tpm.Config.EventLog for what it tells of the boot.
 type HTTPAttester struct {
 	// URL is the attester's base URL and its identifier, the "aud" of
