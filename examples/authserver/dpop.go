@@ -1,6 +1,7 @@
 package authserver
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
@@ -33,9 +34,9 @@ type target struct{ method, uri, accessToken string }
 
 // verifyCombined applies section 7.3. Item 1, no PoP header field, is how the
 // caller came here. Challenges play no part: freshness is the DPoP nonce's.
-func (v *verifier) verifyCombined(proofs []string, made target, attestation *verifiedAttestation) error {
+func (v *verifier) verifyCombined(ctx context.Context, proofs []string, made target, attestation *verifiedAttestation) error {
 	// 2. and 3. Precisely one proof, valid per RFC 9449.
-	thumbprint, err := v.verifyDPoP(proofs, made)
+	thumbprint, err := v.verifyDPoP(ctx, proofs, made)
 	if err != nil {
 		return err
 	}
@@ -49,7 +50,7 @@ func (v *verifier) verifyCombined(proofs []string, made target, attestation *ver
 
 // verifyDPoP applies the checks of RFC 9449, section 4.3, and returns the
 // thumbprint of the proof's key.
-func (v *verifier) verifyDPoP(fields []string, made target) (thumbprint string, err error) {
+func (v *verifier) verifyDPoP(ctx context.Context, fields []string, made target) (thumbprint string, err error) {
 	bad := func(item, format string, args ...any) error {
 		return refuse(errInvalidDPoPProof, "RFC 9449 4.3("+item+")", format, args...)
 	}
@@ -98,6 +99,9 @@ func (v *verifier) verifyDPoP(fields []string, made target) (thumbprint string, 
 	}
 	if made.accessToken != "" && claims.AccessTokenHash != base64Hash(made.accessToken) {
 		return "", bad("12", "ath is not the hash of the access token")
+	}
+	if err := v.awaitProofTime(ctx, claims.proofTimes, v.nonces != nil); err != nil {
+		return "", refuseReplayMemory("RFC 9449 11.1", err)
 	}
 	switch err := v.seenDPoPProofs.Add(thumbprint + claims.ID); {
 	case errors.Is(err, freshness.ErrSeen):

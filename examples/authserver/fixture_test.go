@@ -212,6 +212,11 @@ func (f *fixture) do(r *http.Request) *httptest.ResponseRecorder {
 
 func (f *fixture) send(c *call) *httptest.ResponseRecorder {
 	f.t.Helper()
+	return f.do(f.build(c))
+}
+
+func (f *fixture) build(c *call) *http.Request {
+	f.t.Helper()
 	body := c.body
 	if body == "" {
 		body = c.form.Encode()
@@ -232,7 +237,7 @@ func (f *fixture) send(c *call) *httptest.ResponseRecorder {
 			r.Header.Add(name, value)
 		}
 	}
-	return f.do(r)
+	return r
 }
 
 // fetchChallenge gets a challenge of the authorization server; "" if there is no

@@ -1,6 +1,7 @@
 package authserver
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -33,7 +34,7 @@ type proofTimes struct {
 // verifyPoP applies section 7.2, item by item. fields are the values of the
 // OAuth-Client-Attestation-PoP header fields. It returns which message the
 // PoP JWT vouches for, nil for none.
-func (v *verifier) verifyPoP(fields []string, attestation *verifiedAttestation) (*messageHash, error) {
+func (v *verifier) verifyPoP(ctx context.Context, fields []string, attestation *verifiedAttestation) (*messageHash, error) {
 	bad := func(rule, format string, args ...any) (*messageHash, error) {
 		return nil, refuse(errInvalidClientAttestation, rule, format, args...)
 	}
@@ -88,6 +89,10 @@ func (v *verifier) verifyPoP(fields []string, attestation *verifiedAttestation) 
 		return bad("7.2(7)", "aud %.120q is not the issuer or resource identifier %s", claims.Audience, v.audience)
 	}
 
+	if err := v.awaitProofTime(ctx, claims.proofTimes, v.challenges != nil); err != nil {
+		return nil, refuseReplayMemory("7.2(8)", err)
+	}
+
 	// 8. Not a replay. What is remembered is remembered last, so that a PoP JWT
 	// that fails another check uses nothing up (section 10.7).
 	if err := v.spendChallenge(claims.Challenge); err != nil {
@@ -122,4 +127,23 @@ func (v *verifier) checkProofTime(times proofTimes, challenged bool) error {
 		return errors.New("its nbf is in the future")
 	}
 	return nil
+}
+
+// awaitProofTime waits, where a proof has no value of this process in it, for the time
+// that its sender's clock, which may be clockSkew ahead, has given it. So whatever was
+// used is from before now, and from before the start of the process that comes next,
+// which does not remember it.
+func (v *verifier) awaitProofTime(ctx context.Context, times proofTimes, challenged bool) error {
+	ahead := times.IssuedAt.Time().Sub(v.cfg.Now())
+	if challenged || ahead <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(ahead)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }

@@ -1,7 +1,9 @@
 package authserver_test
 
 import (
+	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/instancekey/instancekey/examples/authserver"
@@ -65,6 +67,77 @@ func TestRestart(t *testing.T) {
 			if w := f.send(tc.make(f)); w.Code != 200 {
 				t.Errorf("a new proof: %d %s", w.Code, w.Body)
 			}
+		})
+	}
+}
+
+// TestRestartAhead: a proof that a clock has made that is ahead is used when its time
+// has come, where nothing else says that it was made since the server started, so that
+// it is from before the start of the next one. Whoever gives up has used nothing.
+func TestRestartAhead(t *testing.T) {
+	nonces := func(cfg *authserver.Config) { cfg.DPoPNonces = true }
+	for name, tc := range map[string]struct {
+		configure func(*authserver.Config)
+		make      func(*fixture) *call
+		waits     bool
+	}{
+		"PoP JWT, no challenges": {noChallenges, (*fixture).pop, true},
+		"PoP JWT, challenges":    {nil, (*fixture).pop, false},
+		"combined, no nonces":    {nil, (*fixture).combined, true},
+		"combined, nonces":       {nonces, (*fixture).combined, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var f *fixture
+				configure := func(cfg *authserver.Config) {
+					if tc.configure != nil {
+						tc.configure(cfg)
+					}
+					cfg.Now = time.Now
+					if f != nil {
+						cfg.AttesterKeys.Keys[0].Key = &f.attester.PublicKey
+					}
+				}
+				f = newFixture(t, configure)
+				ahead := func() *call {
+					f.now = time.Now()
+					c := tc.make(f)
+					made := c.pop
+					if made == nil {
+						made = c.dpop
+					}
+					if made == c.dpop && !tc.waits {
+						made.claims["nonce"] = f.send(c).Header().Get("DPoP-Nonce")
+					}
+					made.claims["iat"] = time.Now().Add(10 * time.Second).Unix()
+					return c
+				}
+				c := ahead()
+				start := time.Now()
+				if w := f.send(c); w.Code != 200 {
+					t.Fatalf("%d %s", w.Code, w.Body)
+				}
+				if waited := time.Since(start); (waited > 9*time.Second) != tc.waits || waited > 10*time.Second {
+					t.Errorf("it took %v", waited)
+				}
+				time.Sleep(time.Second)
+				restarted := newFixture(t, configure)
+				if w := restarted.send(c); w.Code == 200 {
+					t.Errorf("the server after this one takes it again: %s", w.Body)
+				}
+				if !tc.waits {
+					return
+				}
+				c = ahead()
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				if w := f.do(f.build(c).WithContext(ctx)); w.Code != 503 {
+					t.Errorf("given up: %d %s", w.Code, w.Body)
+				}
+				if w := f.send(c); w.Code != 200 {
+					t.Errorf("after that: %d %s", w.Code, w.Body)
+				}
+			})
 		})
 	}
 }

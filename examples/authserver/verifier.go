@@ -69,13 +69,13 @@ func (v *verifier) verifyProof(r *http.Request, made target, attestation *verifi
 		if err := allow(MethodPoP); err != nil {
 			return proof, err
 		}
-		if proof.reqHash, err = v.verifyPoP(pops, attestation); err != nil {
+		if proof.reqHash, err = v.verifyPoP(r.Context(), pops, attestation); err != nil {
 			return proof, err
 		}
 		if len(proofs) > 0 {
 			// The sender is authenticated. This proof only says which key the
 			// access token is bound to, and that may be any key.
-			proof.dpopThumbprint, err = v.verifyDPoP(proofs, made)
+			proof.dpopThumbprint, err = v.verifyDPoP(r.Context(), proofs, made)
 		}
 		return proof, err
 
@@ -84,7 +84,7 @@ func (v *verifier) verifyProof(r *http.Request, made target, attestation *verifi
 			return proof, err
 		}
 		proof.dpopThumbprint = attestation.thumbprint
-		return proof, v.verifyCombined(proofs, made, attestation)
+		return proof, v.verifyCombined(r.Context(), proofs, made, attestation)
 
 	default:
 		return proof, refuse(errInvalidClientAttestation, "7.2(1)", "attestation without a proof of possession")
