@@ -96,8 +96,8 @@ func (b *lockedBuffer) take() string {
 	return b.text.String()
 }
 
-// TestFollow: a changed file is in force within a minute; one that is wrong keeps
-// those of before in force, and that is said, until it is mended.
+// TestFollow: a changed file is in force within a minute; of one that is wrong that of
+// before stays in force, and that is said, until it is mended. The others take effect.
 func TestFollow(t *testing.T) {
 	files, ek := operatorFiles(t)
 	good, err := os.ReadFile(files.registry)
@@ -123,11 +123,11 @@ func TestFollow(t *testing.T) {
 		var said lockedBuffer
 		log := slog.New(slog.NewTextHandler(&said, nil))
 		digest := watch.Digest(files.watched())
-		verifier, err := files.load(log)
+		verifier, known, err := files.load(log)
 		if err != nil {
 			t.Fatal(err)
 		}
-		go files.follow(ctx, digest, verifier, log)
+		go files.follow(ctx, digest, verifier, known, log)
 		for i, step := range []struct {
 			file, content string
 			welcome       bool
@@ -136,11 +136,16 @@ func TestFollow(t *testing.T) {
 		}{
 			{files.registry, with(ek), false, 1, "are in force"},
 			{files.registry, with(hex.EncodeToString(other[:])), true, 1, "are in force"},
-			{files.registry, "{", true, 1, "cannot be used: what was read before stays in force"},
-			{files.reference, `{"policy": "p", "pcrs": [0, 7]}`, true, 1, "registry"}, // together with a registry that is wrong
-			{files.registry, with(ek), false, 2, "are in force"},
-			{filepath.Join(files.roots, "list.crl"), "x", false, 2, "list.crl: not a revocation list"},
-			{files.registry, string(good), false, 2, "list.crl: not a revocation list"},
+			{files.registry, "{", true, 1, "cannot be used: what was read from it before stays in force"},
+			{files.reference, `{"policy": "p", "pcrs": [0, 7]}`, true, 2, "registry"}, // beside a registry that is wrong
+			{files.reference, `{"policy": "p", "pcrs": []}`, true, 2, "pcrs is empty"}, // both are
+			{files.registry, with(ek), false, 2, "the other files about devices are in force"},
+			{files.reference, `{"policy": "p", "pcrs": [0]}`, false, 1, "have changed, and are in force"},
+			{filepath.Join(files.roots, "list.crl"), "x", false, 1, "list.crl: not a revocation list"},
+			{files.registry, with(hex.EncodeToString(other[:])), true, 1, "list.crl: not a revocation list"}, // beside a list that is wrong
+			{files.registry, with(ek), false, 1, "the other files"},
+			{files.reference, `{"policy": "p", "pcrs": [0, 7]}`, false, 2, "the other files"},
+			{files.registry, string(good), true, 2, "list.crl: not a revocation list"},
 			{filepath.Join(files.roots, "list.crl"), "", true, 2, "are in force"}, // removed
 		} {
 			said.take()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -35,55 +36,71 @@ func (f *evidenceFiles) wanted() (bool, error) {
 	return f.roots != "", nil
 }
 
-// read reads the watched ones, and tells log which certificates are of no use.
-func (f *evidenceFiles) read(log *slog.Logger) (roots *evidence.Roots, registry *evidence.Registry, reference *evidence.Reference, err error) {
+// devices is what was read of devices. What could not be read, or is in no file, is
+// nil.
+type devices struct {
+	roots     *evidence.Roots
+	registry  *evidence.Registry
+	reference *evidence.Reference
+}
+
+// read reads the watched ones, each for itself, and tells log which certificates are
+// of no use. Makers and links are one, as are their revocation lists.
+func (f *evidenceFiles) read(log *slog.Logger) (read devices, wrong []error) {
+	note := func(err error) {
+		if err != nil {
+			wrong = append(wrong, err)
+		}
+	}
 	roots, findings, err := evidence.LoadRoots(f.roots, f.links, time.Now())
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	if f.registry != "" {
-		if registry, err = evidence.LoadRegistry(f.registry); err != nil {
-			return nil, nil, nil, err
-		}
-	}
-	if f.reference != "" {
-		if reference, err = evidence.LoadReference(f.reference); err != nil {
-			return nil, nil, nil, err
-		}
-	}
+	note(err)
 	for _, finding := range findings {
 		log.Warn("TPM makers: " + finding)
 	}
-	return roots, registry, reference, nil
+	read.roots = roots
+	if f.registry != "" {
+		read.registry, err = evidence.LoadRegistry(f.registry)
+		note(err)
+	}
+	if f.reference != "" {
+		read.reference, err = evidence.LoadReference(f.reference)
+		note(err)
+	}
+	return read, wrong
 }
 
-// load returns nil if evidence is not wanted.
-func (f *evidenceFiles) load(log *slog.Logger) (*evidence.Verifier, error) {
+// load returns a Verifier and what it knows; nil if evidence is not wanted.
+func (f *evidenceFiles) load(log *slog.Logger) (verifier *evidence.Verifier, read devices, err error) {
 	if wanted, err := f.wanted(); !wanted {
-		return nil, err
+		return nil, read, err
 	}
-	var cfg evidence.Config
-	var err error
-	if cfg.Roots, cfg.Registry, cfg.Reference, err = f.read(log); err != nil {
-		return nil, err
+	read, wrong := f.read(log)
+	if wrong != nil {
+		return nil, read, errors.Join(wrong...)
 	}
-	if cfg.CA, err = akCA(f.ca); err != nil {
-		return nil, err
+	ca, err := akCA(f.ca)
+	if err != nil {
+		return nil, read, err
 	}
-	return evidence.New(cfg)
+	verifier, err = evidence.New(evidence.Config{Roots: read.roots, CA: ca, Registry: read.registry, Reference: read.reference})
+	return verifier, read, err
 }
 
 // follow reads the files again when they change, until ctx ends. digest is theirs
-// of before they were loaded. While one of them is wrong, all of those before stay
-// in force.
-func (f *evidenceFiles) follow(ctx context.Context, digest string, verifier *evidence.Verifier, log *slog.Logger) {
+// of before they were loaded, known what the Verifier knows. While one of them is wrong, that of before stays in
+// force; the others take effect.
+func (f *evidenceFiles) follow(ctx context.Context, digest string, verifier *evidence.Verifier, known devices, log *slog.Logger) {
 	watch.Files(ctx, digest, f.watched(), func() {
-		roots, registry, reference, err := f.read(log)
-		if err != nil {
-			log.Error("files about devices have changed and cannot be used: what was read before stays in force", slog.String("reason", err.Error()))
+		read, wrong := f.read(log)
+		known = devices{cmp.Or(read.roots, known.roots), cmp.Or(read.registry, known.registry), cmp.Or(read.reference, known.reference)}
+		verifier.Update(known.roots, known.registry, known.reference)
+		for _, err := range wrong {
+			log.Error("a file about devices cannot be used: what was read from it before stays in force", slog.String("reason", err.Error()))
+		}
+		if len(wrong) > 0 {
+			log.Info("the other files about devices are in force")
 			return
 		}
-		verifier.Update(roots, registry, reference)
 		log.Info("files about devices have changed, and are in force")
 	})
 }

@@ -46,12 +46,12 @@ func (f *evidenceFiles) check(log *slog.Logger) error {
 	if !wanted {
 		return err
 	}
-	_, _, _, err = f.read(log)
+	_, wrong := f.read(log)
 	if exists(f.ca) {
-		_, errOfCA := akCA(f.ca)
-		err = errors.Join(err, errOfCA)
+		_, err := akCA(f.ca)
+		wrong = append(wrong, err)
 	}
-	return err
+	return errors.Join(wrong...)
 }
 
 func exists(file string) bool {

@@ -80,7 +80,7 @@ func run() error {
 		return nil
 	}
 	digest := watch.Digest(files.watched())
-	verifier, err := files.load(log)
+	verifier, known, err := files.load(log)
 	if err != nil {
 		return err
 	}
@@ -123,7 +123,7 @@ func run() error {
 		return err
 	}
 	if verifier != nil {
-		go files.follow(ctx, digest, verifier, log)
+		go files.follow(ctx, digest, verifier, known, log)
 	}
 	fmt.Printf("attester %s jwks %s/jwks\n", cfg.URL, strings.TrimSuffix(cfg.URL, "/"))
 	return serve.Run(ctx, listener, server)

@@ -105,14 +105,14 @@ func operatorFiles(t *testing.T) (files evidenceFiles, ek string) {
 
 func TestEvidenceFiles(t *testing.T) {
 	files, _ := operatorFiles(t)
-	verifier, err := files.load(quiet)
+	verifier, _, err := files.load(quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if pcrs := verifier.PCRs(); len(pcrs) != 1 || pcrs[0] != 0 {
 		t.Errorf("PCRs %v", pcrs)
 	}
-	if verifier, err := new(evidenceFiles).load(quiet); verifier != nil || err != nil {
+	if verifier, _, err := new(evidenceFiles).load(quiet); verifier != nil || err != nil {
 		t.Errorf("no files: %v, %v", verifier, err)
 	}
 	bad := write(t, "bad", []byte("{"))
@@ -126,7 +126,7 @@ func TestEvidenceFiles(t *testing.T) {
 	} {
 		spoilt := files
 		change(&spoilt)
-		if verifier, err := spoilt.load(quiet); verifier != nil || err == nil || !strings.Contains(err.Error(), name) {
+		if verifier, _, err := spoilt.load(quiet); verifier != nil || err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v, %v", name, verifier, err)
 		}
 	}
@@ -134,7 +134,7 @@ func TestEvidenceFiles(t *testing.T) {
 
 func TestProvision(t *testing.T) {
 	files, ek := operatorFiles(t)
-	verifier, err := files.load(quiet)
+	verifier, _, err := files.load(quiet)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -43,29 +44,44 @@ func (f *trustFiles) watched() []string {
 	return []string{f.jwks, f.roots, f.policy}
 }
 
-// read fills in what a configuration trusts.
-func (f *trustFiles) read(ctx context.Context, cfg *authserver.Config) (err error) {
+// read fills in what a configuration trusts, from each file for itself. Of what cannot
+// be read it leaves what is there.
+func (f *trustFiles) read(ctx context.Context, cfg *authserver.Config) error {
+	var wrong []error
 	if f.jwks != "" {
-		if cfg.AttesterKeys, err = readJWKS(ctx, f.jwks); err != nil {
-			return fmt.Errorf("-attester-jwks: %w", err)
+		if keys, err := readJWKS(ctx, f.jwks); err == nil {
+			cfg.AttesterKeys = keys
+		} else {
+			wrong = append(wrong, fmt.Errorf("-attester-jwks: %w", err))
 		}
 	}
 	if f.roots != "" {
-		pem, err := os.ReadFile(f.roots)
-		if err != nil {
-			return fmt.Errorf("-attester-roots: %w", err)
-		}
-		cfg.AttesterRoots = x509.NewCertPool()
-		if !cfg.AttesterRoots.AppendCertsFromPEM(pem) {
-			return fmt.Errorf("-attester-roots: %s has no PEM certificates", f.roots)
+		if pool, err := readRoots(f.roots); err == nil {
+			cfg.AttesterRoots = pool
+		} else {
+			wrong = append(wrong, fmt.Errorf("-attester-roots: %w", err))
 		}
 	}
 	if f.policy != "" {
-		if cfg.Policy, err = authserver.LoadPolicy(f.policy); err != nil {
-			return fmt.Errorf("-policy: %w", err)
+		if policy, err := authserver.LoadPolicy(f.policy); err == nil {
+			cfg.Policy = policy
+		} else {
+			wrong = append(wrong, fmt.Errorf("-policy: %w", err))
 		}
 	}
-	return nil
+	return errors.Join(wrong...)
+}
+
+func readRoots(file string) (*x509.CertPool, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("%s has no PEM certificates", file)
+	}
+	return pool, nil
 }
 
 // follow reads the files again when they change, and a JWK Set at a URL every
@@ -96,22 +112,22 @@ func (f *trustFiles) follow(ctx context.Context, digest string, server *authserv
 	}
 }
 
-// update returns what the server trusts afterwards.
+// update returns what the server trusts afterwards. Of a file that is wrong, that of
+// before stays in force; the others take effect.
 func (f *trustFiles) update(ctx context.Context, server *authserver.Server, known authserver.Config, log *slog.Logger) authserver.Config {
-	var now authserver.Config
-	err := f.read(ctx, &now)
-	attesters := err == nil && (!reflect.DeepEqual(now.AttesterKeys, known.AttesterKeys) || !equalPools(now.AttesterRoots, known.AttesterRoots))
-	if attesters {
-		err = server.SetAttesters(now.AttesterKeys, now.AttesterRoots)
+	now := known
+	if err := f.read(ctx, &now); ctx.Err() != nil {
+		return known
+	} else if err != nil {
+		log.Error("whom to trust cannot be read again: what was read of that before stays in force", slog.String("reason", err.Error()))
 	}
-	switch {
-	case ctx.Err() != nil:
-		return known
-	case err != nil:
-		log.Error("whom to trust cannot be read again: what was read before stays in force", slog.String("reason", err.Error()))
-		return known
-	case attesters:
-		log.Info("trusted attesters have changed, and are in force")
+	if !reflect.DeepEqual(now.AttesterKeys, known.AttesterKeys) || !equalPools(now.AttesterRoots, known.AttesterRoots) {
+		if err := server.SetAttesters(now.AttesterKeys, now.AttesterRoots); err != nil {
+			now.AttesterKeys, now.AttesterRoots = known.AttesterKeys, known.AttesterRoots
+			log.Error("trusted attesters cannot be used: those of before stay in force", slog.String("reason", err.Error()))
+		} else {
+			log.Info("trusted attesters have changed, and are in force")
+		}
 	}
 	if !reflect.DeepEqual(now.Policy, known.Policy) {
 		server.SetPolicy(now.Policy)

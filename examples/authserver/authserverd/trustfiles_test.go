@@ -38,7 +38,7 @@ func write(t *testing.T, path string, content any) {
 }
 
 // TestTrustFilesAreReadAgain: what changes in the files, or in the JWK Set at a URL,
-// is in force after an update; what cannot be used changes nothing.
+// is in force after an update; what cannot be used changes nothing, for itself alone.
 func TestTrustFilesAreReadAgain(t *testing.T) {
 	for _, place := range []string{"file", "URL"} {
 		t.Run(place, func(t *testing.T) {
@@ -119,6 +119,12 @@ func TestTrustFilesAreReadAgain(t *testing.T) {
 				{jwks, good, true, "trusted attesters have changed"},
 				{jwks, `not JSON`, true, "stays in force"},
 				{jwks, good, true, ""},
+				{jwks, `not JSON`, true, "stays in force"},
+				{policy, `{"require_oemboot": true}`, false, "policy has changed"}, // beside keys that are wrong
+				{policy, `{`, false, "-policy: "},                                  // both are
+				{jwks, of(&another.PublicKey), false, "trusted attesters have changed"},
+				{jwks, good, false, "trusted attesters have changed"},
+				{policy, `{"max_age": "24h"}`, true, "policy has changed"},
 			} {
 				write(t, step.file, step.content)
 				logged.Reset()
