@@ -62,7 +62,7 @@ func (w *world) akEndorsement() pkix.Extension {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return pkix.Extension{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1}, Value: value}
+	return pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 840, 113556, 1, 8000, 2554, 43096, 13004, 3807, 19865, 44672, 3203538, 12818145}, Value: value}
 }
 
 // akName is the name in the certificate for the AK of the TPM with that EK.

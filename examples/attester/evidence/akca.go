@@ -31,9 +31,13 @@ const akLifetime = 30 * 24 * time.Hour
 // oidEndorsement is an extension of our own: what was verified when the TPM
 // enrolled, a SEQUENCE of OCTET STRINGs with the certificate of its endorsement
 // key and links from it; empty if the registry alone has vouched for the key. Only
-// the attester that has put it there reads it. It is of the number that is for
-// examples (RFC 5612).
-var oidEndorsement = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1}
+// the attester that has put it there reads it.
+//
+// It is nobody else's: it is the UUID a85832cc-0edf-4d99-ae80-30e1d2c396e1 below an
+// arc that Microsoft gives to everyone for that ("Obtaining an Object Identifier").
+// Below 2.25 (ITU-T X.667) a UUID is one arc of 128 bits, which Go and others cannot
+// read.
+var oidEndorsement = asn1.ObjectIdentifier{1, 2, 840, 113556, 1, 8000, 2554, 43096, 13004, 3807, 19865, 44672, 3203538, 12818145}
 
 // extKeyUsageAK is tcg-kp-AIKCertificate, which go-attestation has no name for.
 var extKeyUsageAK = asn1.ObjectIdentifier{2, 23, 133, 8, 3}
