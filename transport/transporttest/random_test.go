@@ -29,8 +29,14 @@ func refusedAt(t *testing.T, p Policy, seed uint64) []int {
 			continue
 		}
 		offered := resp.Header.Get("OAuth-Client-Attestation-Challenge")
-		if code := c.code(c.do(parts{attestation: attestation, pop: []string{c.pop(offered)}})); code != "" {
-			t.Errorf("request %d: the retry was refused: %s", i, code)
+		retries := 1
+		if p.Kind == Reusable {
+			retries = 5
+		}
+		for range retries {
+			if code := c.code(c.do(parts{attestation: attestation, pop: []string{c.pop(offered)}})); code != "" {
+				t.Errorf("request %d: the retry was refused: %s", i, code)
+			}
 		}
 	}
 	for _, r := range c.server.Requests(Token) {
