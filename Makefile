@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 # demo and test are all that is needed; both install what is missing first.
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package client is one OAuth client instance at one authorization server,
 // authenticated by OAuth 2.0 Attestation-Based Client Authentication
 // (draft-ietf-oauth-attestation-based-client-auth-12).

@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
 # go-attestation 0.6.4, built with Go 1.23 or later, cannot say whether Secure Boot was
 # on from the boot log of a Lenovo workstation: ParseSecurebootState parses every
 # certificate in PK, KEK and db, Lenovo's own platform key has a negative serial

@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
 # go-jose v4.1.8 parses every certificate in a JWS header's x5c with crypto/x509 when it
 # parses the JWS, before anybody asks for them and also if the caller never does. Go's
 # crypto/x509 knows four NIST curves. So a JWS that is well formed and whose own key and

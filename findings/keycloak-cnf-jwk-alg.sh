@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
 # A JWK's "alg" is optional (RFC 7517, section 4.4), and no draft of attestation-based
 # client authentication asks for it in "cnf.jwk"; the examples there have none. One
 # would expect the curve of an EC key to be enough, as it is for Keycloak's own DPoP

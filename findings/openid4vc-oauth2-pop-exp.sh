@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
 # OpenID4VCI 1.0 points to draft-ietf-oauth-attestation-based-client-auth-07, whose
 # PoP JWT has iss, aud, jti, iat and, where the server gave one, "challenge"; "exp" was
 # removed in -06. One would expect the verifier

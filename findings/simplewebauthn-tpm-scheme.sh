@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
 # @simplewebauthn/server 14.0.3 reads the scheme of a TPMT_PUBLIC in a "tpm"
 # attestation statement as two bytes. TPM 2.0 Part 2, 12.2.3.6 (TPMS_ECC_PARMS) gives
 # every scheme but null its details, two bytes more for ECDSA: the hash. So of a valid

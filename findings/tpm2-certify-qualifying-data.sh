@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
 # tpm2-tools 5.4 (Debian 12): tpm2_certify has no option for the qualifying data of
 # TPM2_Certify, and does not leave it empty either: extraData of what it writes is
 # always 00ff55aa. tpm2_quote has -q. So a certification by tpm2_certify is fresh to

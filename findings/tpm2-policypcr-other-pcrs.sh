@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
 # A policy session in which TPM2_PolicyPCR has asserted PCR 7 is void as soon as PCR 10 is
 # extended, which the policy does not name: what the TPM compares is a counter of all
 # updates (TPM 2.0 Part 3, "TPM2_PolicyPCR"), and the key's use fails with

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package keystore is the contract between a Client Instance Key and whatever
 // holds it: a TPM, a file, a PKCS#11 token, a cloud KMS.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package softkey keeps client instance keys in software: in the memory of the
 // process ([New]) or in PEM files ([OpenDir]).
 //

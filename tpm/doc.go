@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package tpm keeps client instance keys in a TPM 2.0: a key is made in the TPM
 // and can be used by this one TPM only.
 //

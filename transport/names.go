@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package transport
 
 // Names on the wire (draft-ietf-oauth-attestation-based-client-auth-12,

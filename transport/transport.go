@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package transport authenticates HTTP requests with OAuth 2.0
 // Attestation-Based Client Authentication: it is the [http.RoundTripper] that
 // adds a Client Attestation and a proof of possession (PoP JWT) to each request

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package attester is a reference Client Attester: it answers a Client Instance
 // that proves control of its key with a Client Attestation JWT
 // (draft-ietf-oauth-attestation-based-client-auth-11, section 4).

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package authserver is a reference OAuth 2.0 authorization server with
 // attestation-based client authentication
 // (draft-ietf-oauth-attestation-based-client-auth-11), and a protected resource

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command device is a program as it runs on a device for years: it starts at
 // boot, with or without a network, gets an access token, calls a protected
 // resource with it at an interval, and outlives the loss of network, Client

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command instancectl is for people who bring up devices: it finds out what is
 // wrong with a device's TPM, manages Client Instance Keys, gets Client
 // Attestations and gets access tokens, one step at a time, and says what goes

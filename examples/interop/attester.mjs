@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A Client Attester that shares no code with this repository: it was written from
 // examples/attester/PROTOCOL.md, and shows that the document is enough. It looks at
 // all that the document says an attester checks of keys and quotes, but not at boot

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A device that shares no code with this repository: it was written from
 // examples/attester/PROTOCOL.md and the TPM specification, and shows that the document
 // is enough. It speaks to a TPM 2.0 on a Unix socket, which it has for itself.

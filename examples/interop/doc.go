@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package interop tests the module with servers and libraries that it did not bring
 // itself; README.md says what was tried with which settings.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // An authorization server that this project did not write: npm's oidc-provider
 // with attestation-based client authentication switched on, on a free loopback
 // port. The interop tests start it; nothing here is fit for production. To start

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Verifiers of Client Attestations that this project did not write. The interop
 // tests start it; each line of JSON on standard input is a case:
 //

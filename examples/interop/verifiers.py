@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Python's PyJWT as a verifier of Client Attestations, and what the package
 client-attestation-sdk says of the key in them. The interop tests start it; input
 and output are those of verifiers.mjs, with the verifier "PyJWT" or

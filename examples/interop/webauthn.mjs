@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Asks npm's @simplewebauthn/server what it thinks of a registration with a key
 // statement of this repository. A line of JSON on standard input has it:
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command otel shows as OpenTelemetry spans what the first token request of a
 // process waits for, and what a later one does. It is a module of its own, so
 // that nobody who uses instancekey has OpenTelemetry among their dependencies.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command quickstart runs the whole of OAuth 2.0 Attestation-Based Client
 // Authentication in one process, against a reference Client Attester and a
 // reference authorization server, and shows each step as it happens.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package reference runs the reference Client Attester and the reference
 // authorization server inside another program, on loopback addresses.
 package reference

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command wraphttp gives attestation-based client authentication to an
 // *http.Client that a program already has: wrap, below, is all there is to it.
 //

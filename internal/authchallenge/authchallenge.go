@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package authchallenge reads WWW-Authenticate header fields (RFC 9110, section
 // 11.6.1).
 package authchallenge

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package binding carries the message of transport.BindMessage in a context, for
 // package transport, which binds it, and for those who must not.
 package binding

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package endpoint decides which URLs credentials may be sent to at all.
 package endpoint
 

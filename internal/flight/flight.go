@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package flight shares work among those who wait for it, so that a peer that
 // stalls holds up few of them, and nothing piles up.
 //

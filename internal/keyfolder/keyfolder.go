@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package keyfolder keeps the key NAME as the file NAME.pem of a folder. It is
 // what Stores that have files have in common: how a file appears, is read, and
 // goes, and what each failure means in the terms of package keystore.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package layering_test holds the rules about which package may import which.
 //
 //	examples ──► client ──► transport ──► keystore ◄── softkey

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package privatefile writes and reads small files that only their owner may
 // read, and that are there complete or not at all, also after a power cut.
 package privatefile

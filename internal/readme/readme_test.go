@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package readme_test keeps the README true: what it shows as Go is compiled
 // here.
 package readme_test

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package tpmtest gives tests a TPM: two kinds of real ones, and what can be put between them and the code under test.
 // It is imported by _test files only.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package turn is the queue before what does one thing at a time and cannot be
 // interrupted: a key, a TPM.
 package turn

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package keystoretest checks that a [keystore.Store] or a [keystore.Key] keeps
 // the contract written there. Whoever implements one calls it from a test:
 //

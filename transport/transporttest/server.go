@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package transporttest has the authorization server that package transport is
 // tested against: strict in what it verifies, and, at a test's wish, hostile in
 // how it answers. It is for the tests of whoever embeds package transport or

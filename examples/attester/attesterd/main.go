@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command attesterd runs the reference Client Attester.
 //
 //	go run ./examples/attester/attesterd -client-id abca-client

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package evidence verifies what a device with a TPM 2.0 says of itself: that a
 // Client Instance Key lives in the TPM, and what the device has booted. It is
 // the part of the reference Client Attester that an auditor should read, from

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command authserverd runs the reference authorization server.
 //
 //	go run ./examples/authserver/authserverd -attester-jwks http://127.0.0.1:8081/jwks

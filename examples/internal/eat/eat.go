@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package eat checks values of EAT claims (RFC 9711) that operators write down.
 package eat
 

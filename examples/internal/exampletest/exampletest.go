@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package exampletest is what the tests of the example programs have in common.
 package exampletest
 

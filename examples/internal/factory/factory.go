@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package factory does to a simulated device what its makers would do to a real
 // one: it certifies the endorsement key, and boots firmware that measures what
 // it runs. It is for demonstrations and tests.

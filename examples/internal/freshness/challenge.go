@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package freshness is what the reference servers need against replay:
 // challenges that carry their own expiry, state that its owner carries, a bounded
 // memory of values that may be used once, and a clock that never goes back.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package jwtview shows people what is in a JWT.
 package jwtview
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package serve is the HTTP that the reference servers have in common: exact
 // routes, JSON answers, and running them from a main.
 package serve

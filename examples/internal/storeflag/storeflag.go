@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package storeflag is the -store flag of the example programs, with the flags
 // that belong to it: it opens the key store that a command line names.
 //

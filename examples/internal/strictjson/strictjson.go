@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package strictjson reads configuration that people write: a member that is
 // misspelt, or there twice, must not be taken for one left out, and every error
 // says on which line it is.

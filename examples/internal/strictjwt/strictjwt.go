@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package strictjwt reads the JWTs that the reference servers are sent: one
 // typ, a closed list of algorithms, no extensions (RFC 8725).
 package strictjwt

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package webauthn makes of a key in a TPM what a browser sends when it registers
 // one (W3C Web Authentication, section 7.1), so that libraries for that can be asked
 // what they think of this repository's key statements. It is for tests.

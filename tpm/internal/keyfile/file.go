@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package keyfile reads and writes key files: PEM of the TSS2 format
 // (draft-bottomley-tpm2-keys), with blocks of our own after the key. It needs no
 // TPM.

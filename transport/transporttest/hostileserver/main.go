@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command hostileserver runs the authorization server of package transporttest,
 // for the tests of clients in any language. Like that, it is strict in what it
 // verifies and hostile in how it answers; without flags it only refuses a good
