@@ -15,8 +15,8 @@ import (
 // The first version made 290 allocations for a token and 219 for a form POST, counted in
 // the same way.
 const (
-	maxTokenAllocations = 241
-	maxFormAllocations  = 152
+	maxTokenAllocations = 234
+	maxFormAllocations  = 149
 )
 
 // stub is a base transport that answers at once, with a token.

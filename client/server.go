@@ -84,7 +84,7 @@ func (c *Client) discover(ctx context.Context) (*server, error) {
 	case err == nil:
 		c.logForeign(ctx, found)
 		return found, nil
-	case errors.Is(ctx.Err(), context.Canceled) && !errors.Is(context.Cause(ctx), flight.ErrLeft):
+	case c.ctx.Err() != nil || errors.Is(context.Cause(ctx), flight.ErrReplaced):
 		return nil, err // another attempt has taken its place, or the Client is closed
 	case old == nil:
 		c.mu.Lock()

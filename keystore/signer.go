@@ -24,8 +24,10 @@ import (
 //
 // A crypto.Signer takes no context. Sign therefore waits for the signer in
 // another goroutine and returns when its context ends; the signer finishes in
-// the background and its result is dropped. The signer must be safe for
-// concurrent use. Its own errors are returned wrapped, with no sentinel added.
+// the background and its result is dropped. The private keys of crypto/ecdsa and
+// crypto/ed25519 wait for nothing, and sign in the caller's goroutine. The signer must
+// be safe for concurrent use. Its own errors are returned wrapped, with no sentinel
+// added.
 //
 // The Key prints, logs and marshals as its algorithm and thumbprint, whatever
 // the signer itself would show.
@@ -34,6 +36,10 @@ func FromSigner(s crypto.Signer) (Key, error) {
 		return nil, errors.New("keystore: nil crypto.Signer")
 	}
 	key := &signerKey{sign: s.Sign, public: s.Public()}
+	switch s.(type) {
+	case *ecdsa.PrivateKey, ed25519.PrivateKey:
+		key.isPrompt = true
+	}
 	switch pub := key.public.(type) {
 	case *ecdsa.PublicKey:
 		if pub == nil {
@@ -64,6 +70,7 @@ type signerKey struct {
 	// sign is the signer's method and not the signer: fmt, slog and json see
 	// through any number of structs, but not into a function.
 	sign      func(rand io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error)
+	isPrompt  bool // sign waits for nothing
 	public    crypto.PublicKey
 	algorithm string
 	hash      crypto.Hash // 0: the signer takes the message itself (Ed25519)
@@ -95,6 +102,23 @@ func (k *signerKey) Sign(ctx context.Context, signingInput []byte) ([]byte, erro
 		h.Write(signingInput)
 		message = h.Sum(nil)
 	}
+	signature, err := k.signWithin(ctx, message)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("keystore: sign: %w", err)
+	case k.order != nil:
+		return joseECDSA(signature, k.order)
+	case len(signature) != ed25519.SignatureSize:
+		return nil, errors.New("keystore: sign: the signer's answer is not an Ed25519 signature")
+	}
+	return signature, nil
+}
+
+// signWithin waits for the signer no longer than ctx lasts.
+func (k *signerKey) signWithin(ctx context.Context, message []byte) ([]byte, error) {
+	if k.isPrompt {
+		return k.sign(rand.Reader, message, k.hash)
+	}
 	type result struct {
 		signature []byte
 		err       error
@@ -106,18 +130,9 @@ func (k *signerKey) Sign(ctx context.Context, signingInput []byte) ([]byte, erro
 	}()
 	select {
 	case <-ctx.Done():
-		return nil, fmt.Errorf("keystore: sign: %w", ctx.Err())
+		return nil, ctx.Err()
 	case r := <-done:
-		if r.err != nil {
-			return nil, fmt.Errorf("keystore: sign: %w", r.err)
-		}
-		if k.order != nil {
-			return joseECDSA(r.signature, k.order)
-		}
-		if len(r.signature) != ed25519.SignatureSize {
-			return nil, errors.New("keystore: sign: the signer's answer is not an Ed25519 signature")
-		}
-		return r.signature, nil
+		return r.signature, r.err
 	}
 }
 

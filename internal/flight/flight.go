@@ -46,12 +46,13 @@ func NewGroup[T any](life context.Context, limit time.Duration, repeat bool) *Gr
 
 // run is work that is under way.
 type run[T any] struct {
-	name   string
-	note   note
-	cancel context.CancelCauseFunc
-	done   chan struct{} // closed when value and err are set
-	value  T
-	err    error
+	group    *Group[T]
+	name     string
+	note     note
+	attempts attempts[T]
+	done     chan struct{} // closed when value and err are set
+	value    T
+	err      error
 
 	// Guarded by Group.mu.
 	waiters  int
@@ -93,28 +94,20 @@ func (g *Group[T]) Begin(ctx context.Context, name string, work Work[T]) {
 	g.leave(ctx, r)
 }
 
-// isAwaited reports whether a second attempt at r would do somebody good.
-func (g *Group[T]) isAwaited(r *run[T]) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.repeat && r.waiters > 0
-}
-
 func (g *Group[T]) join(ctx context.Context, name string, work Work[T]) (*run[T], error) {
 	if g.life.Err() != nil {
 		return nil, context.Cause(g.life)
 	}
+	outer := noteOf(ctx)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	r := g.runs[name]
 	if r == nil {
-		r = &run[T]{name: name, done: make(chan struct{})}
-		r.note.outer = noteOf(ctx)
+		r = &run[T]{group: g, name: name, done: make(chan struct{})}
+		r.note.outer = outer
 		g.runs[name] = r
-		var own context.Context
-		own, r.cancel = context.WithCancelCause(r.note.in(detached{g.life, ctx}))
-		go g.do(own, r, work)
-	} else if r.note.encloses(ctx) {
+		r.attempts.begin(r.note.in(detached{g.life, ctx}), g.limit, work, r)
+	} else if r.note.encloses(outer) {
 		return nil, &Gone{Err: ErrOwn}
 	}
 	r.waiters++
@@ -136,22 +129,27 @@ func (d detached) Value(key any) any {
 	return d.values.Value(key)
 }
 
-// do does the work of r.
-func (g *Group[T]) do(ctx context.Context, r *run[T], work Work[T]) {
-	defer r.cancel(nil)
-	r.value, r.err = Attempt(ctx, g.limit, func() bool { return g.isAwaited(r) }, work)
-	if !g.finish(r) {
+// isAwaited reports whether a second attempt at r would do somebody good.
+func (r *run[T]) isAwaited() bool {
+	r.group.mu.Lock()
+	defer r.group.mu.Unlock()
+	return r.group.repeat && r.waiters > 0
+}
+
+// end lets those who wait for r go. What was to be called after the work is theirs to
+// call, last of all, if there are any: nobody else waits for that.
+func (r *run[T]) end(value T, err error) {
+	if !r.finish(value, err) {
 		r.note.land()
 	}
 }
 
-// finish lets those who wait for r go, and reports whether there are any. What was to be
-// called after the work is theirs to call, last of all: nobody else waits for that.
-func (g *Group[T]) finish(r *run[T]) (isAwaited bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.forget(r)
-	r.finished = true
+// finish reports whether somebody waits for r.
+func (r *run[T]) finish(value T, err error) (isAwaited bool) {
+	r.group.mu.Lock()
+	defer r.group.mu.Unlock()
+	r.forget()
+	r.value, r.err, r.finished = value, err, true
 	close(r.done)
 	return r.waiters > 0
 }
@@ -171,25 +169,32 @@ func (g *Group[T]) left(r *run[T]) (finished bool) {
 	}
 	var left *time.Timer
 	left = time.AfterFunc(linger, func() {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		if r.left == left { // and nobody has come at the last moment
-			g.forget(r)
-			r.cancel(ErrLeft)
+		if r.abandoned(left) {
+			r.attempts.abandon(errLeft)
 		}
 	})
 	r.left = left
 	return false
 }
 
-// ErrLeft is the cause that ends work for which nobody has waited for a while.
-var ErrLeft = errors.New("nobody waits for it any more")
+// abandoned reports whether nobody has come at the last moment, since left was begun.
+func (r *run[T]) abandoned(left *time.Timer) bool {
+	r.group.mu.Lock()
+	defer r.group.mu.Unlock()
+	if r.left != left {
+		return false
+	}
+	r.forget()
+	return true
+}
 
-// forget has the next who comes begin anew. g.mu is held.
-func (g *Group[T]) forget(r *run[T]) {
+var errLeft = errors.New("nobody waits for it any more")
+
+// forget has the next who comes begin anew. Group.mu is held.
+func (r *run[T]) forget() {
 	r.stay()
-	if g.runs[r.name] == r {
-		delete(g.runs, r.name)
+	if r.group.runs[r.name] == r {
+		delete(r.group.runs, r.name)
 	}
 }
 

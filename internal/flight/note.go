@@ -118,9 +118,8 @@ func (n *note) last() position {
 	return n.at
 }
 
-// encloses reports whether ctx belongs to this run, or to one that it began.
-func (n *note) encloses(ctx context.Context) bool {
-	inner := noteOf(ctx)
+// encloses reports whether inner belongs to this run, or to one that it began.
+func (n *note) encloses(inner *note) bool {
 	for inner != nil && inner != n {
 		inner = inner.outer
 	}
