@@ -66,10 +66,14 @@
 // for 10 seconds after the last of them has given up. A request for metadata, for a
 // challenge, or for a token of Token that has no answer after 5 seconds is made once more
 // beside the first, and that one is replaced every 10 seconds. So a connection that has
-// died holds nobody up for long, and no more than two requests are open. (On HTTP/2 all
-// requests share a connection: have Config.Base send pings, with http.HTTP2Config's
-// SendPingTimeout for example, so that a dead one is found out.) An attester, a refresh
-// token and an authorization code are never asked for twice at a time.
+// died holds nobody up for long, and no more than two requests are open. An attester, a
+// refresh token and an authorization code are never asked for twice at a time.
+//
+// A second request has a connection of its own if Config.Base is an *http.Transport, as
+// it is by default. Of other types the Client knows no such way, and on HTTP/2 all
+// requests to a server share a connection: have it send pings, with http.HTTP2Config's
+// SendPingTimeout for example, so that a dead one is found out. The same helps the
+// application's own requests, which are sent once, under any Base.
 //
 // # Hooks
 //
@@ -147,6 +151,7 @@ import (
 
 	"github.com/instancekey/instancekey/internal/endpoint"
 	"github.com/instancekey/instancekey/internal/flight"
+	"github.com/instancekey/instancekey/internal/redial"
 	"github.com/instancekey/instancekey/keystore"
 	"github.com/instancekey/instancekey/transport"
 )
@@ -224,7 +229,7 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 		base = http.DefaultTransport
 	}
 	// One server's time is enough, and of several the resources' counts less.
-	c.base = observer{base, c.clock, c.isIssuers}
+	c.base = observer{redial.Over(base), c.clock, c.isIssuers}
 	if err := c.openKeys(ctx, cfg); err != nil {
 		return nil, err
 	}

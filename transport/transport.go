@@ -98,6 +98,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/instancekey/instancekey/internal/redial"
 	"github.com/instancekey/instancekey/keystore"
 )
 
@@ -153,7 +154,8 @@ type Config struct {
 	// Profile.HasIssuer.
 	ClientID string
 
-	// Base sends the requests. Nil means http.DefaultTransport.
+	// Base sends the requests. Nil means http.DefaultTransport. A second attempt at a
+	// challenge goes to a connection of its own if Base is an *http.Transport.
 	Base http.RoundTripper
 
 	// Logger gets what an operator may want to see; never a credential. Nil
@@ -215,6 +217,7 @@ func New(cfg Config) (*Transport, error) {
 	if t.base == nil {
 		t.base = http.DefaultTransport
 	}
+	t.base = redial.Over(t.base)
 	if t.log == nil {
 		t.log = slog.New(slog.DiscardHandler)
 	}

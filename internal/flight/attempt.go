@@ -113,6 +113,7 @@ func (a *attempts[T]) begin(ctx context.Context, limit time.Duration, work Work[
 func (a *attempts[T]) beginSecond() {
 	var own context.Context
 	a.second, a.due = new(attempt), false
+	a.second.note.isSecond = true
 	own, a.second.cancel = context.WithCancelCause(a.ctx)
 	a.timer.Reset(replaced)
 	go a.do(a.second.in(own), a.second)

@@ -49,11 +49,19 @@ func After(ctx context.Context, f func()) {
 	}
 }
 
+// IsSecond reports whether ctx belongs to a second attempt, and to no other work that
+// has begun in the course of it.
+func IsSecond(ctx context.Context) bool {
+	n := noteOf(ctx)
+	return n != nil && n.isSecond
+}
+
 // note is what one attempt has noted, or the last of those of a run. outer is the run's
 // of an attempt, and of a run that of the attempt that began it.
 type note struct {
 	outer     *note
 	isAttempt bool
+	isSecond  bool // of an attempt: it is a second one
 
 	mu    sync.Mutex
 	at    position
