@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# go-jose v4.1.8 parses every certificate in a JWS header's x5c with crypto/x509 when it
+# go-jose v4.1.9 parses every certificate in a JWS header's x5c with crypto/x509 when it
 # parses the JWS, before anybody asks for them and also if the caller never does. Go's
 # crypto/x509 knows four NIST curves. So a JWS that is well formed and whose own key and
 # signature are ES256 cannot be parsed at all if one certificate further up its chain
@@ -27,7 +27,7 @@ module finding
 
 go 1.24
 
-require github.com/go-jose/go-jose/v4 v4.1.8
+require github.com/go-jose/go-jose/v4 v4.1.9
 MOD
 cat >main.go <<'GO'
 package main

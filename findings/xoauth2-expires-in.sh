@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# golang.org/x/oauth2 v0.37.0 reads expires_in as a JSON number and then as an int64.
+# golang.org/x/oauth2 v0.38.0 reads expires_in as a JSON number and then as an int64.
 # RFC 6749, section 5.1, has an example of it and no type; JSON has one kind of number,
 # in which 3600, 3600.0 and 3.6e3 are one value (RFC 8259, section 6). For the last two
 # the whole token response is an error, with the access token and, what cannot be had
@@ -19,7 +19,7 @@ module finding
 
 go 1.24
 
-require golang.org/x/oauth2 v0.37.0
+require golang.org/x/oauth2 v0.38.0
 MOD
 cat >main.go <<'GO'
 package main
