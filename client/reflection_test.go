@@ -324,3 +324,39 @@ var printableASCII = func() (all string) {
 	}
 	return all
 }()
+
+// TestEarlierSendIsNotShown: a server that quotes, in its answer to a retry, what it
+// was sent at first shows no more of it.
+func TestEarlierSendIsNotShown(t *testing.T) {
+	for _, header := range []string{transport.HeaderAttestationPoP, transport.HeaderDPoP} {
+		r := newRig(t, transporttest.Policy{})
+		var first string
+		reflect := &reflector{
+			network:  inProcess{r},
+			isTarget: func(req *http.Request) bool { return req.URL.String() == r.Endpoint(transporttest.Token) },
+			quote: func(h http.Header, _ string) string {
+				if first == "" {
+					first = h.Get(header)
+					return ""
+				}
+				return first[len(first)-40:] // of the signature, which no other proof has
+			},
+		}
+		reflect.answer = func(quoted string) *http.Response {
+			if quoted == "" {
+				return withChallenge(jsonResponse(400, map[string]any{"error": "use_attestation_challenge"}), "another-challenge")
+			}
+			return jsonResponse(400, map[string]any{"error": "invalid_client", "error_description": quoted})
+		}
+		var seen lockedBuilder
+		c := r.client(t, func(cfg *client.Config) {
+			cfg.Base, cfg.DPoP = reflect, client.DPoPInstanceKey
+			watch(cfg, &seen)
+		})
+		_, err := c.Token(t.Context())
+		var failed *transport.Error
+		if !errors.As(err, &failed) || failed.Send != 2 || failed.Description != "" || reflect.shows(err.Error()) != "" || reflect.shows(seen.String()) != "" {
+			t.Errorf("%s: %v, after %+v", header, err, failed)
+		}
+	}
+}

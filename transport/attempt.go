@@ -20,6 +20,7 @@ const maxSends = 4
 type attempt struct {
 	number      int     // from 1
 	after       refusal // that this send is the answer to
+	before      *sent   // what earlier sends had in their headers
 	attestation string
 	challenge   use            // for the PoP JWT
 	nonce       use            // for the DPoP proof
@@ -59,7 +60,7 @@ func (t *Transport) authenticate(req *http.Request, to *route) (*http.Response, 
 		last = cause
 
 		next, again, err := t.next(ctx, to, a, cause, offered, challenged)
-		next.after = refused
+		next.after, next.before = refused, sent
 		if err != nil {
 			discard(resp.Body)
 			return nil, t.fail(to, next, StepRetry, err)
@@ -124,7 +125,7 @@ func (t *Transport) judge(to *route, a attempt, resp *http.Response, refused ref
 // send makes the proofs for this send, sends a copy of req with them, and takes
 // note of what the response says about freshness. It returns what was sent,
 // what the response offers, which is not yet kept, and what it refuses the request with.
-func (t *Transport) send(req *http.Request, to *route, a attempt) (resp *http.Response, sent *http.Request, offered offer, refused refusal, err error) {
+func (t *Transport) send(req *http.Request, to *route, a attempt) (resp *http.Response, headers *sent, offered offer, refused refusal, err error) {
 	ctx := req.Context()
 	out := req.WithContext(ctx)
 	out.Header = req.Header.Clone()
@@ -152,11 +153,12 @@ func (t *Transport) send(req *http.Request, to *route, a attempt) (resp *http.Re
 		return nil, nil, offer{}, refusal{}, t.fail(to, a, StepSend, err)
 	}
 
-	refused = refusalOf(resp, to).fit(out.Header, req)
+	headers = &sent{out.Header, a.before}
+	refused = refusalOf(resp, to).fit(headers, req)
 	to.answered(a, to.cause(refused.code), resp.StatusCode < 300)
 	event.Status, event.Code = resp.StatusCode, refused.code
 	t.trace.request(ctx, event)
-	return resp, out, to.offerOf(resp), refused, nil
+	return resp, headers, to.offerOf(resp), refused, nil
 }
 
 // sign sets the header fields of client authentication.

@@ -20,16 +20,22 @@ const (
 	minEcho = 4
 )
 
+// sent is what one send of a request had in its header, and what those before had.
+type sent struct {
+	header http.Header
+	before *sent
+}
+
 // fit returns r with texts that are fit to be logged: short, printable, and without
-// anything secret of the header that was sent. Servers like to quote what they refuse.
+// anything secret of the headers that were sent. Servers like to quote what they refuse.
 // An unusual code is also held against the body; a description is only when somebody
 // asks for it.
-func (r refusal) fit(sent http.Header, req *http.Request) refusal {
+func (r refusal) fit(sent *sent, req *http.Request) refusal {
 	if r.code == "" && r.description == "" {
 		return r
 	}
 	r.code, r.description = printable(r.code, maxCode), printable(r.description, maxDescription)
-	secrets := secretsOf(sent)
+	secrets := sent.secrets()
 	if echoes(r.description, secrets) {
 		r.description = ""
 	}
@@ -70,11 +76,14 @@ var (
 	}
 )
 
-// secretsOf returns what of a request's header a text must not repeat.
-func secretsOf(sent http.Header) (secrets []string) {
-	for name, values := range sent {
-		if !isOneOf(name, harmlessFields) {
-			secrets = append(secrets, values...)
+// secrets returns what of the headers a text must not repeat. A server may have seen the
+// credentials of an earlier send only, and quotes them late.
+func (s *sent) secrets() (secrets []string) {
+	for ; s != nil; s = s.before {
+		for name, values := range s.header {
+			if !isOneOf(name, harmlessFields) {
+				secrets = append(secrets, values...)
+			}
 		}
 	}
 	return secrets

@@ -11,7 +11,7 @@ import (
 type outcome struct {
 	context.Context               // the caller's
 	request         *http.Request // that the response names
-	sent            *http.Request // with the credentials; a pointer, so that a copy can be printed
+	sent            *sent         // the credentials; a pointer, so that a copy can be printed
 	sends           int
 	refusal
 }
@@ -28,7 +28,7 @@ func (o *outcome) Value(key any) any {
 
 // returned makes a response fit for the caller: the request that it names is
 // the caller's, since what was sent holds credentials.
-func returned(resp *http.Response, req, sent *http.Request, a attempt, refused refusal) *http.Response {
+func returned(resp *http.Response, req *http.Request, sent *sent, a attempt, refused refusal) *http.Response {
 	o := &outcome{Context: req.Context(), sent: sent, sends: a.number, refusal: refused}
 	o.request = req.WithContext(o)
 	resp.Request = o.request
@@ -70,8 +70,8 @@ func Refused(resp *http.Response) (code, description string) {
 
 // Repeats reports whether text may repeat a credential of the request that a Transport
 // has authenticated and resp is the answer to, as [Refused] has it: for what else of an
-// answer a program wants to show or log. The last send's credentials are compared.
+// answer a program wants to show or log. The credentials of all sends are compared.
 func Repeats(resp *http.Response, text string) bool {
 	o := outcomeOf(resp)
-	return o.request != nil && (echoes(text, secretsOf(o.sent.Header)) || echoesBody(text, o.request))
+	return o.request != nil && (echoes(text, o.sent.secrets()) || echoesBody(text, o.request))
 }
