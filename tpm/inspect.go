@@ -35,13 +35,22 @@ const (
 	ehEnable = 1 << 2
 )
 
-func (c *call) status() (status Status, err error) {
+func (c *call) status(certificates [][]byte) (status Status, err error) {
 	c.clearOut()
 	for _, inspect := range []func(*Status) error{
 		c.inspectIdentity, c.inspectState, c.inspectPCRs, c.inspectClock, c.inspectCertificates, c.inspectStorageRootKey,
 	} {
 		if err := inspect(&status); err != nil {
 			return Status{}, err
+		}
+	}
+	for _, der := range certificates {
+		certificate, err := parseCertificate(der)
+		given := EKCertificate{Certificate: certificate}
+		if err == nil && certificate.IsCA {
+			status.EKLinks = append(status.EKLinks, given)
+		} else {
+			status.EKCertificates = append(status.EKCertificates, given)
 		}
 	}
 	return status, nil
@@ -126,9 +135,9 @@ func (c *call) inspectClock(status *Status) error {
 }
 
 // inspectCertificates reads the certificates of the endorsement keys that are
-// known here.
+// known here, and the links from them.
 func (c *call) inspectCertificates(status *Status) error {
-	there, err := c.handles(ekTemplates[0].certificate)
+	there, err := c.indexes(firstEKIndex, lastEKIndex)
 	if err != nil {
 		return err
 	}
@@ -145,6 +154,17 @@ func (c *call) inspectCertificates(status *Status) error {
 			certificate = nil
 		}
 		status.EKCertificates = append(status.EKCertificates, EKCertificate{uint32(t.certificate), certificate})
+	}
+	chain, err := c.readEKChain(there)
+	if err != nil && !c.refused(err) {
+		return err
+	}
+	for _, der := range chain {
+		link, err := parseCertificate(der)
+		if err != nil {
+			link = nil
+		}
+		status.EKLinks = append(status.EKLinks, EKCertificate{uint32(firstChainIndex), link})
 	}
 	return nil
 }

@@ -29,7 +29,8 @@ type Status struct {
 	FreeObjects, FreeSessions, FreePersistent int
 
 	StorageRootKey StorageRootKey
-	EKCertificates []EKCertificate // empty: the TPM has none
+	EKCertificates []EKCertificate // of the TPM, then those of Config; empty: there are none
+	EKLinks        []EKCertificate // that lead from these to their maker's root
 	PCRBanks       []string        // the hashes of the active banks, such as "SHA-256"
 	Clock          Clock
 }
@@ -72,9 +73,12 @@ type StorageRootKey struct {
 }
 
 // EKCertificate is a manufacturer's certificate for an endorsement key, by which
-// an attester knows a genuine TPM.
+// an attester knows a genuine TPM, or a link from such a certificate to the
+// manufacturer's root.
 type EKCertificate struct {
-	Index       uint32            // NV index (TCG EK Credential Profile)
+	// Index is the NV index (TCG EK Credential Profile). Links are from 0x01c00100 on,
+	// one after the other, and have that index. 0: from Config.EKCertificates.
+	Index       uint32
 	Certificate *x509.Certificate // nil: what is there cannot be read, or is none for such a key
 }
 
@@ -91,12 +95,12 @@ type Clock struct {
 
 // Status asks the TPM about itself, for a technician's tools. It changes nothing
 // and leaves nothing in the TPM, except that a key that is loaded makes room. It
-// costs eight commands, and four or more for each certificate of an endorsement
-// key, which is read.
+// costs eight commands, and three or more for each NV index with certificates of
+// endorsement keys, or with links from them, which is read.
 //
 // That the storage root key cannot be made is no error of Status but is in
 // StorageRootKey.
 func (s *Store) Status(ctx context.Context) (Status, error) {
-	status, err := run(ctx, s.device, func(c *call) (Status, error) { return c.status() })
+	status, err := run(ctx, s.device, func(c *call) (Status, error) { return c.status(s.config.EKCertificates) })
 	return status, explain("ask the TPM for its status", err)
 }

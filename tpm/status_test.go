@@ -224,6 +224,7 @@ func TestStatusEKCertificates(t *testing.T) {
 			defineNV(t, conn, 0x01c0000a, ownerNV, 20, []byte("no certificate"))
 			defineNV(t, conn, 0x01c00014, ownerNV, len(der), der) // an RSA key's, in the place for another
 			defineNV(t, conn, 0x01c00100, ownerNV, 20, []byte("something else"))
+			defineNV(t, conn, 0x01c00200, ownerNV, 20, []byte("something else"))
 		})
 		r := newRig(t, d)
 		got := status(t, r.Store).EKCertificates
@@ -236,10 +237,41 @@ func TestStatusEKCertificates(t *testing.T) {
 		if got[0].Certificate == nil || !bytes.Equal(got[0].Certificate.Raw, der) {
 			t.Errorf("got %+v", got[0].Certificate)
 		}
-		if reads := r.calls.Count(ccNVRead); reads < 3 || r.calls.Count() != len(statusCommands)+reads+2*len(got) {
+		indexes := len(got) + 1
+		if reads := r.calls.Count(ccNVRead); reads < indexes || r.calls.Count() != len(statusCommands)+reads+2*indexes {
 			t.Errorf("commands: %s", tpmtest.Names(r.calls.Codes()))
 		}
 	})
+}
+
+// TestStatusEKLinks: the links that a TPM has to its maker's root, and what was handed
+// over, are there for a technician to see.
+func TestStatusEKLinks(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	links := [][]byte{issue(t, newECDSA(t)), issue(t, newECDSA(t))}
+	chain := slices.Concat(links[0], []byte{0x30, 2, 5, 0}, links[1])
+	defineNV(t, sim, 0x01c00100, ownerNV, 1000, chain[:1000])
+	defineNV(t, sim, 0x01c00101, ownerNV, len(chain)-1000, chain[1000:])
+	leaf := issue(t, endorsementPublic(t, sim, tpm2.RSAEKTemplate))
+	ca := issueCA(t)
+	r := newRig(t, sim, func(cfg *tpm.Config) { cfg.EKCertificates = [][]byte{leaf, ca} })
+	got := status(t, r.Store)
+	if n := len(got.EKCertificates); n != 1 || got.EKCertificates[0].Index != 0 || !bytes.Equal(got.EKCertificates[0].Certificate.Raw, leaf) {
+		t.Errorf("certificates %+v", got.EKCertificates)
+	}
+	want := []struct {
+		index uint32
+		der   []byte
+	}{{0x01c00100, links[0]}, {0x01c00100, nil}, {0x01c00100, links[1]}, {0, ca}}
+	if len(got.EKLinks) != len(want) {
+		t.Fatalf("%d links, want %d", len(got.EKLinks), len(want))
+	}
+	for i, w := range want {
+		link := got.EKLinks[i]
+		if link.Index != w.index || (link.Certificate == nil) != (w.der == nil) || w.der != nil && !bytes.Equal(link.Certificate.Raw, w.der) {
+			t.Errorf("link %d: %+v", i, link)
+		}
+	}
 }
 
 // Faults of the connection and nonsense are errors of Status; the next one works.

@@ -51,6 +51,7 @@ type doctorFlags struct {
 
 func (f *doctorFlags) register(fs *flag.FlagSet) {
 	f.store.RegisterDefaults(fs, requiredTPM, "default: no keys are examined")
+	f.store.RegisterEK(fs)
 	f.store.RegisterAuth(fs)
 	fs.StringVar(&f.issuer, "issuer", "", "compare the clock with that of the authorization server at this `URL`; nothing but a HEAD request is sent")
 	registerCA(fs, &f.caFile)

@@ -150,27 +150,6 @@ func TestDoctorPasswords(t *testing.T) {
 	})
 }
 
-// A TPM as its maker delivers it.
-func TestDoctorCertificates(t *testing.T) {
-	s := serve(t, tpmtest.SWTPM(t, tpmtest.SWConfig{EKCertificates: true}))
-	d := examined(t, "-store", s.store)
-	d.failed()
-	var found []string
-	for _, f := range d.findings {
-		if f.Check == "EK certificates" {
-			found = append(found, string(f.Status)+" "+f.Found)
-		}
-	}
-	if len(found) != 2 || !strings.HasPrefix(found[0], "ok 0x01c00002: RSA, until ") || !strings.HasPrefix(found[1], "ok 0x01c00016: ECDSA, until ") {
-		t.Errorf("found %q", found)
-	}
-	for _, f := range found {
-		if !strings.Contains(f, "swtpm-localca") {
-			t.Errorf("no issuer in %q", f)
-		}
-	}
-}
-
 func TestDoctorKeys(t *testing.T) {
 	sim := tpmtest.Simulator(t)
 	s := serve(t, sim)
@@ -298,7 +277,7 @@ func TestDoctorFindings(t *testing.T) {
 		"few slots":         {func(d *doctor) { d.room(&tpm.Status{FreeObjects: 1, FreeSessions: 3}) }, statusWarn, []string{"full"}},
 		"SHA-1 alone":       {func(d *doctor) { d.banks([]string{"SHA-1"}) }, statusFail, []string{"tpm2_pcrallocate"}},
 		"power cut":         {func(d *doctor) { d.tpmClock(&tpm.Clock{}) }, statusOK, []string{"power was cut"}},
-		"bad certificate":   {func(d *doctor) { d.certificates([]tpm.EKCertificate{{Index: 0x01c00002}}) }, statusWarn, []string{"0x01c00002"}},
+		"bad certificate":   {func(d *doctor) { d.certificates(&tpm.Status{EKCertificates: []tpm.EKCertificate{{Index: 0x01c00002}}}) }, statusWarn, []string{"0x01c00002"}},
 		"other SRK":         {func(d *doctor) { d.storageRootKey(&tpm.StorageRootKey{Persistent: "RSA-2048"}) }, statusOK, []string{"RSA-2048 at 0x81000001"}},
 		"no SRK, no reason": {func(d *doctor) { d.storageRootKey(&tpm.StorageRootKey{Err: keystore.ErrUnavailable}) }, statusFail, []string{"see owner hierarchy and room"}},
 	} {

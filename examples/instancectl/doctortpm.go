@@ -48,7 +48,7 @@ func (d *doctor) examineTPM(ctx context.Context) bool {
 	d.storageRootKey(&status.StorageRootKey)
 	d.hierarchy("endorsement", d.flags.store.EndorsementAuthFile, status.Endorsement, "the device cannot prove to an attester that it has this TPM",
 		"programs have to know it to collect evidence")
-	d.certificates(status.EKCertificates)
+	d.certificates(&status)
 	d.room(&status)
 	d.banks(status.PCRBanks)
 	d.tpmClock(&status.Clock)
@@ -140,18 +140,33 @@ func (d *doctor) storageRootKey(key *tpm.StorageRootKey) {
 	}
 }
 
-func (d *doctor) certificates(certificates []tpm.EKCertificate) {
-	const check = "EK certificates"
-	if len(certificates) == 0 {
-		d.warn(check, "attesters that go by a list of known devices do without; others need the certificate, which some makers have on a web site", "the TPM has none")
+func (d *doctor) certificates(status *tpm.Status) {
+	const check, none = "EK certificates", "see whether the maker has a firmware update or the certificate on a web site"
+	if len(status.EKCertificates) == 0 {
+		d.warn(check, "attesters that go by a list of known devices do without; others need the certificate, which some makers have on a web site (-ek-certificates FILE)", "the TPM has none")
 	}
-	for _, c := range certificates {
+	for _, c := range status.EKCertificates {
 		if c.Certificate == nil {
-			d.warn(check, "see whether the maker has a firmware update or the certificate on a web site", "0x%08x: is there, but is no certificate that can be read", c.Index)
+			d.warn(check, none, "%s: is there, but is no certificate that can be read", place(c))
 			continue
 		}
-		d.ok(check, "0x%08x: %s, until %s, by %q", c.Index, c.Certificate.PublicKeyAlgorithm, c.Certificate.NotAfter.Format(time.DateOnly), c.Certificate.Issuer)
+		d.ok(check, "%s: %s, until %s, by %q", place(c), c.Certificate.PublicKeyAlgorithm, c.Certificate.NotAfter.Format(time.DateOnly), c.Certificate.Issuer)
 	}
+	for _, link := range status.EKLinks {
+		if link.Certificate == nil {
+			d.warn(check, none, "%s: has a link that is no certificate that can be read", place(link))
+			continue
+		}
+		d.ok(check, "%s: link %q, until %s, by %q", place(link), link.Certificate.Subject, link.Certificate.NotAfter.Format(time.DateOnly), link.Certificate.Issuer)
+	}
+}
+
+// place says where a certificate is.
+func place(c tpm.EKCertificate) string {
+	if c.Index == 0 {
+		return "-ek-certificates"
+	}
+	return fmt.Sprintf("0x%08x", c.Index)
 }
 
 // fewObjects is how many objects collecting evidence loads.
