@@ -72,13 +72,25 @@ func TestREADME(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	compiled := strings.ReplaceAll(string(source), "\n\t", "\n")
+	// The test of an app is an Example, which runs.
+	example, err := os.ReadFile("../../client/clienttest/example_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	compiled := strings.ReplaceAll(string(source), "\n\t", "\n") + string(example)
 	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(string(readme), -1)
-	if len(blocks) != 3 {
-		t.Errorf("the README has %d Go blocks, want 3", len(blocks))
+	if len(blocks) != 4 {
+		t.Errorf("the README has %d Go blocks, want 4", len(blocks))
 	}
 	for _, block := range blocks {
-		if !strings.Contains(compiled, block[1]) {
+		shown := block[1]
+		if body, isTest := strings.CutPrefix(shown, "func TestSendReading(t *testing.T) {\n"); isTest {
+			shown = strings.TrimSuffix(body, "}\n")
+			if lines := strings.Count(block[1], "\n"); lines > 20 {
+				t.Errorf("the README's test has %d lines", lines)
+			}
+		}
+		if !strings.Contains(compiled, shown) {
 			t.Errorf("the README shows what is not compiled here:\n%s", block[1])
 		}
 	}

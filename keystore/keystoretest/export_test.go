@@ -4,9 +4,6 @@ package keystoretest
 
 import (
 	"context"
-	"fmt"
-	"runtime"
-	"sync"
 
 	"github.com/instancekey/instancekey/keystore"
 )
@@ -23,45 +20,11 @@ func Findings(newPlace func() func() keystore.Store) (found map[string][]string,
 		for _, c := range list {
 			checks++
 			r := &recorder{}
-			r.run(func() { c.run(r, newPlace()) })
+			r.run(context.Background(), func() { c.run(r, newPlace()) })
 			if len(r.found) != 0 {
 				found[c.name] = r.found
 			}
 		}
 	}
 	return found, checks
-}
-
-// recorder is a tb that keeps what it is told.
-type recorder struct {
-	ctx   context.Context
-	mu    sync.Mutex
-	found []string
-}
-
-// run calls check in a goroutine of its own, which Fatalf can end.
-func (r *recorder) run(check func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	r.ctx = ctx
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		check()
-	}()
-	<-done
-}
-
-func (r *recorder) Helper()                  {}
-func (r *recorder) Context() context.Context { return r.ctx }
-
-func (r *recorder) Errorf(format string, args ...any) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.found = append(r.found, fmt.Sprintf(format, args...))
-}
-
-func (r *recorder) Fatalf(format string, args ...any) {
-	r.Errorf(format, args...)
-	runtime.Goexit()
 }

@@ -12,7 +12,9 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -191,6 +193,31 @@ func TestHoldsPrivateKey(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := keystoretest.HoldsPrivateKey(tt.text, tt.pub); got != tt.want {
 				t.Errorf("HoldsPrivateKey = %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+// TestCheck: what Check finds, it names; a Store that cannot be made fails each check, and
+// a context that has ended fails what takes one.
+func TestCheck(t *testing.T) {
+	broken := errors.New("no such device")
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for name, test := range map[string]struct {
+		ctx      context.Context
+		newStore func() (keystore.Store, error)
+		want     string
+	}{
+		"good":            {t.Context(), func() (keystore.Store, error) { return softkey.New(), nil }, ""},
+		"forgetful":       {t.Context(), func() (keystore.Store, error) { return forgetful{softkey.New()}, nil }, "CreateExisting: "},
+		"no Store at all": {t.Context(), func() (keystore.Store, error) { return nil, broken }, "Close: new Store: no such device"},
+		"ended":           {ended, func() (keystore.Store, error) { return softkey.New(), nil }, "context canceled"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := keystoretest.Check(test.ctx, test.newStore)
+			if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, want %q", err, test.want)
 			}
 		})
 	}

@@ -23,6 +23,10 @@ func (s *Server) answer(w http.ResponseWriter, p Policy, r *Request) {
 		w.Header().Set(transport.HeaderDPoPNonce, r.nonce)
 	}
 	w.Header().Set("Cache-Control", "no-store")
+	if r.answer != nil {
+		writeJSON(w, r.Status, r.answer)
+		return
+	}
 	if r.Code != "" {
 		writeError(w, p, r)
 		return

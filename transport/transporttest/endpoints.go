@@ -48,6 +48,9 @@ func (s *Server) metadata(p Policy) map[string]any {
 		"client_attestation_pop_signing_alg_values_supported": []string{"ES256"},
 		"dpop_signing_alg_values_supported":                   []string{"ES256"},
 	}
+	for _, name := range s.further {
+		m[name+"_endpoint"] = s.Endpoint(name)
+	}
 	if !p.NoEndpoint {
 		m["challenge_endpoint"] = s.Endpoint(Challenge)
 	}

@@ -47,10 +47,14 @@ func (s *Server) judge(p Policy, r *Request) verdict {
 	if err != nil {
 		return invalidClient("attestation: %v", err)
 	}
-	cnf, err := s.checkAttestation(raw, r)
+	cnf, err := s.checkAttestation(raw)
+	if err == nil {
+		err = s.checkClientID(r)
+	}
 	if err != nil {
 		return invalidClient("attestation: %v", err)
 	}
+	s.settle(func() { r.KeyThumbprint = thumbprint(cnf) })
 	if p.UnknownClient {
 		return invalidClient("unknown client")
 	}
@@ -72,7 +76,7 @@ func (s *Server) judge(p Policy, r *Request) verdict {
 	return s.judgeDPoP(p, r, nil)
 }
 
-func (s *Server) checkAttestation(raw string, r *Request) (cnf *jose.JSONWebKey, err error) {
+func (s *Server) checkAttestation(raw string) (cnf *jose.JSONWebKey, err error) {
 	p, err := verify(raw, s.Attester.typ, &s.Attester.key.PublicKey)
 	if err != nil {
 		return nil, err
@@ -82,10 +86,6 @@ func (s *Server) checkAttestation(raw string, r *Request) (cnf *jose.JSONWebKey,
 	}
 	if exp, ok := p.Claims["exp"].(float64); !ok || !s.now().Before(time.Unix(int64(exp), 0)) {
 		return nil, errors.New("expired, or without exp")
-	}
-	form, _ := url.ParseQuery(string(r.Body))
-	if id := form.Get("client_id"); id != "" && id != s.ClientID {
-		return nil, fmt.Errorf("client_id is %q", id)
 	}
 	inner, _ := p.Claims["cnf"].(map[string]any)
 	bytes, err := json.Marshal(inner["jwk"])
@@ -99,28 +99,18 @@ func (s *Server) checkAttestation(raw string, r *Request) (cnf *jose.JSONWebKey,
 	return cnf, nil
 }
 
+func (s *Server) checkClientID(r *Request) error {
+	form, _ := url.ParseQuery(string(r.Body))
+	if id := form.Get("client_id"); id != "" && id != s.ClientID {
+		return fmt.Errorf("client_id is %q", id)
+	}
+	return nil
+}
+
 func (s *Server) judgePoP(p Policy, r *Request, cnf *jose.JSONWebKey) verdict {
-	raw, err := field(r.Header, transport.HeaderAttestationPoP)
+	pop, err := s.checkPoP(p, r.Header, s.Issuer, cnf)
 	if err != nil {
 		return invalidClient("PoP: %v", err)
-	}
-	pop, err := verify(raw, typePoP, cnf.Key)
-	if err != nil {
-		return invalidClient("PoP: %v", err)
-	}
-	for _, name := range []string{"jwk", "kid", "x5c"} {
-		if _, ok := pop.Header[name]; ok {
-			return invalidClient("PoP: header has %s", name)
-		}
-	}
-	if pop.Audience != s.Issuer { // so an array of one is refused as well
-		return invalidClient("PoP: aud is %v", pop.Claims["aud"])
-	}
-	if err := s.checkFresh(p, pop); err != nil {
-		return invalidClient("PoP: %v", err)
-	}
-	if _, ok := pop.Claims["challenge"].(string); !ok && pop.Claims["challenge"] != nil {
-		return invalidClient("PoP: challenge is a %T", pop.Claims["challenge"])
 	}
 	if reason := s.challenges.refuse(p, pop.Challenge); reason != "" {
 		return verdict{"use_attestation_challenge", 0, reason}
@@ -128,28 +118,38 @@ func (s *Server) judgePoP(p Policy, r *Request, cnf *jose.JSONWebKey) verdict {
 	return verdict{}
 }
 
+// checkPoP verifies a PoP JWT by the key of the attestation, but for its challenge.
+func (s *Server) checkPoP(p Policy, h http.Header, audience string, cnf *jose.JSONWebKey) (*Proof, error) {
+	raw, err := field(h, transport.HeaderAttestationPoP)
+	if err != nil {
+		return nil, err
+	}
+	pop, err := verify(raw, typePoP, cnf.Key)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"jwk", "kid", "x5c"} {
+		if _, ok := pop.Header[name]; ok {
+			return nil, fmt.Errorf("header has %s", name)
+		}
+	}
+	if pop.Audience != audience { // so an array of one is refused as well
+		return nil, fmt.Errorf("aud is %v", pop.Claims["aud"])
+	}
+	if err := s.checkFresh(p, pop); err != nil {
+		return nil, err
+	}
+	if _, ok := pop.Claims["challenge"].(string); !ok && pop.Claims["challenge"] != nil {
+		return nil, fmt.Errorf("challenge is a %T", pop.Claims["challenge"])
+	}
+	return pop, nil
+}
+
 // judgeDPoP verifies a DPoP proof; cnf is the key that it must be by, or nil.
 func (s *Server) judgeDPoP(p Policy, r *Request, cnf *jose.JSONWebKey) verdict {
-	invalid := func(format string, args ...any) verdict {
-		return verdict{"invalid_dpop_proof", 0, fmt.Sprintf(format, args...)}
-	}
-	raw, err := field(r.Header, transport.HeaderDPoP)
+	proof, key, err := s.checkDPoP(p, r.Header, r.Method, s.URL+r.Path)
 	if err != nil {
-		return invalid("%v", err)
-	}
-	key, err := embedded(raw)
-	if err != nil {
-		return invalid("%v", err)
-	}
-	proof, err := verify(raw, typeDPoP, key.Key)
-	if err != nil {
-		return invalid("%v", err)
-	}
-	if proof.Claims["htm"] != r.Method || proof.Claims["htu"] != s.URL+r.Path {
-		return invalid("for %v %v", proof.Claims["htm"], proof.Claims["htu"])
-	}
-	if err := s.checkFresh(p, proof); err != nil {
-		return invalid("%v", err)
+		return verdict{"invalid_dpop_proof", 0, err.Error()}
 	}
 	if cnf != nil && thumbprint(key) != thumbprint(cnf) {
 		return invalidClient("DPoP key is not the cnf key")
@@ -157,7 +157,28 @@ func (s *Server) judgeDPoP(p Policy, r *Request, cnf *jose.JSONWebKey) verdict {
 	if p.Nonces && !s.nonces.good(proof.Nonce) {
 		return verdict{"use_dpop_nonce", 0, fmt.Sprintf("nonce %q", proof.Nonce)}
 	}
+	s.settle(func() { r.DPoPThumbprint = thumbprint(key) })
 	return verdict{}
+}
+
+// checkDPoP verifies a DPoP proof, but for its nonce, and returns the key that it is by.
+func (s *Server) checkDPoP(p Policy, h http.Header, method, url string) (*Proof, *jose.JSONWebKey, error) {
+	raw, err := field(h, transport.HeaderDPoP)
+	if err != nil {
+		return nil, nil, err
+	}
+	key, err := embedded(raw)
+	if err != nil {
+		return nil, nil, err
+	}
+	proof, err := verify(raw, typeDPoP, key.Key)
+	if err != nil {
+		return nil, nil, err
+	}
+	if proof.Claims["htm"] != method || proof.Claims["htu"] != url {
+		return nil, nil, fmt.Errorf("for %v %v", proof.Claims["htm"], proof.Claims["htu"])
+	}
+	return proof, key, s.checkFresh(p, proof)
 }
 
 // checkFresh checks iat, and that the jti was never seen.
@@ -187,5 +208,5 @@ func thumbprint(jwk *jose.JSONWebKey) string {
 	if err != nil {
 		return err.Error()
 	}
-	return string(sum)
+	return rawURL.EncodeToString(sum)
 }

@@ -71,6 +71,9 @@ type Policy struct {
 	// Intercept, if it returns true, has answered the request itself. It
 	// comes after Before, and such a request is not judged.
 	Intercept func(http.ResponseWriter, Request) bool
+	// Answer, if it is not nil, answers the requests that were judged good: with
+	// tokens, for example. A member "error" of an answer is the code of a refusal.
+	Answer func(Request) (status int, answer map[string]any)
 }
 
 // refusesAtRandom reports whether the server refuses good challenges at random.

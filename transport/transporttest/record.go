@@ -19,11 +19,15 @@ type Request struct {
 	PoP  *Proof // the PoP JWT, if there is exactly one, well-formed or not verified
 	DPoP *Proof // the DPoP proof, likewise
 
+	KeyThumbprint  string // of the key in a good attestation, as keystore.Thumbprint has it; "" if there is none
+	DPoPThumbprint string // of the key of a good DPoP proof; "" if there is none
+
 	Status int    // of the answer; 0 until it was judged, and if there was none
 	Code   string // OAuth error code of the answer
 	Reason string // why
 
 	offered, nonce string
+	answer         map[string]any // by Policy.Answer
 }
 
 // Offered is the challenge in the answer's header; "" if there is none.

@@ -32,8 +32,10 @@
 package transporttest
 
 import (
+	"bytes"
 	"cmp"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -69,6 +71,12 @@ type Config struct {
 	AttestationType, Subject string
 	// Clock is the server's and the attester's; nil means time.Now.
 	Clock func() time.Time
+	// Endpoints are further endpoints at which the client authenticates, such as
+	// "device_authorization". Pages are further endpoints for others, such as
+	// "authorization" for users. In the server's metadata "_endpoint" is added to their
+	// names. Endpoints of an ordinary server are there without being named.
+	Endpoints []string
+	Pages     map[string]http.Handler
 	// Seed decides paths, challenges, nonces, tokens, and which good challenges
 	// are refused; 0 means one that New draws and logs.
 	Seed uint64
@@ -88,6 +96,9 @@ type Server struct {
 	now        func() time.Time
 	values     *values
 	paths      map[string]string // of each endpoint
+	protected  []string          // endpoints at which the client authenticates
+	further    []string          // those of them, and pages, that Config names
+	pages      map[string]http.Handler
 	endpoints  map[string]string // by path
 	challenges challenges
 	nonces     nonces
@@ -118,6 +129,9 @@ func New(tb testing.TB, cfg Config) *Server {
 		challenges: newChallenges(values, seed),
 		nonces:     nonces{values: values},
 		policy:     cfg.Policy,
+		protected:  slices.Concat(authenticating, cfg.Endpoints),
+		further:    slices.Concat(cfg.Endpoints, slices.Sorted(maps.Keys(cfg.Pages))),
+		pages:      maps.Clone(cfg.Pages),
 		jtis:       make(map[string]bool),
 		deny:       make(map[string]bool),
 	}
@@ -131,7 +145,7 @@ func New(tb testing.TB, cfg Config) *Server {
 
 	tenant := "/" + values.next()
 	s.paths[Metadata] = "/.well-known/oauth-authorization-server" + tenant
-	for _, name := range append([]string{Challenge}, authenticating...) {
+	for _, name := range slices.Concat([]string{Challenge}, s.protected, slices.Sorted(maps.Keys(cfg.Pages))) {
 		s.paths[name] = "/" + values.next() + "/" + name
 	}
 	for name, path := range s.paths {
@@ -164,7 +178,7 @@ func (s *Server) Endpoint(name string) string { return s.URL + s.paths[name] }
 func (s *Server) Transport() transport.Server {
 	p := s.currentPolicy()
 	out := transport.Server{Issuer: s.Issuer}
-	for _, name := range authenticating {
+	for _, name := range s.protected {
 		out.Endpoints = append(out.Endpoints, s.Endpoint(name))
 	}
 	if !p.NoEndpoint {
@@ -246,13 +260,25 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 	case r.Endpoint == Challenge && !p.NoEndpoint:
 		s.serveChallenge(w, p, r)
 		return
-	case !slices.Contains(authenticating, r.Endpoint):
+	case s.pages[r.Endpoint] != nil:
+		s.settle(func() { r.Status = http.StatusOK })
+		hr.Body = io.NopCloser(bytes.NewReader(body))
+		s.pages[r.Endpoint].ServeHTTP(w, hr)
+		return
+	case !slices.Contains(s.protected, r.Endpoint):
 		s.settle(func() { r.Status = http.StatusNotFound })
 		http.NotFound(w, hr)
 		return
 	}
 	v := s.judge(p, r)
 	s.settle(func() { s.decide(p, r, v) })
+	if v.code == "" && p.Answer != nil {
+		status, answer := p.Answer(s.snapshot(r))
+		s.settle(func() {
+			r.Status, r.answer = status, answer
+			r.Code, _ = answer["error"].(string)
+		})
+	}
 	if p.After != nil {
 		p.After(s.snapshot(r))
 	}

@@ -139,7 +139,7 @@ func TestFollow(t *testing.T) {
 			{files.registry, with(ek), false, 1, "are in force"},
 			{files.registry, with(hex.EncodeToString(other[:])), true, 1, "are in force"},
 			{files.registry, "{", true, 1, "cannot be used: what was read from it before stays in force"},
-			{files.reference, `{"policy": "p", "pcrs": [0, 7]}`, true, 2, "registry"}, // beside a registry that is wrong
+			{files.reference, `{"policy": "p", "pcrs": [0, 7]}`, true, 2, "registry"},  // beside a registry that is wrong
 			{files.reference, `{"policy": "p", "pcrs": []}`, true, 2, "pcrs is empty"}, // both are
 			{files.registry, with(ek), false, 2, "the other files about devices are in force"},
 			{files.reference, `{"policy": "p", "pcrs": [0]}`, false, 1, "have changed, and are in force"},
