@@ -6,6 +6,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/instancekey/instancekey/internal/flight"
 	"github.com/instancekey/instancekey/keystore"
 	"github.com/instancekey/instancekey/transport"
 )
@@ -52,13 +53,14 @@ func (t *Trace) key(ctx context.Context, key keystore.Key, e transport.TraceEven
 
 func (t *Trace) renewal(ctx context.Context, e transport.TraceEvent) {
 	if t != nil && t.Renewal != nil {
-		t.Renewal(ctx, e)
+		flight.After(ctx, func() { t.Renewal(ctx, e) })
 	}
 }
 
 func (t *Trace) evidence(ctx context.Context, start time.Time, kind string, err error) {
 	if t != nil && t.Evidence != nil {
-		t.Evidence(ctx, transport.TraceEvent{Start: start, Duration: time.Since(start), Kind: kind, Err: err})
+		e := transport.TraceEvent{Start: start, Duration: time.Since(start), Kind: kind, Err: err}
+		flight.After(ctx, func() { t.Evidence(ctx, e) })
 	}
 }
 

@@ -5,13 +5,17 @@ package transport
 import (
 	"context"
 	"time"
+
+	"github.com/instancekey/instancekey/internal/flight"
 )
 
 // Trace is a set of functions that are called as a request is authenticated, in
 // the manner of net/http/httptrace: for metrics, or for spans. Any of them may
 // be nil. They are called on the request's goroutine, or, for work that several
-// requests wait for, on another one; ctx has the values of the (first)
-// request's context. They must not block.
+// requests wait for, once all of it is done, on the goroutine of one of them or on
+// another one; ctx has the values of the (first) request's context. Whatever waits for
+// such a function waits for nothing else: it may use its own Transport. It should not
+// block.
 type Trace struct {
 	// Challenge is called after the challenge endpoint was asked.
 	Challenge func(ctx context.Context, e TraceEvent)
@@ -38,18 +42,20 @@ type TraceEvent struct {
 
 func (t *Trace) signature(ctx context.Context, queued, start time.Time, typ string, err error) {
 	if t != nil && t.Signature != nil {
-		t.Signature(ctx, TraceEvent{Start: start, Duration: time.Since(start), Waited: start.Sub(queued), Kind: typ, Err: err})
+		e := TraceEvent{Start: start, Duration: time.Since(start), Waited: start.Sub(queued), Kind: typ, Err: err}
+		flight.After(ctx, func() { t.Signature(ctx, e) })
 	}
 }
 
 func (t *Trace) challenge(ctx context.Context, start time.Time, audience string, err error) {
 	if t != nil && t.Challenge != nil {
-		t.Challenge(ctx, TraceEvent{Start: start, Duration: time.Since(start), Audience: audience, Err: err})
+		e := TraceEvent{Start: start, Duration: time.Since(start), Audience: audience, Err: err}
+		flight.After(ctx, func() { t.Challenge(ctx, e) })
 	}
 }
 
 func (t *Trace) request(ctx context.Context, e TraceEvent) {
 	if t != nil && t.Request != nil {
-		t.Request(ctx, e)
+		flight.After(ctx, func() { t.Request(ctx, e) })
 	}
 }
