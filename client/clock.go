@@ -13,6 +13,8 @@ import (
 	"net/url"
 	"sync"
 	"time"
+
+	"github.com/instancekey/instancekey/internal/release"
 )
 
 // ErrClock: the device's clock was never set: it shows a time before this
@@ -21,10 +23,6 @@ import (
 // give the TLS configuration of Config.Base a Time function that never goes below
 // the build time of the program; then the Client learns the time from the server.
 var ErrClock = errors.New("client: the device's clock was never set")
-
-// released is a time before any program with this version of the package was
-// built.
-var released = time.Date(2026, time.November, 1, 0, 0, 0, 0, time.UTC)
 
 const (
 	// maxOffset bounds what a server may make of a clock that was once set.
@@ -134,7 +132,7 @@ func (c *clock) now() (now time.Time) {
 
 // unset reports whether the device's clock was never set and nothing has
 // corrected it.
-func (c *clock) unset() bool { return c.now().Before(released) }
+func (c *clock) unset() bool { return c.now().Before(release.Since) }
 
 // explain tells a certificate that is not valid yet, because the clock was never
 // set, from one that is not valid.
@@ -199,8 +197,8 @@ func (c *clock) compare(device, date time.Time) {
 		c.warned = 0
 		return
 	}
-	switch wasSet := !device.Before(released); {
-	case date.Before(released):
+	switch wasSet := !device.Before(release.Since); {
+	case date.Before(release.Since):
 		c.warn(device, date, "is from before this version of the package, and is not believed: the server's clock is wrong")
 	case wasSet && offset.Abs() > maxOffset:
 		c.warn(device, date, "is more than 7 days from the device's clock, and is not believed: set the device's clock")

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/instancekey/instancekey/client"
+	"github.com/instancekey/instancekey/internal/release"
 	"github.com/instancekey/instancekey/softkey"
 	"github.com/instancekey/instancekey/transport/transporttest"
 )
@@ -27,7 +28,7 @@ type testClock struct {
 }
 
 func newTestClock() *testClock {
-	return &testClock{time: time.Date(2026, time.November, 22, 12, 0, 0, 0, time.UTC)}
+	return &testClock{time: release.Since.AddDate(0, 0, 21).Add(12 * time.Hour)}
 }
 
 func (c *testClock) now() time.Time {

@@ -6,11 +6,9 @@ import (
 	"context"
 	"net/http"
 	"time"
-)
 
-// released is a time before any version of this program was built. Package
-// client goes by the same.
-var released = time.Date(2026, time.November, 1, 0, 0, 0, 0, time.UTC)
+	"github.com/instancekey/instancekey/internal/release"
+)
 
 const (
 	// exact is what a Date in whole seconds and a network make of a right clock.
@@ -27,7 +25,7 @@ const (
 func (d *doctor) examineClock() {
 	const check = "system clock"
 	now := d.now().UTC()
-	if now.Before(released) {
+	if now.Before(release.Since) {
 		d.fail(check, adviceClock, "was never set: it says %s, when this program did not exist, and no server's certificate is valid", now.Format(time.RFC3339))
 		return
 	}

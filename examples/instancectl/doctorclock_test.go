@@ -8,14 +8,16 @@ import (
 	"net/http/httptest"
 	"testing"
 	"time"
+
+	"github.com/instancekey/instancekey/internal/release"
 )
 
 func TestDoctorClock(t *testing.T) {
 	for now, want := range map[time.Time]status{
-		time.Unix(0, 0): statusFail,
-		time.Date(2026, time.October, 31, 23, 59, 59, 0, time.UTC): statusFail,
-		time.Date(2026, time.November, 1, 0, 0, 0, 0, time.UTC):    statusOK,
-		time.Date(2060, time.January, 1, 0, 0, 0, 0, time.UTC):     statusOK,
+		time.Unix(0, 0):                 statusFail,
+		release.Since.Add(-time.Second): statusFail,
+		release.Since:                   statusOK,
+		release.Since.AddDate(34, 0, 0): statusOK,
 	} {
 		d, found := newDoctor(t, doctorFlags{})
 		d.now = func() time.Time { return now }
