@@ -33,6 +33,9 @@ type evidenceMessage struct {
 type tpmAttestation struct {
 	Quotes   []quote `json:"quotes"`
 	EventLog []byte  `json:"tcgEventLog,omitempty"`
+
+	UserspaceLog []byte `json:"canonicalEventLog,omitempty"`
+	IMALog       []byte `json:"imaLog,omitempty"`
 }
 
 type quote struct {
@@ -100,7 +103,7 @@ func encodeEvidence(collected keystore.Evidence) *evidenceMessage {
 			Quoted:    collected.Quote.Quoted,
 			Signature: collected.Quote.Signature,
 		}},
-		EventLog: collected.EventLog,
+		EventLog: collected.EventLog, UserspaceLog: collected.UserspaceLog, IMALog: collected.IMALog,
 	}
 	return encoded
 }

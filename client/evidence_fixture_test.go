@@ -33,7 +33,8 @@ type deviceKey struct {
 	calls    []string
 	fail     map[string]error
 	eventLog []byte
-	noEK     bool // no certificates of the endorsement key
+	later    [2][]byte // UserspaceLog, IMALog
+	noEK     bool      // no certificates of the endorsement key
 }
 
 func newDeviceKey(t *testing.T) *deviceKey {
@@ -56,7 +57,7 @@ func (k *deviceKey) Evidence(_ context.Context, req keystore.EvidenceRequest) (k
 		for _, pcr := range req.PCRs {
 			evidence.Quote.PCRs[pcr] = []byte{byte(pcr), 0xff, 0xfe}
 		}
-		evidence.EventLog = k.eventLog
+		evidence.EventLog, evidence.UserspaceLog, evidence.IMALog = k.eventLog, k.later[0], k.later[1]
 	}
 	return evidence, nil
 }

@@ -26,6 +26,7 @@ const (
 func TestEvidenceOnTheWire(t *testing.T) {
 	a, key := newEvidenceAttester(t), newDeviceKey(t)
 	key.chain = [][]byte{akCertificate(t, time.Hour)}
+	key.later = [2][]byte{[]byte("userspace"), []byte("files")}
 	if got, err := a.attest(key); err != nil || got != "attestation" {
 		t.Fatalf("Attest = %q, %v", got, err)
 	}
@@ -50,7 +51,9 @@ func TestEvidenceOnTheWire(t *testing.T) {
 				"rawQuote":     "cXVvdGVk//4=",
 				"rawSignature": "c2lnbmF0dXJl",
 			}},
-			"tcgEventLog": "bG9n",
+			"tcgEventLog":       "bG9n",
+			"canonicalEventLog": "dXNlcnNwYWNl",
+			"imaLog":            "ZmlsZXM=",
 		},
 	}
 	if !reflect.DeepEqual(claims["evidence"], want) {
@@ -85,7 +88,7 @@ func TestEvidenceAskedFor(t *testing.T) {
 	}
 }
 
-// TestEvidenceWithoutLog: no member for a log that is not there.
+// TestEvidenceWithoutLog: no member for logs that are not there.
 func TestEvidenceWithoutLog(t *testing.T) {
 	a, key := newEvidenceAttester(t), newDeviceKey(t)
 	key.chain, key.eventLog = a.chain, nil
@@ -278,7 +281,7 @@ func TestEvidenceTooLarge(t *testing.T) {
 		if (err == nil) != fits || (len(a.paths) == 2) != fits {
 			t.Errorf("a log of %d bytes: %v, requests to %q", size, err, a.paths)
 		}
-		if err != nil && !strings.Contains(err.Error(), "event log is too large") {
+		if err != nil && !strings.Contains(err.Error(), "event logs are too large") {
 			t.Errorf("%q does not say what is too large", err)
 		}
 	}

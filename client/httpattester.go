@@ -37,7 +37,8 @@ import (
 // key is enrolled with the attester when there is no valid certificate for it, and
 // once more when the attester does not know it; an enrolment that the attester does not
 // know any more (invalid_session) is begun anew, once. Evidence names the device to the
-// attester by its TPM; see tpm.Config.EventLog for what it tells of the boot.
+// attester by its TPM; see tpm.Config.EventLog and those after it for
+// what they tell of the boot.
 type HTTPAttester struct {
 	// URL is the attester's base URL and its identifier, the "aud" of
 	// requests. It must be https, or http on a loopback host. Required.
@@ -166,7 +167,7 @@ func (c *attesterCall) post(ctx context.Context, path string, body, answer any) 
 			return err
 		}
 		if len(encoded) > maxAttesterRequest {
-			return fmt.Errorf("client: the request to the attester's %s has %d bytes, more than the %d that it takes: the device's event log is too large", path, len(encoded), maxAttesterRequest)
+			return fmt.Errorf("client: the request to the attester's %s has %d bytes, more than the %d that it takes: the device's event logs are too large", path, len(encoded), maxAttesterRequest)
 		}
 		content = bytes.NewReader(encoded)
 	}

@@ -66,6 +66,11 @@ type Evidence struct {
 	// Platform Firmware Profile), as the device's kernel gives it; nil if the
 	// Store has no access to one.
 	EventLog []byte
+	// UserspaceLog is what the operating system's own programs have measured
+	// (systemd: /run/log/systemd/tpm2-measure.log), and IMALog the kernel's list of
+	// the files that it has measured; nil as above. They were read after the quote was
+	// made, and may say more than it covers.
+	UserspaceLog, IMALog []byte
 }
 
 // A Quote is a TPM2_Quote of PCRs.

@@ -103,7 +103,9 @@
 // maker's own template or nonce, where these are beside the certificate.
 // Config.EKCertificates adds what a maker has elsewhere. Evidence
 // costs 3 commands, 5 with a quote of up to eight PCRs. The measured-boot log is
-// part of it only if Config.EventLog is set, to [LinuxEventLog] for example.
+// part of it only if Config.EventLog is set, to [LinuxEventLog] for example; so are,
+// by Config.UserspaceLog and IMALog, those of what was measured later: by systemd,
+// and by Linux's IMA.
 //
 // [Store.Status] and [Store.Describe] tell a technician about TPM and keys, and
 // change nothing.
@@ -251,7 +253,9 @@ package tpm
 //	endorsement.go     what it is sent about the TPM
 //	attestationkey.go  the key that signs both, and its certificates
 //	activate.go        the proof that it is in that TPM
-//	eventlog.go        the measured-boot log of Linux
+//	eventlog.go        the logs of Linux that explain PCRs
+//	eventlog_linux.go  and what to wait for before they are read
+//	eventlog_other.go
 //	conn.go            a stream as a connection to a TPM
 //
 // Commands to the TPM, by what they are for:

@@ -13,10 +13,18 @@ import (
 	"github.com/instancekey/instancekey/keystore"
 )
 
+// The logs of Linux.
 const (
 	// linuxEventLog is the log of the firmware of the machine's own TPM, the
 	// first one.
 	linuxEventLog = "/sys/kernel/security/tpm0/binary_bios_measurements"
+
+	// linuxUserspaceLog is systemd's, who describes it in
+	// https://systemd.io/TPM2_PCR_MEASUREMENTS.
+	linuxUserspaceLog = "/run/log/systemd/tpm2-measure.log"
+
+	// linuxIMALog is that of the Integrity Measurement Architecture.
+	linuxIMALog = "/sys/kernel/security/ima/binary_runtime_measurements"
 
 	// maxEventLog is some 20 times the size of a usual log, in bytes.
 	maxEventLog = 1 << 20
@@ -29,16 +37,29 @@ const (
 //
 // It fails if the log has more than 1 MiB. On most systems root alone may read it.
 func LinuxEventLog(ctx context.Context) ([]byte, error) {
+	return readLog(ctx, linuxEventLog, "the firmware left no log, or securityfs is not mounted")
+}
+
+// LinuxUserspaceLog reads the log of what systemd has measured, for
+// Config.UserspaceLog, while nothing is being written to it. See [LinuxEventLog].
+func LinuxUserspaceLog(ctx context.Context) ([]byte, error) {
+	return readLog(ctx, linuxUserspaceLog, "systemd has measured nothing, which it does on machines that start from a unified kernel image alone, or is older than 255")
+}
+
+// LinuxIMALog reads the list of the files that Linux's IMA has measured, for
+// Config.IMALog. See [LinuxEventLog]. It grows with each other file; an attester
+// takes some thousand.
+func LinuxIMALog(ctx context.Context) ([]byte, error) {
+	return readLog(ctx, linuxIMALog, "the kernel has no IMA, or securityfs is not mounted")
+}
+
+func readLog(ctx context.Context, path, notThere string) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return readEventLog(linuxEventLog)
-}
-
-func readEventLog(path string) ([]byte, error) {
 	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: the firmware left no log, or securityfs is not mounted", err)
+		return nil, fmt.Errorf("%w: %s", err, notThere)
 	}
 	if errors.Is(err, fs.ErrPermission) {
 		return nil, fmt.Errorf("%w: run as root, or have a service that does hand the log over", err)
@@ -47,6 +68,9 @@ func readEventLog(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer file.Close()
+	if err := awaitWriter(ctx, file); err != nil {
+		return nil, fmt.Errorf("%s is being written to: %w", path, err)
+	}
 	log, err := io.ReadAll(io.LimitReader(file, maxEventLog+1))
 	if err == nil {
 		err = checkEventLog(log)
@@ -61,12 +85,12 @@ func checkEventLog(log []byte) error {
 	return nil
 }
 
-// eventLog returns what Config.EventLog gives, nil if it is not set.
-func (s *Store) eventLog(ctx context.Context) ([]byte, error) {
-	if s.config.EventLog == nil {
+// askForLog returns what a function of Config gives, nil if it is not set.
+func askForLog(ctx context.Context, name string, read func(context.Context) ([]byte, error)) ([]byte, error) {
+	if read == nil {
 		return nil, nil
 	}
-	log, err := s.config.EventLog(ctx)
+	log, err := read(ctx)
 	if err == nil {
 		err = checkEventLog(log)
 	}
@@ -74,7 +98,7 @@ func (s *Store) eventLog(ctx context.Context) ([]byte, error) {
 	case err == nil:
 		return log, nil
 	case ctx.Err() != nil:
-		return nil, fmt.Errorf("reading the event log: %w", ctx.Err())
+		return nil, fmt.Errorf("reading the %s: %w", name, ctx.Err())
 	}
-	return nil, fmt.Errorf("%w: event log: %w", keystore.ErrUnavailable, err)
+	return nil, fmt.Errorf("%w: %s: %w", keystore.ErrUnavailable, name, err)
 }

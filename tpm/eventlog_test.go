@@ -169,16 +169,16 @@ func TestReadEventLog(t *testing.T) {
 		return path
 	}
 	log := encodeLog(bootEvents)
-	if got, err := tpm.ReadEventLog(write("log", log)); err != nil || !bytes.Equal(got, log) {
+	if got, err := tpm.ReadEventLog(t.Context(), write("log", log)); err != nil || !bytes.Equal(got, log) {
 		t.Errorf("%x, %v", got, err)
 	}
-	if _, err := tpm.ReadEventLog(write("large", make([]byte, 1<<20+1))); err == nil {
+	if _, err := tpm.ReadEventLog(t.Context(), write("large", make([]byte, 1<<20+1))); err == nil {
 		t.Error("a log of more than 1 MiB was read")
 	}
-	if _, err := tpm.ReadEventLog(filepath.Join(dir, "none")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := tpm.ReadEventLog(t.Context(), filepath.Join(dir, "none")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%v", err)
 	}
-	if _, err := tpm.ReadEventLog("/dev/zero"); err == nil {
+	if _, err := tpm.ReadEventLog(t.Context(), "/dev/zero"); err == nil {
 		t.Error("/dev/zero was read to its end")
 	}
 	ctx, cancel := context.WithCancel(t.Context())

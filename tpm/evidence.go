@@ -34,8 +34,8 @@ var _ keystore.AttestableKey = (*key)(nil)
 // each eight of them. For a key with a PIN the session that keys with a PIN sign
 // by is opened, if it is not, by three more.
 //
-// The event log is that of Config.EventLog. It is asked for only if there are
-// PCRs to quote.
+// The logs are those of Config.EventLog, UserspaceLog and IMALog. They are asked for
+// only if there are PCRs to quote.
 func (k *key) Evidence(ctx context.Context, req keystore.EvidenceRequest) (keystore.Evidence, error) {
 	if len(req.Binding) != sha256.Size {
 		return keystore.Evidence{}, fmt.Errorf("tpm: EvidenceRequest.Binding has %d bytes, not %d", len(req.Binding), sha256.Size)
@@ -44,10 +44,11 @@ func (k *key) Evidence(ctx context.Context, req keystore.EvidenceRequest) (keyst
 		return keystore.Evidence{}, err
 	}
 	doing := fmt.Sprintf("collect evidence of key %q", k.name)
-	var log []byte
+	cfg := &k.store.config
+	var logs keystore.Evidence
+	var err error
 	if len(req.PCRs) > 0 {
-		var err error
-		if log, err = k.store.eventLog(ctx); err != nil {
+		if logs.EventLog, err = askForLog(ctx, "event log", cfg.EventLog); err != nil {
 			return keystore.Evidence{}, explain(doing, err)
 		}
 	}
@@ -55,11 +56,19 @@ func (k *key) Evidence(ctx context.Context, req keystore.EvidenceRequest) (keyst
 	if err != nil {
 		return keystore.Evidence{}, explain(doing, err)
 	}
-	statement, err := p.statement(k.file, req.AKCertificates)
-	if err != nil {
+	if len(req.PCRs) > 0 {
+		if logs.UserspaceLog, err = askForLog(ctx, "userspace log", cfg.UserspaceLog); err == nil {
+			logs.IMALog, err = askForLog(ctx, "IMA's log", cfg.IMALog)
+		}
+		if err != nil {
+			return keystore.Evidence{}, explain(doing, err)
+		}
+	}
+	logs.Quote = p.quote
+	if logs.Statement, err = p.statement(k.file, req.AKCertificates); err != nil {
 		return keystore.Evidence{}, fmt.Errorf("tpm: %s: %w", doing, err)
 	}
-	return keystore.Evidence{Statement: statement, Quote: p.quote, EventLog: log}, nil
+	return logs, nil
 }
 
 // proof is what the attestation key has signed.

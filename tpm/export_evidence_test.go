@@ -2,7 +2,11 @@
 
 package tpm
 
-import "github.com/google/go-tpm/tpm2"
+import (
+	"context"
+
+	"github.com/google/go-tpm/tpm2"
+)
 
 // EKTemplates returns the templates of endorsement keys by the NV index of their
 // certificates.
@@ -17,5 +21,7 @@ func EKTemplates() map[tpm2.TPMHandle]tpm2.TPMTPublic {
 // TrimCertificate finds a certificate in the contents of an NV index.
 func TrimCertificate(content []byte) []byte { return trimCertificate(content) }
 
-// ReadEventLog reads a log as LinuxEventLog does.
-func ReadEventLog(path string) ([]byte, error) { return readEventLog(path) }
+// ReadEventLog reads a log as LinuxEventLog and its like do.
+func ReadEventLog(ctx context.Context, path string) (log []byte, err error) {
+	return readLog(ctx, path, "not there")
+}

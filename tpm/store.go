@@ -70,6 +70,12 @@ type Config struct {
 	// keystore.ErrUnavailable. nil: evidence has no log.
 	EventLog func(context.Context) ([]byte, error)
 
+	// UserspaceLog and IMALog return, in the same manner, what was measured since the
+	// firmware has gone: by the operating system's programs (LinuxUserspaceLog), and of
+	// the files that were run or read by Linux's IMA (LinuxIMALog). They are asked for
+	// after the PCRs were quoted, so that nothing that the quote covers is missing.
+	UserspaceLog, IMALog func(context.Context) ([]byte, error)
+
 	// Exclusive says that no other program uses the TPM and no resource manager
 	// is between: each time it connects, the Store flushes every transient
 	// object and session, which a process that was killed may have left.
