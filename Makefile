@@ -7,12 +7,18 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # What imports neither tests nor examples builds without cgo for all of these.
 PLATFORMS = linux/amd64 linux/arm64 linux/arm linux/riscv64 windows/amd64
 
-.PHONY: demo test interop-old interop-keycloak kernel lint cross
+.PHONY: demo figure test interop-old interop-keycloak kernel lint cross
 
 # A client instance creates its key in a simulated TPM, is attested, and gets a token.
 demo:
 	@.ci/prerequisites cgo
 	CGO_ENABLED=1 go run ./examples/quickstart -store simulator
+
+# The figure of the README, drawn from a run.
+figure:
+	@.ci/prerequisites cgo
+	CGO_ENABLED=1 go run ./examples/quickstart -store simulator -report examples/quickstart/figure.svg >/dev/null
+	chmod 644 examples/quickstart/figure.svg
 
 # Everything, with the race detector, on both TPMs, and with the servers and verifiers of examples/interop but Keycloak.
 # With a non-empty CI in the environment nothing is skipped: what cannot run fails.

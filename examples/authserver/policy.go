@@ -163,8 +163,8 @@ func (a *verifiedAttestation) appraise(now time.Time) error {
 	if err != nil {
 		return err
 	}
-	for _, rule := range []func(*deviceClaims) error{p.checkModel, p.checkVersion, p.checkOEMBoot, p.checkStatus, p.checkEndorsement} {
-		if err := rule(device); err != nil {
+	for _, rule := range p.rules() {
+		if err := rule.check(device); err != nil {
 			return refuse(errInvalidClientAttestation, rulePolicy, "%v", err)
 		}
 	}
@@ -172,6 +172,66 @@ func (a *verifiedAttestation) appraise(now time.Time) error {
 		return refuse(errUseFreshAttestation, rulePolicy, "attestation is older than %v", p.maxAge)
 	}
 	return nil
+}
+
+// A rule is a part of a policy.
+type rule struct {
+	says  string // what it demands; "" if the policy does not have it
+	check func(*deviceClaims) error
+}
+
+// rules are those about the device, in the order in which they are looked at.
+func (p *Policy) rules() []rule {
+	models := []string{}
+	for _, model := range p.file.Models {
+		models = append(models, model.Hardware)
+	}
+	least := []string{}
+	for _, name := range slices.Sorted(maps.Keys(p.file.MinimumVersions)) {
+		least = append(least, name+" "+p.file.MinimumVersions[name])
+	}
+	says := func(has bool, format string, words []string) string {
+		if !has {
+			return ""
+		}
+		return fmt.Sprintf(format, strings.Join(words, ", "))
+	}
+	return []rule{
+		{says(p.file.Models != nil, "the model is one of: %s", models), p.checkModel},
+		{says(p.file.MinimumVersions != nil, "the software is at least: %s", least), p.checkVersion},
+		{says(p.file.RequireOEMBoot, "the device has booted its maker's software (%s)", []string{"oemboot"}), p.checkOEMBoot},
+		{says(p.file.Statuses != nil, "the attester's verdict is one of: %s", p.file.Statuses), p.checkStatus},
+		{says(p.file.Endorsements != nil, "who vouches for the TPM is one of: %s", p.file.Endorsements), p.checkEndorsement},
+	}
+}
+
+// A Finding is what a rule of a policy makes of a device.
+type Finding struct {
+	Rule string // what it demands
+	Err  error  // why the device is refused by it; nil: it is not
+}
+
+// Explain says line by line what the policy makes of an attestation's payload, issued
+// at that time: as [Server] decides, which stops at the first rule that refuses.
+func (p *Policy) Explain(payload []byte, issuedAt, now time.Time) ([]Finding, error) {
+	device, err := readDevice(payload)
+	if err != nil {
+		return nil, err
+	}
+	var findings []Finding
+	for _, rule := range p.rules() {
+		if rule.says != "" {
+			findings = append(findings, Finding{rule.says, rule.check(device)})
+		}
+	}
+	if p.maxAge != 0 {
+		finding := Finding{Rule: fmt.Sprintf("the attestation is no older than %v", p.maxAge)}
+		if age := now.Sub(issuedAt); age > p.maxAge {
+			finding.Err = fmt.Errorf("it is %v old", age.Round(time.Second))
+		}
+		findings = append(findings, finding)
+	}
+	return findings, nil
 }
 
 func (p *Policy) checkModel(device *deviceClaims) error {

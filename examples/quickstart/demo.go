@@ -9,6 +9,7 @@ import (
 	"net/http"
 
 	"github.com/instancekey/instancekey/client"
+	"github.com/instancekey/instancekey/client/report"
 	"github.com/instancekey/instancekey/examples/internal/storeflag"
 	"github.com/instancekey/instancekey/examples/reference"
 	"github.com/instancekey/instancekey/keystore"
@@ -22,7 +23,9 @@ const (
 
 // demonstrate gets a token with a key in the store and tells s what happens. It
 // returns the key's thumbprint.
-func demonstrate(ctx context.Context, flags *storeflag.Flags, s *story, stderr io.Writer) (thumbprint string, err error) {
+func demonstrate(ctx context.Context, flags *storeflag.Flags, s *story, r *reporting, stderr io.Writer) (thumbprint string, err error) {
+	recorder := r.act("One token", flags.Store)
+	defer func() { recorder.Fail(err) }()
 	arranged, err := arrange(flags.Store)
 	if err != nil {
 		return "", err
@@ -33,8 +36,10 @@ func demonstrate(ctx context.Context, flags *storeflag.Flags, s *story, stderr i
 		return "", err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
+	recorder.Fact("protection", store.Protection)
 
 	o := newObserver(s, stderr, arranged)
+	o.verdicts = newVerdicts(recorder, arranged.policy)
 	servers, err := arranged.start(o)
 	if err != nil {
 		return "", err
@@ -42,7 +47,7 @@ func demonstrate(ctx context.Context, flags *storeflag.Flags, s *story, stderr i
 	defer func() { err = errors.Join(err, servers.Close()) }()
 	o.attesterURL = servers.AttesterURL
 
-	key, err := getToken(ctx, servers, o.store(store), o)
+	key, err := getToken(ctx, instance(servers, o.store(store), o), recorder)
 	if err == nil {
 		err = s.complete()
 	}
@@ -68,9 +73,10 @@ func instance(servers *reference.Servers, store keystore.Store, network http.Rou
 	}
 }
 
-// getToken is the whole client instance.
-func getToken(ctx context.Context, servers *reference.Servers, store keystore.Store, network http.RoundTripper) (keystore.Key, error) {
-	c, err := client.New(ctx, instance(servers, store, network))
+// getToken is the whole client instance. A program of your own needs no recorder.
+func getToken(ctx context.Context, cfg client.Config, recorder *report.Recorder) (keystore.Key, error) {
+	recorder.Attach(&cfg)
+	c, err := client.New(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/instancekey/instancekey/client"
+	"github.com/instancekey/instancekey/client/report"
 	"github.com/instancekey/instancekey/examples/attester"
 	"github.com/instancekey/instancekey/examples/authserver"
 	"github.com/instancekey/instancekey/examples/internal/jwtview"
@@ -34,6 +35,7 @@ type fleet struct {
 	attestations int
 	attested     attested
 	refusals     []refusal
+	verdicts     *verdicts // of the act
 }
 
 // A refusal is a record of the authorization server.
@@ -41,7 +43,7 @@ type refusal struct{ code, reason string }
 
 // tellFirmware plays the story of what firmware has to do with tokens. It
 // returns the thumbprint of the first device's key.
-func tellFirmware(ctx context.Context, _ *storeflag.Flags, s *story, stderr io.Writer) (thumbprint string, err error) {
+func tellFirmware(ctx context.Context, _ *storeflag.Flags, s *story, r *reporting, stderr io.Writer) (thumbprint string, err error) {
 	f := new(fleet)
 	if f.dir, err = os.MkdirTemp("", "instancekey-"); err != nil {
 		return "", err
@@ -59,7 +61,9 @@ func tellFirmware(ctx context.Context, _ *storeflag.Flags, s *story, stderr io.W
 
 	s.preface("The authorization server's policy: " + string(policyFile))
 	for i, a := range firmwareActs(x1, x0) {
-		played, key, err := f.play(ctx, a)
+		recorder := r.act(fmt.Sprintf("Act %d. %s", i+1, a.title), "simulator")
+		f.decide(newVerdicts(recorder, policyFile))
+		played, key, err := f.play(ctx, a, recorder)
 		if err != nil {
 			return "", fmt.Errorf("act %d: %w", i+1, err)
 		}
@@ -101,20 +105,22 @@ func (f *fleet) start(ctx context.Context, v *vendor, devices []*device, stderr 
 		return err
 	}
 	ignore := func(map[string]string) {}
+	attested := func(record map[string]string) { f.decided().attester(record) }
+	granted := func(record map[string]string) { f.decided().server(record) }
 	f.servers, err = reference.Start(reference.Config{
 		Attester: attester.Config{
 			Clients:  []string{clientID},
 			Evidence: verifier,
 			Lifetime: 24 * time.Hour, // longer than the policy's max_age
 			Now:      f.now,
-			Logger:   watchLog(stderr, map[string]func(map[string]string){"attestation key enrolled": ignore, "client attestation issued": ignore}),
+			Logger:   watchLog(stderr, map[string]func(map[string]string){"attestation key enrolled": ignore, "client attestation issued": attested}, attested),
 		},
 		AuthServer: authserver.Config{
 			Clients:    []authserver.Client{{ID: clientID, Scopes: []string{scope}}},
 			Challenges: &authserver.ChallengeConfig{Endpoint: true},
 			Policy:     policy,
 			Now:        f.now,
-			Logger:     watchLog(stderr, map[string]func(map[string]string){"token issued": ignore, "token request refused": f.refused}),
+			Logger:     watchLog(stderr, map[string]func(map[string]string){"token issued": granted, "token request refused": f.refused}, granted),
 		},
 	})
 	return err
@@ -129,7 +135,7 @@ func (f *fleet) switchOn(ctx context.Context, d *device) (*storeflag.Store, erro
 
 // play plays an act, and returns also the thumbprint of the device's key. An
 // error is about something that is in no act.
-func (f *fleet) play(ctx context.Context, a act) (_ played, thumbprint string, err error) {
+func (f *fleet) play(ctx context.Context, a act, recorder *report.Recorder) (_ played, thumbprint string, err error) {
 	f.attestations, f.attested, f.refusals = 0, attested{}, nil // nobody else is about
 	a.device.version, a.device.secureBoot = a.version, a.secureBoot
 	store, err := f.switchOn(ctx, a.device)
@@ -139,6 +145,7 @@ func (f *fleet) play(ctx context.Context, a act) (_ played, thumbprint string, e
 	defer func() { err = errors.Join(err, store.Close()) }()
 
 	cfg := instance(f.servers, store, http.DefaultTransport)
+	recorder.Attach(&cfg)
 	cfg.Attester = watchedAttester{cfg.Attester, f}
 	cfg.Clock = f.now
 	c, err := client.New(ctx, cfg)
@@ -156,6 +163,8 @@ func (f *fleet) play(ctx context.Context, a act) (_ played, thumbprint string, e
 		c.Forget(issued) // two hours have passed on the story's clock alone
 		_, err = c.Token(ctx, scope)
 	}
+	recorder.Fail(err)
+	recorder.Fact("expected", a.expect)
 	p := played{Story: "firmware", Title: a.title, Expect: a.expect, Got: token}
 	if refused := new(transport.Error); errors.As(err, &refused) && refused.Code != "" {
 		p.Got = refused.Code
@@ -182,8 +191,23 @@ func (f *fleet) advance(d time.Duration) {
 	f.ahead += d
 }
 
+// decide begins an act's verdicts.
+func (f *fleet) decide(v *verdicts) {
+	v.now = f.now
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.verdicts = v
+}
+
+func (f *fleet) decided() *verdicts {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.verdicts
+}
+
 // refused is told what the authorization server logs of a refusal.
 func (f *fleet) refused(record map[string]string) {
+	f.decided().server(record)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.refusals = append(f.refusals, refusal{record["error"], record["reason"]})
@@ -216,5 +240,6 @@ func (w watchedAttester) Attest(ctx context.Context, req client.AttestRequest) (
 	defer w.f.mu.Unlock()
 	w.f.attestations++
 	w.f.attested = said
+	w.f.verdicts.attested(attestation)
 	return attestation, nil
 }

@@ -20,8 +20,9 @@ func (o *observer) attesterLog() *slog.Logger {
 				seen.Title = titleVerify
 			}
 			o.story.step(seen)
+			o.verdicts.attester(record)
 		},
-	})
+	}, o.verdicts.attester)
 }
 
 // authServerLog is the authorization server's logger. What it logs belongs to
@@ -32,32 +33,34 @@ func (o *observer) authServerLog() *slog.Logger {
 			o.mu.Lock()
 			defer o.mu.Unlock()
 			o.verified = record
+			o.verdicts.server(record)
 		},
-	})
+	}, o.verdicts.server)
 }
 
 // watchLog returns a logger that hands over the records with these messages. All
-// others are about something that went wrong, and go to stderr.
-func watchLog(stderr io.Writer, found map[string]func(record map[string]string)) *slog.Logger {
-	return slog.New(&logWatch{slog.NewTextHandler(stderr, nil), found})
+// others are about something that went wrong, and go to stderr and to wrong.
+func watchLog(stderr io.Writer, found map[string]func(record map[string]string), wrong func(record map[string]string)) *slog.Logger {
+	return slog.New(&logWatch{slog.NewTextHandler(stderr, nil), found, wrong})
 }
 
 type logWatch struct {
 	slog.Handler
 	found map[string]func(map[string]string)
+	wrong func(map[string]string)
 }
 
 // Handle implements slog.Handler.
 func (w *logWatch) Handle(ctx context.Context, r slog.Record) error {
-	found, ok := w.found[r.Message]
-	if !ok {
-		return w.Handler.Handle(ctx, r)
-	}
 	record := map[string]string{"message": r.Message}
 	r.Attrs(func(a slog.Attr) bool {
 		record[a.Key] = a.Value.String()
 		return true
 	})
-	found(record)
-	return nil
+	if found, ok := w.found[r.Message]; ok {
+		found(record)
+		return nil
+	}
+	w.wrong(record)
+	return w.Handler.Handle(ctx, r)
 }

@@ -6,6 +6,7 @@
 //
 //	go run ./examples/quickstart -store simulator
 //	go run ./examples/quickstart -story firmware
+//	go run ./examples/quickstart -report run.html
 //
 // The second one tells what firmware has to do with tokens: of a device whose
 // firmware is too old, is updated, and so on.
@@ -19,6 +20,7 @@
 //   - story.go: the steps, and how they are printed
 //   - acts.go, fleet.go: the story of the firmware, and who plays it
 //   - attested.go: what an attestation says of a device
+//   - reporting.go: the page of -report
 //
 // The exit status is 0 only if all steps were seen, in their order, and a token
 // was issued; with -story, if every act went as told.
@@ -52,6 +54,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	store.Register(fs)
 	told := fs.String("story", "", "tell another `story`: firmware")
 	asJSON := fs.Bool("json", false, "print one JSON object a line")
+	reported := fs.String("report", "", "write a page about the run to this `file`; the same as JSON if its name ends in .json, the figure alone if in .svg")
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return 0
@@ -77,7 +80,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if *told == "firmware" {
 		tell = tellFirmware
 	}
-	thumbprint, err := tell(ctx, &store, s, stderr)
+	r := newReporting(*reported, *told)
+	if err := r.check(); err != nil {
+		fmt.Fprintf(stderr, "quickstart: -report: %v\n", err)
+		return 2
+	}
+	thumbprint, err := tell(ctx, &store, s, r, stderr)
+	err = errors.Join(err, r.write())
 	s.end(store.Store, thumbprint, err)
 	if err != nil {
 		fmt.Fprintf(stderr, "quickstart: %v\n", err)

@@ -28,6 +28,7 @@ type observer struct {
 	stderr      io.Writer
 	arranged    *arrangement
 	attesterURL string
+	verdicts    *verdicts
 
 	mu          sync.Mutex
 	endpoints   endpoints
@@ -151,6 +152,7 @@ func (o *observer) response(req *http.Request, status int, body []byte) {
 		o.proof.Enrolled = true
 	case o.attesterURL + "/client-attestation":
 		o.attestation = answer.Attestation
+		o.verdicts.attested(answer.Attestation)
 		o.story.step(step{Step: "d", Status: status, JWT: o.view(answer.Attestation), Attested: o.attested(answer.Attestation)})
 	case o.endpoints.Challenge:
 		o.story.step(step{Step: "2", Status: status, Challenge: answer.Challenge})

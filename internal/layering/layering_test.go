@@ -88,6 +88,22 @@ func TestImports(t *testing.T) {
 	}
 }
 
+// TestTemplates: html/template, which keeps a linker from leaving out unused methods, is
+// linked by whoever imports client/report, and by nobody else.
+func TestTemplates(t *testing.T) {
+	links := func(pattern string) bool {
+		return slices.ContainsFunc(list(t, "linux", pattern), func(p listed) bool { return p.ImportPath == "html/template" })
+	}
+	for _, pattern := range []string{"./client", "./transport", "./tpm", "./keystore", "./softkey"} {
+		if links(pattern) {
+			t.Errorf("%s links html/template", pattern)
+		}
+	}
+	if !links("./client/report") {
+		t.Error("client/report does not link html/template: then this test finds nothing")
+	}
+}
+
 // TestFolders keeps mayImport complete: a new folder needs its row. In findings
 // there is no Go.
 func TestFolders(t *testing.T) {
