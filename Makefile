@@ -3,6 +3,7 @@
 # demo and test are all that is needed; both install what is missing first.
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 # What imports neither tests nor examples builds without cgo for all of these.
 PLATFORMS = linux/amd64 linux/arm64 linux/arm linux/riscv64 windows/amd64
@@ -63,3 +64,26 @@ cross:
 		echo "build for $$p"; \
 		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go build ./client ./tpm ./softkey || exit 1; \
 	done
+
+# What follows is outside of .ci/run.
+.PHONY: api fuzz newest vulnerabilities
+
+# What has changed in the API since the last release.
+api:
+	@.ci/api
+
+# Each fuzz target for a minute; FUZZ="10s Metadata" runs some of them for 10 seconds.
+fuzz:
+	@.ci/prerequisites cgo swtpm
+	@CGO_ENABLED=1 .ci/fuzz $(FUZZ)
+
+# The tests with the newest version of each dependency.
+newest:
+	@.ci/prerequisites cgo swtpm strace node python
+	@CGO_ENABLED=1 .ci/newest
+
+# Known vulnerabilities in what is linked, by Go's database.
+vulnerabilities:
+	go run $(GOVULNCHECK) ./...
+	cd examples/otel && go run $(GOVULNCHECK) ./...
+	cd examples/interop/webauthn && go run $(GOVULNCHECK) ./...
