@@ -29,6 +29,10 @@ type Options struct {
 	Facts []Field
 	// Software says that the key is not in a TPM.
 	Software bool
+	// Describe returns the text of an error for people, from whatever the program may
+	// have put into it. Nil means what the error says, without quotes of whole answers.
+	// It is not called under a lock.
+	Describe func(error) string
 	// Evidence reads the evidence in a request to an attester, a JSON object (see
 	// examples/attester/PROTOCOL.md): what TPM structures and boot logs say, for
 	// example, which this package does not read. It is not called under a lock.
@@ -188,6 +192,9 @@ func (r *Recorder) Fail(err error) {
 		return
 	}
 	failure := explain(err)
+	if r.options.Describe != nil {
+		failure.Error = r.options.Describe(err)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.ended = time.Now()

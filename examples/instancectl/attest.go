@@ -5,15 +5,17 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/instancekey/instancekey/client"
 	"github.com/instancekey/instancekey/examples/internal/jwtview"
 	"github.com/instancekey/instancekey/keystore"
 )
 
-func attest(ctx context.Context, p *program, args []string) error {
+func attest(ctx context.Context, p *program, args []string) (err error) {
 	fs := p.newFlags("attest", "", "Gets a Client Attestation and shows what is in it, without its signature. The key is created if it\n"+
 		"does not exist, except with -attestation. -method and -dpop change nothing: they are for token, which\n"+
 		"has the same flags.\n\n"+aboutSelf)
@@ -35,6 +37,10 @@ func attest(ctx context.Context, p *program, args []string) error {
 			return usageError{fmt.Errorf("-out: %w", err)}
 		}
 	}
+	if err := f.recording.begin(f.store.Store); err != nil {
+		return err
+	}
+	defer func() { err = f.recording.end("attest", err) }()
 	p.keepsStdout(*out)
 	network, err := newNetwork(f.caFile)
 	if err != nil {
@@ -57,7 +63,7 @@ func attest(ctx context.Context, p *program, args []string) error {
 	if err != nil {
 		return err
 	}
-	attestation, err := attester.Attest(ctx, client.AttestRequest{ClientID: f.clientID, Key: key, Issuer: f.issuer, Profile: profiles[f.profile]})
+	attestation, err := f.recording.attest(ctx, attester, client.AttestRequest{ClientID: f.clientID, Key: key, Issuer: f.issuer, Profile: profiles[f.profile]})
 	if err != nil {
 		return err
 	}
@@ -87,8 +93,13 @@ func (f *clientFlags) openKey(ctx context.Context, store keystore.Store, atteste
 		defer c.Close()
 		return c.Key(), nil
 	}
-	if f.attestation != "" {
-		return store.Open(ctx, f.name)
+	start := time.Now()
+	created := false
+	key, err := store.Open(ctx, f.name)
+	if errors.Is(err, keystore.ErrNotFound) && f.attestation == "" {
+		created = true
+		key, err = keystore.OpenOrCreate(ctx, store, f.name)
 	}
-	return keystore.OpenOrCreate(ctx, store, f.name)
+	f.recording.key(key, created, start)
+	return key, err
 }

@@ -35,6 +35,8 @@ type clientFlags struct {
 	method, profile string
 	dpop            bool
 
+	recording recording
+
 	resource, grant     string // only the token command has these flags
 	resourceAttestation string
 	resourceParameter   bool
@@ -62,6 +64,7 @@ func (f *clientFlags) register(fs *flag.FlagSet, issuer, finds string) {
 	fs.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long one token or attestation may take")
 	fs.StringVar(&f.method, "method", "auto", "client authentication `method`: auto, pop or dpop")
 	fs.BoolVar(&f.dpop, "dpop", false, "ask for sender-constrained tokens (DPoP) beside the PoP JWT; -method dpop implies it")
+	f.recording.register(fs)
 	fs.StringVar(&f.profile, "profile", "draft-12", "the `profile` that the server speaks: draft-12, draft-10, oid4vci-1 or keycloak")
 }
 
@@ -224,6 +227,7 @@ func (f *clientFlags) newClient(ctx context.Context, store keystore.Store, attes
 			OmitParameter: !f.resourceParameter,
 		}}
 	}
+	f.recording.attach(&cfg)
 	return client.New(ctx, cfg)
 }
 

@@ -52,6 +52,7 @@ var commands = []command{
 	{"attest", "get a Client Attestation and show what is in it", attest},
 	{"register", "show what to register the client with at the server", register},
 	{"token", "get access tokens", token},
+	{"report", "make the page of a run again, from its JSON", makeReport},
 	{"version", "say which version this is", version},
 }
 

@@ -72,7 +72,7 @@ func (f *tokenFlags) check() error {
 	return nil
 }
 
-func token(ctx context.Context, p *program, args []string) error {
+func token(ctx context.Context, p *program, args []string) (err error) {
 	fs := p.newFlags("token", "", "Gets access tokens at an authorization server that authenticates clients by attestation. The key is\n"+
 		"created if it does not exist, except with -attestation or -grant refresh_token, which are for a key\n"+
 		"that does. A token that fails does not stop the others.\n\n"+
@@ -85,6 +85,10 @@ func token(ctx context.Context, p *program, args []string) error {
 	if err := f.check(); err != nil {
 		return err
 	}
+	if err := f.recording.begin(f.store.Store); err != nil {
+		return err
+	}
+	defer func() { err = f.recording.end("token", err) }()
 	p.keepsStdout(f.out)
 	r, err := f.newRun(ctx, p)
 	if err != nil {

@@ -126,6 +126,7 @@ func (r *tokenRun) one(ctx context.Context, number int) {
 	}
 	if err != nil {
 		err = sent.explain(ctx, err)
+		r.flags.recording.fail(err)
 	}
 
 	r.mu.Lock()
