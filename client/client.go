@@ -109,6 +109,7 @@
 //   - metadata.go, resourcemetadata.go: their metadata, fetched and checked
 //   - method.go: how the client authenticates, by configuration and metadata
 //   - clock.go: the device's clock, corrected
+//   - prepare.go: Prepare
 //   - logging.go, trace.go: the hooks
 //
 // Tokens:
@@ -241,6 +242,7 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 		Attestations: c.attestations,
 		BindBody:     cfg.BindBody,
 		Claims:       cfg.Claims,
+		SignAhead:    cfg.SignAhead,
 		Base:         c.base,
 		Logger:       c.log,
 		Trace:        cfg.Trace.requests(),

@@ -82,6 +82,15 @@ type Config struct {
 	// retries; see transport.Config. Nil means none.
 	Claims func(*http.Request) (map[string]any, error)
 
+	// SignAhead is how old a proof may be that was signed before its request was made.
+	// Shortly after a request the proofs of the Client Instance Key for another one like
+	// it are then signed in the background, so that it does not wait for a TPM; see
+	// package transport for what is signed when, and what is thrown away. Servers take
+	// proofs that are some 15 seconds old or more. When requests come at longer intervals
+	// each signature is in vain: see [Client.Prepare]. Zero means that none are signed
+	// ahead. At most a minute.
+	SignAhead time.Duration
+
 	// Metadata is the server's metadata, for a server that does not publish
 	// it. Nil means that it is fetched when first needed.
 	Metadata *Metadata
@@ -138,6 +147,8 @@ func (cfg *Config) check() (issuer *url.URL, err error) {
 		return nil, fmt.Errorf("client: unknown method %.60q", cfg.Method)
 	case !cfg.Profile.Known():
 		return nil, fmt.Errorf("client: unknown profile %.60q", cfg.Profile)
+	case cfg.SignAhead < 0 || cfg.SignAhead > transport.MaxSignAhead:
+		return nil, fmt.Errorf("client: SignAhead of %s is not within 0 and %s", cfg.SignAhead, transport.MaxSignAhead)
 	case cfg.DPoP < DPoPOff || cfg.DPoP > DPoPInstanceKey:
 		return nil, fmt.Errorf("client: unknown DPoP setting %d", cfg.DPoP)
 	}

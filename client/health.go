@@ -28,6 +28,10 @@ type Health struct {
 	// tell, and is not known.
 	Method transport.Method
 
+	// SentAhead and UnusedAhead are how many of the proofs that were signed ahead
+	// (Config.SignAhead) were sent, and how many were signed in vain.
+	SentAhead, UnusedAhead int
+
 	// ClockOffset is added to the device's clock, by what the server said of the time.
 	ClockOffset time.Duration
 }
@@ -36,6 +40,7 @@ type Health struct {
 func (c *Client) Health() Health {
 	known, _ := c.known()
 	h := Health{Metadata: known != nil, Method: c.knownMethod(), ClockOffset: c.clock.correction()}
+	h.SentAhead, h.UnusedAhead = c.transport.SignedAhead()
 	h.AttestationExpiry, h.RenewalError = c.attestations.health()
 	return h
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/instancekey/instancekey/client"
 	"github.com/instancekey/instancekey/transport"
@@ -47,6 +48,8 @@ func TestNewRefusesBadInput(t *testing.T) {
 		"method in another case":         func(cfg *client.Config) { cfg.Method = "ATTEST_JWT_CLIENT_AUTH" },
 		"unknown profile":                func(cfg *client.Config) { cfg.Profile = "draft-9" },
 		"unknown DPoP setting":           func(cfg *client.Config) { cfg.DPoP = 17 },
+		"proofs signed behind":           func(cfg *client.Config) { cfg.SignAhead = -1 },
+		"proofs signed long ahead":       func(cfg *client.Config) { cfg.SignAhead = time.Minute + 1 },
 		"negative DPoP setting":          func(cfg *client.Config) { cfg.DPoP = -1 },
 		"key name with slash":            func(cfg *client.Config) { cfg.KeyName = "a/b" },
 		"key name with backslash":        func(cfg *client.Config) { cfg.KeyName = `a\b` },

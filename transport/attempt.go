@@ -26,6 +26,7 @@ type attempt struct {
 	nonce       use            // for the DPoP proof
 	reqHash     string         // of a bound message, for the PoP JWT
 	claims      map[string]any // of the caller, for the PoP JWT
+	pop, proof  *proof         // PoP JWT and DPoP proof, if they were signed ahead
 }
 
 // authenticate sends req with client authentication and, where the server asks
@@ -38,6 +39,7 @@ func (t *Transport) authenticate(req *http.Request, to *route) (*http.Response, 
 	ctx := req.Context()
 	a, failed, err := t.prepare(ctx, req, to)
 	if err != nil {
+		t.notSent(to.audience, a.pop, a.proof)
 		closeBody(req)
 		return nil, t.fail(to, a, failed, err)
 	}
@@ -55,6 +57,7 @@ func (t *Transport) authenticate(req *http.Request, to *route) (*http.Response, 
 			cause == codeUseFreshAttestation && renewed {
 			to.keep(offered)
 			t.judge(to, a, resp, refused)
+			t.foresee(req, to, a, resp, refused)
 			return returned(resp, req, sent, a, refused), nil
 		}
 		last = cause
@@ -66,6 +69,7 @@ func (t *Transport) authenticate(req *http.Request, to *route) (*http.Response, 
 			return nil, t.fail(to, next, StepRetry, err)
 		}
 		if !again {
+			t.foresee(req, to, a, resp, refused)
 			return returned(resp, req, sent, a, refused), nil
 		}
 		t.log.DebugContext(ctx, "transport: server asks to send again", "audience", to.identifier, "error", refused.code, "send", a.number)
@@ -90,13 +94,24 @@ func (t *Transport) prepare(ctx context.Context, req *http.Request, to *route) (
 			return a, StepAttestation, err
 		}
 	}
+	for _, d := range t.demands(req, to, a) {
+		switch p, u := t.takeAhead(ctx, to.audience, d); {
+		case p == nil:
+		case d.typ == typePoP:
+			a.pop, a.challenge = p, u
+		default:
+			a.proof, a.nonce = p, u
+		}
+	}
 	flight.At(ctx, string(StepChallenge), a.number)
-	if to.sendsPoP() {
+	if to.sendsPoP() && a.pop == nil {
 		if a.challenge, err = to.challenges.take(ctx); err != nil {
 			return a, StepChallenge, err
 		}
 	}
-	a.nonce, err = t.nonce(ctx, to)
+	if a.proof == nil {
+		a.nonce, err = t.nonce(ctx, to)
+	}
 	return a, StepChallenge, err
 }
 
@@ -171,22 +186,42 @@ func (t *Transport) sign(ctx context.Context, out *http.Request, to *route, a at
 	if !to.unattested {
 		out.Header[fieldAttestation] = []string{a.attestation}
 	}
+	pop, proof, err := t.proofs(ctx, out, to, a)
+	if err != nil {
+		return err
+	}
 	if to.sendsPoP() {
-		pop, err := t.signPoP(ctx, to, a)
-		if err != nil {
-			return err
-		}
 		out.Header[fieldAttestationPoP] = []string{pop}
 	}
 	if to.dpop != nil {
-		proof, err := t.signDPoP(ctx, to, out, a.nonce.value())
-		if err != nil {
-			return err
-		}
 		remove(out.Header, HeaderDPoP)
 		out.Header[fieldDPoP] = []string{proof}
 	}
 	return t.checkHeaderSize(ctx, to, out.Header)
+}
+
+// proofs returns the PoP JWT and the DPoP proof for a send, "" for one that it does not
+// carry. What was signed ahead ages while the other one is signed, so it comes last.
+func (t *Transport) proofs(ctx context.Context, out *http.Request, to *route, a attempt) (pop, proof string, err error) {
+	signPoP := func() (string, error) { return t.signPoP(ctx, to, a) }
+	signDPoP := func() (string, error) { return t.signDPoP(ctx, to, out, a.nonce.value()) }
+	if to.sendsPoP() && a.pop == nil {
+		pop, err = signPoP()
+	}
+	if to.dpop != nil && a.proof == nil && err == nil {
+		proof, err = signDPoP()
+	}
+	if err != nil {
+		t.notSent(to.audience, a.pop, a.proof)
+		return "", "", err
+	}
+	if a.pop != nil {
+		pop, err = t.aheadOr(to.audience, a.pop, signPoP)
+	}
+	if a.proof != nil && err == nil {
+		proof, err = t.aheadOr(to.audience, a.proof, signDPoP)
+	}
+	return pop, proof, err
 }
 
 // next returns what to send after a refusal; again is false if there is
@@ -195,6 +230,7 @@ func (t *Transport) sign(ctx context.Context, out *http.Request, to *route, a at
 // one must be good.
 func (t *Transport) next(ctx context.Context, to *route, a attempt, cause string, offered offer, challenged bool) (next attempt, again bool, err error) {
 	a.number++
+	a.pop, a.proof = nil, nil
 	flight.At(ctx, string(StepChallenge), a.number)
 	switch {
 	case cause == codeUseFreshAttestation && !to.unattested:

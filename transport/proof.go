@@ -44,18 +44,23 @@ type popClaims struct {
 }
 
 func (t *Transport) signPoP(ctx context.Context, to *route, a attempt) (string, error) {
-	claims := popClaims{Audience: to.identifier, ID: rand.Text(), Challenge: a.challenge.value(), ReqHash: a.reqHash}
-	return t.instance.sign(ctx, typePoP, func(now time.Time) ([]byte, error) {
-		claims.IssuedAt = now.Unix()
-		if to.profile.HasIssuer() {
-			claims.Issuer = t.clientID
-		}
-		if to.profile == ProfileOpenID4VCI {
-			claims.Nonce = claims.Challenge
-			claims.NotBefore, claims.Expiry = now.Unix(), now.Add(oldPoPLifetime).Unix()
-		}
-		return withExtra(claims, a.claims)
-	})
+	return t.instance.sign(ctx, typePoP, func(now time.Time) ([]byte, error) { return t.newPoP(to.audience, a, now) })
+}
+
+// newPoP returns the claims of a PoP JWT, encoded.
+func (t *Transport) newPoP(to *audience, a attempt, now time.Time) ([]byte, error) {
+	claims := popClaims{
+		Audience: to.identifier, ID: rand.Text(), IssuedAt: now.Unix(),
+		Challenge: a.challenge.value(), ReqHash: a.reqHash,
+	}
+	if to.profile.HasIssuer() {
+		claims.Issuer = t.clientID
+	}
+	if to.profile == ProfileOpenID4VCI {
+		claims.Nonce = claims.Challenge
+		claims.NotBefore, claims.Expiry = now.Unix(), now.Add(oldPoPLifetime).Unix()
+	}
+	return withExtra(claims, a.claims)
 }
 
 // withExtra encodes claims together with those that the caller's hook adds.
@@ -100,23 +105,30 @@ type dpopClaims struct {
 	AccessTokenHash string `json:"ath,omitempty"`
 }
 
-// signDPoP makes the DPoP proof for a request.
-func (t *Transport) signDPoP(ctx context.Context, to *route, req *http.Request, nonce string) (string, error) {
+// A target is what of a request a DPoP proof is for.
+type target struct{ method, url, tokenHash string }
+
+func (to *route) target(req *http.Request) target {
 	// Without query, fragment and user information; with the path that the
 	// request line has.
 	location := url.URL{Scheme: req.URL.Scheme, Host: req.URL.Host, Path: cmp.Or(req.URL.Path, "/"), RawPath: req.URL.RawPath}
-	claims := dpopClaims{
-		ID:     rand.Text(),
-		Method: cmp.Or(req.Method, http.MethodGet), // as net/http sends it
-		URL:    location.String(),
-		Nonce:  nonce,
-	}
+	is := target{method: cmp.Or(req.Method, http.MethodGet), url: location.String()} // as net/http sends them
 	if to.token != "" {
 		sum := sha256.Sum256([]byte(to.token))
-		claims.AccessTokenHash = base64.RawURLEncoding.EncodeToString(sum[:])
+		is.tokenHash = base64.RawURLEncoding.EncodeToString(sum[:])
 	}
-	return to.dpop.sign(ctx, typeDPoP, func(now time.Time) ([]byte, error) {
-		claims.IssuedAt = now.Unix()
-		return json.Marshal(claims)
+	return is
+}
+
+// signDPoP makes the DPoP proof for a request.
+func (t *Transport) signDPoP(ctx context.Context, to *route, req *http.Request, nonce string) (string, error) {
+	is := to.target(req)
+	return to.dpop.sign(ctx, typeDPoP, func(now time.Time) ([]byte, error) { return newDPoP(is, nonce, now) })
+}
+
+// newDPoP returns the claims of a DPoP proof, encoded.
+func newDPoP(of target, nonce string, now time.Time) ([]byte, error) {
+	return json.Marshal(dpopClaims{
+		ID: rand.Text(), Method: of.method, URL: of.url, IssuedAt: now.Unix(), Nonce: nonce, AccessTokenHash: of.tokenHash,
 	})
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	"github.com/instancekey/instancekey/internal/turn"
 	"github.com/instancekey/instancekey/keystore"
 )
 
@@ -21,10 +22,9 @@ type signer struct {
 	now   func() time.Time
 	trace *Trace
 
-	// turn has room for the one whose turn it is: a channel and not a mutex, so that
-	// waiting ends with the context. During a turn nothing is called but clock and
-	// key.
-	turn chan struct{}
+	// turn is a queue and not a mutex, so that waiting ends with the context. During a
+	// turn nothing is called but clock and key.
+	turn *turn.Queue
 
 	// Whose turn it is uses these.
 	ctx       context.Context // of the signature
@@ -40,7 +40,7 @@ func (t *Transport) newSigner(key keystore.Key, what string) (*signer, string, e
 	if err := checkAlgorithm(key); err != nil {
 		return nil, "", err
 	}
-	s := &signer{key: key, now: t.now, trace: t.trace, turn: make(chan struct{}, 1)}
+	s := &signer{key: key, now: t.now, trace: t.trace, turn: new(turn.Queue)}
 	// A JWS header is made once, so that what signs has to be told each context.
 	own := keystore.SigningKey(context.Background(), turnKey{key, s})
 	if s.pop, err = jose.NewSigner(own, new(jose.SignerOptions).WithType(typePoP)); err != nil {
@@ -73,23 +73,37 @@ func (k turnKey) Sign(_ context.Context, signingInput []byte) ([]byte, error) {
 
 // sign makes a JWT of that type. The claims are made once it is this JWT's turn.
 func (s *signer) sign(ctx context.Context, typ jose.ContentType, claims func(now time.Time) ([]byte, error)) (string, error) {
+	token, event, err := s.signUntraced(ctx, typ, claims)
+	if !event.Start.IsZero() {
+		s.trace.signature(ctx, event)
+	}
+	return token, err
+}
+
+// signUntraced is sign, and leaves it to the caller to call the hook, unless the event is
+// zero, since the turn has not come.
+func (s *signer) signUntraced(ctx context.Context, typ jose.ContentType, claims func(now time.Time) ([]byte, error)) (token string, event TraceEvent, err error) {
 	queued := time.Now()
-	select {
-	case s.turn <- struct{}{}:
-	case <-ctx.Done():
-		return "", ctx.Err()
+	wanted, ahead := keystore.Background(ctx)
+	if ahead {
+		err = s.turn.TakeInBackground(ctx, context.Background(), wanted)
+	} else {
+		err = s.turn.Take(ctx, context.Background())
+	}
+	if err != nil {
+		return "", TraceEvent{}, err
 	}
 	start := time.Now()
-	token, err := s.signNow(ctx, typ, claims)
-	s.trace.signature(ctx, queued, start, string(typ), err)
-	return token, err
+	token, err = s.signNow(ctx, typ, claims)
+	event = TraceEvent{Start: start, Duration: time.Since(start), Waited: start.Sub(queued), Kind: string(typ), Ahead: ahead, Err: err}
+	return token, event, err
 }
 
 // signNow is this JWT's turn, which ends with it.
 func (s *signer) signNow(ctx context.Context, typ jose.ContentType, claims func(now time.Time) ([]byte, error)) (string, error) {
 	defer func() {
 		s.ctx = nil
-		<-s.turn
+		s.turn.Give()
 	}()
 	payload, err := claims(s.now())
 	if err != nil {

@@ -99,6 +99,7 @@ type audience struct {
 	bound       map[string]bool // of a server, by location: where a DPoP proof goes beside the PoP JWT
 	unattested  bool
 	tokens      *signer // at a resource: the key that its DPoP-bound tokens are bound to
+	stock       *stock  // of proofs by the Client Instance Key
 	*freshness
 }
 
@@ -114,14 +115,23 @@ const maxFormer = 256
 // for the server, and holds what only the server may see. It fails with an *[Error] of
 // [StepMetadata].
 func (t *Transport) Update(servers []Server, resources []Resource) error {
+	before, err := t.replace(servers, resources)
+	if err != nil {
+		return err
+	}
+	t.endAhead(before, errUpdated)
+	return nil
+}
+
+// replace puts another table in the place of the one before, which it returns.
+func (t *Transport) replace(servers []Server, resources []Resource) (before *table, err error) {
 	t.update.Lock()
 	defer t.update.Unlock()
 	next, err := t.newTable(servers, resources)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	t.table.Store(next)
-	return nil
+	return t.table.Swap(next), nil
 }
 
 func (t *Transport) newTable(servers []Server, resources []Resource) (*table, error) {
@@ -274,7 +284,7 @@ func (t *Transport) newAudience(identifier, challengeEndpoint string, method Met
 		}
 		challengeEndpoint = at.String()
 	}
-	a := &audience{identifier: identifier, origin: endpoint.Origin(u), method: method, profile: profile}
+	a := &audience{identifier: identifier, origin: endpoint.Origin(u), method: method, profile: profile, stock: new(stock)}
 	a.freshness = t.newFreshness(identifier, challengeEndpoint, a.challengeIsNonce())
 	return a, u, nil
 }

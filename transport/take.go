@@ -40,7 +40,7 @@ func (p *pool) take(ctx context.Context) (use, error) {
 			return u, nil
 		}
 		if singleUse {
-			return p.fetchOwn(ctx)
+			return p.takeOwn(ctx)
 		}
 		c, err := p.flight.Do(ctx, "", p.fetchShared)
 		if err != nil {
@@ -63,10 +63,8 @@ func (p *pool) atHand() (u use, ok, singleUse bool) {
 	if next := p.next(now); next != nil {
 		return p.give(next), true, false
 	}
-	if p.fetch != nil && !p.barren.holds(now) && !(p.singleUse && p.optional) {
-		if p.singleUse && p.proven != nil && p.proven.young(now) && !p.lesson.holds(now) {
-			// The endpoint has another one for the retry, should this be refused.
-			p.lesson = pause{now, singleUseLesson}
+	if p.asks(now) {
+		if p.learns(now) {
 			return p.give(p.proven), true, false
 		}
 		return use{}, false, p.singleUse
@@ -75,6 +73,22 @@ func (p *pool) atHand() (u use, ok, singleUse bool) {
 		u = p.give(p.fallback)
 	}
 	return u, true, false
+}
+
+// asks reports whether the endpoint is asked where no challenge is at hand. p.mu is held.
+func (p *pool) asks(now time.Time) bool {
+	return p.fetch != nil && !p.barren.holds(now) && !(p.singleUse && p.optional)
+}
+
+// learns reports whether it is time to try a challenge of a single-use server twice, and
+// notes that this is done. The endpoint has another one for the retry, should it be
+// refused. p.mu is held.
+func (p *pool) learns(now time.Time) bool {
+	if !p.singleUse || p.proven == nil || !p.proven.young(now) || p.lesson.holds(now) {
+		return false
+	}
+	p.lesson = pause{now, singleUseLesson}
+	return true
 }
 
 // giveFetched gives out a challenge that several may have waited for.
@@ -99,7 +113,7 @@ func (p *pool) takeUnused(ctx context.Context) (use, error) {
 	if unused {
 		return p.take(ctx)
 	}
-	return p.fetchOwn(ctx)
+	return p.takeOwn(ctx)
 }
 
 // hasSpare reports whether taking one does not give out a used one of a server that
@@ -111,16 +125,33 @@ func (p *pool) hasSpare() bool {
 	return !p.singleUse || p.next(now) != nil
 }
 
-// fetchOwn asks the endpoint on behalf of one request.
-func (p *pool) fetchOwn(ctx context.Context) (use, error) {
+// takeOwn returns a challenge from the endpoint for one request alone.
+func (p *pool) takeOwn(ctx context.Context) (use, error) {
+	c, err := p.fetchOwn(ctx)
+	if c == nil {
+		return use{}, err
+	}
+	c.sends = 1
+	return use{challenge: c}, nil
+}
+
+// fetchOwn asks the endpoint on behalf of one request. Nobody else sees what it gives,
+// which is nil if it has none.
+func (p *pool) fetchOwn(ctx context.Context) (*challenge, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(p.life, func() { cancel(context.Cause(p.life)) })()
 	value, err := flight.Attempt(ctx, fetchTimeout, flight.Always, p.fetch)
-	if err == nil && value == "" {
-		p.fetched("", noneNow)
+	if err != nil {
+		return nil, err
 	}
-	return p.reserve(value), err
+	if value == "" {
+		return p.fetched("", noneNow), nil
+	}
+	now := p.clock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.receive(value, now), nil
 }
 
 // fetchShared asks the endpoint on behalf of all who wait. The result is nil if the

@@ -13,15 +13,19 @@ import (
 // the manner of net/http/httptrace: for metrics, or for spans. Any of them may
 // be nil. They are called on the request's goroutine, or, for work that several
 // requests wait for, once all of it is done, on the goroutine of one of them or on
-// another one; ctx has the values of the (first) request's context. Whatever waits for
-// such a function waits for nothing else: it may use its own Transport. It should not
-// block.
+// another one; ctx has the values of the (first) request's context, and none where no
+// request waits. Whatever waits for such a function waits for nothing else: it may use
+// its own Transport. It should not block.
 type Trace struct {
 	// Challenge is called after the challenge endpoint was asked.
 	Challenge func(ctx context.Context, e TraceEvent)
 	// Signature is called after a PoP JWT or DPoP proof was signed. Duration is
 	// without the time spent waiting for the key's turn, which is Waited.
 	Signature func(ctx context.Context, e TraceEvent)
+	// Unused is called after a proof that was signed ahead was thrown away, because it
+	// is too old or there is a newer challenge, for example, which Err tells. Start is
+	// when its signature was begun.
+	Unused func(ctx context.Context, e TraceEvent)
 	// Request is called after each send of an authenticated request, when the
 	// header of its response has come.
 	Request func(ctx context.Context, e TraceEvent)
@@ -32,7 +36,8 @@ type TraceEvent struct {
 	Start    time.Time // by the process's clock, monotonic
 	Duration time.Duration
 	Waited   time.Duration // before Start, for the key's turn; 0 for all but signatures
-	Kind     string        // what of several things it was: of a signature, the JWT's typ; "" where there is one thing only
+	Kind     string        // what of several things it was: of a signature or a proof, the JWT's typ; "" where there is one thing only
+	Ahead    bool          // of a signature: no request waited for it when it was begun
 	Audience string        // issuer or resource identifier; "" for signatures
 	Send     int           // which send of the request, from 1; 0 where that has no meaning
 	Status   int           // HTTP status of the response; 0 without one
@@ -40,10 +45,15 @@ type TraceEvent struct {
 	Err      error
 }
 
-func (t *Trace) signature(ctx context.Context, queued, start time.Time, typ string, err error) {
+func (t *Trace) signature(ctx context.Context, e TraceEvent) {
 	if t != nil && t.Signature != nil {
-		e := TraceEvent{Start: start, Duration: time.Since(start), Waited: start.Sub(queued), Kind: typ, Err: err}
 		flight.After(ctx, func() { t.Signature(ctx, e) })
+	}
+}
+
+func (t *Trace) unused(ctx context.Context, e TraceEvent) {
+	if t != nil && t.Unused != nil {
+		flight.After(ctx, func() { t.Unused(ctx, e) })
 	}
 }
 

@@ -33,6 +33,28 @@
 // connection breaks, and the server would see one jti twice. A resource gets them, in
 // lower case, by which net/http does not know them.
 //
+// # Signing ahead
+//
+// A TPM takes 200 ms or more for a signature. With Config.SignAhead no request waits for
+// it that comes after another one of its kind: shortly after a response the PoP JWT for the
+// next request to that server or resource is signed in the background, with the newest
+// challenge, and a DPoP proof by the Client Instance Key for the same method and URL, at a
+// resource once they were repeated. [Transport.Prepare] signs before a first request, or
+// one after a long time. Of requests at the same time one has its proof at hand; the
+// others wait for the key as without.
+//
+// Such a proof is sent once, within SignAhead. It is thrown away when it is older, by its
+// iat, which has whole seconds, or when there is a newer challenge, another attestation or
+// another table of servers and resources, or when the clock was set. A challenge of a server that takes each
+// once is kept for it, and goes to another request if the proof is not sent. Requests with
+// bound messages, bodies or claims of the caller's are never signed ahead.
+//
+// Whoever waits for the key has it first, also with other keys in the same device, where
+// their Store heeds [keystore.InBackground]. No PIN is asked for in the background. When
+// requests cease, what was signed for the next one is in vain: one signature for each
+// proof that the last request carried. [Trace].Unused and [Transport.SignedAhead] tell
+// how many.
+//
 // # Servers and resources that change
 //
 // [Transport.Update] replaces them all, when metadata has changed for example. A
@@ -80,6 +102,10 @@
 //   - bind.go: a message, or the request's body, that a PoP vouches for
 //   - proof.go: the claims of PoP JWTs and DPoP proofs
 //   - signer.go: the key and its turns
+//   - signahead.go: proofs that are signed before their requests are made
+//   - ahead.go: those that are at hand
+//   - hold.go: their challenges
+//   - prepare.go: Prepare
 //   - header.go: the header fields, and how large they may be
 //   - refusal.go: the error codes of a response
 //   - echo.go: what of a server's text can be shown
@@ -92,6 +118,7 @@ package transport
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -154,6 +181,12 @@ type Config struct {
 	// Profile.HasIssuer.
 	ClientID string
 
+	// SignAhead is how old a proof may be that was signed before its request was made.
+	// After a request the proofs by Key for another one like it are then signed in the
+	// background, so that it need not wait for slow hardware. Zero means that none are
+	// signed ahead. At most a minute. See the package documentation.
+	SignAhead time.Duration
+
 	// Base sends the requests. Nil means http.DefaultTransport. A second attempt at a
 	// challenge goes to a connection of its own if Base is an *http.Transport.
 	Base http.RoundTripper
@@ -181,6 +214,8 @@ type Transport struct {
 	thumbprint   string
 	clientID     string
 	bindBody     bool
+	signAhead    time.Duration
+	ahead        *aheadCounts
 	claims       func(*http.Request) (map[string]any, error)
 	base         http.RoundTripper
 	log          *slog.Logger
@@ -201,12 +236,17 @@ func New(cfg Config) (*Transport, error) {
 	if cfg.Attestations == nil {
 		return nil, errors.New("transport: no attestation source")
 	}
+	if cfg.SignAhead < 0 || cfg.SignAhead > MaxSignAhead {
+		return nil, fmt.Errorf("transport: SignAhead of %s is not within 0 and %s", cfg.SignAhead, MaxSignAhead)
+	}
 	t := &Transport{
 		table:        new(atomic.Pointer[table]),
 		update:       new(sync.Mutex),
 		attestations: cfg.Attestations,
 		clientID:     cfg.ClientID,
 		bindBody:     cfg.BindBody,
+		signAhead:    cfg.SignAhead,
+		ahead:        new(aheadCounts),
 		claims:       cfg.Claims,
 		trace:        cfg.Trace,
 		base:         cfg.Base,
@@ -275,14 +315,15 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return t.authenticate(req, to)
 }
 
-// Close ends what the Transport does in the background, which is the challenge
-// requests that several requests may wait for. Requests that wait for one fail with
+// Close ends what the Transport does in the background: the challenge requests that
+// several requests may wait for, and signing ahead. Requests that wait for one fail with
 // an *[Error] that matches [ErrClosed], and later ones that would be authenticated
 // with ErrClosed. Requests that have got what they need go on, all others pass
 // through as before, and the base transport stays open. Close may be called more
 // than once; its error is nil.
 func (t *Transport) Close() error {
 	t.close(ErrClosed)
+	t.endAhead(t.table.Load(), ErrClosed)
 	return nil
 }
 

@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/instancekey/instancekey/internal/flight"
+	"github.com/instancekey/instancekey/keystore"
+)
+
+// MaxSignAhead is the most that Config.SignAhead can be: there are servers that take proofs
+// for no more than a minute.
+const MaxSignAhead = time.Minute
+
+const (
+	// settling is how long after a response the next proof is begun. A request that
+	// follows at once, with the token that has just come for example, has the key first.
+	settling = 10 * time.Millisecond
+
+	// maxStray is how far the clock may go from the process's without having been set.
+	maxStray = time.Second
+)
+
+// aheadCounts are of the proofs that were signed ahead.
+type aheadCounts struct{ sent, unused atomic.Int64 }
+
+// SignedAhead returns how many of the proofs that were signed ahead (Config.SignAhead)
+// were sent, and how many were thrown away.
+func (t *Transport) SignedAhead() (sent, unused int) {
+	return int(t.ahead.sent.Load()), int(t.ahead.unused.Load())
+}
+
+// demands returns the proofs by the Client Instance Key that a request carries, if they
+// can be signed ahead: nothing of the caller's goes into them.
+func (t *Transport) demands(req *http.Request, to *route, a attempt) (demands []demand) {
+	if t.signAhead == 0 || a.reqHash != "" || t.bindBody || t.claims != nil {
+		return nil
+	}
+	if to.sendsPoP() {
+		demands = append(demands, demand{typ: typePoP, attestation: a.attestation})
+	}
+	if to.dpop == t.instance {
+		demands = append(demands, demand{typ: typeDPoP, attestation: a.attestation, target: to.target(req)})
+	}
+	return demands
+}
+
+// foresee has the proofs for another request like this one signed in the background. A
+// DPoP proof for a resource is made if the request before was for the same.
+func (t *Transport) foresee(req *http.Request, to *route, a attempt, resp *http.Response, refused refusal) {
+	demands := t.demands(req, to, a)
+	if len(demands) == 0 || resp.StatusCode >= 500 || refused.code == codeInvalidAttestation || refused.code == codeInvalidClient {
+		return
+	}
+	s := to.stock
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var next []demand
+	for _, d := range demands {
+		if d.typ == typePoP || !to.isResource || d.target == s.last {
+			next = append(next, d)
+		}
+		if d.typ == typeDPoP {
+			s.last = d.target
+		}
+	}
+	if s.ended || s.pending || len(next) == 0 {
+		return
+	}
+	s.pending = true
+	time.AfterFunc(settling, func() {
+		s.mu.Lock()
+		s.pending = false
+		s.mu.Unlock()
+		for _, d := range next {
+			t.restock(to.audience, d)
+		}
+	})
+}
+
+// restock sees to it that there is a proof for a demand.
+func (t *Transport) restock(to *audience, d demand) {
+	if t.closed.Err() != nil {
+		return
+	}
+	before := to.stock.look(d.typ)
+	var why error
+	if before != nil {
+		if why = t.fits(to, before, d); why == nil {
+			return
+		}
+	}
+	ctx, p := newProof(t.closed, d)
+	p.inBackground = true
+	t.put(ctx, to, before, p, why)
+}
+
+// newProof returns a proof that is to be signed, with the context that ends with it.
+func newProof(ctx context.Context, d demand) (context.Context, *proof) {
+	p := &proof{demand: d, wanted: make(chan struct{}), done: make(chan struct{})}
+	ctx, p.cancel = context.WithCancel(ctx)
+	return ctx, p
+}
+
+// put signs a proof and puts it in the place of the one before, which is thrown away. It
+// reports false if that one is not there any more.
+func (t *Transport) put(ctx context.Context, to *audience, before, p *proof, why error) bool {
+	defer p.cancel()
+	if !to.stock.swap(p.typ, before, p) {
+		return false
+	}
+	if before != nil {
+		t.throwAway(to, before, why)
+	}
+	signature := t.fill(ctx, to, p)
+	lifetime := t.lifetime(to) - time.Duration(p.issued.Nanosecond()) - time.Since(p.begun)
+	unused := to.stock.finish(p, lifetime, func() {
+		if to.stock.swap(p.typ, p, nil) {
+			t.throwAway(to, p, errOld)
+		}
+	})
+	// The hook may make a request, which may have waited for the proof.
+	if !signature.Start.IsZero() {
+		t.trace.signature(ctx, signature)
+	}
+	if unused == nil && p.err == nil {
+		return true
+	}
+	to.pool(p.typ).release(p.held)
+	if unused != nil && !p.issued.IsZero() { // the key may have signed, although nobody waited
+		t.waste(to, p, unused)
+	} else if p.err != nil && ctx.Err() == nil {
+		t.log.DebugContext(ctx, "transport: no proof is signed ahead", "audience", to.identifier, "error", p.err)
+	}
+	return true
+}
+
+// fill signs a proof. The hook is to be called when that is settled.
+func (t *Transport) fill(ctx context.Context, to *audience, p *proof) (signature TraceEvent) {
+	pool := to.pool(p.typ)
+	var ok bool
+	if p.held, ok, p.err = pool.hold(ctx); p.err == nil && !ok {
+		p.err = errSpent
+	}
+	if p.err != nil {
+		p.err = &aheadError{StepChallenge, p.err}
+		return TraceEvent{}
+	}
+	to.stock.queue(p)
+	if p.inBackground { // the hooks' contexts are not, since a request may be made with them
+		ctx = keystore.InBackground(ctx, p.wanted)
+	}
+	p.jwt, signature, p.err = t.instance.signUntraced(ctx, p.typ, func(now time.Time) ([]byte, error) {
+		p.issued, p.begun = now, time.Now()
+		p.held = pool.renew(p.held)
+		challenge := use{challenge: p.held.challenge}
+		if p.typ == typeDPoP {
+			return newDPoP(p.target, challenge.value(), now)
+		}
+		return t.newPoP(to, attempt{challenge: challenge}, now)
+	})
+	if p.err != nil {
+		p.err = &aheadError{StepSign, p.err}
+	}
+	return signature
+}
+
+var errSpent = errors.New("the server takes each challenge once, and has given no other one")
+
+// aheadError tells what has failed as a proof was signed ahead.
+type aheadError struct {
+	step Step
+	err  error
+}
+
+func (e *aheadError) Error() string { return fmt.Sprintf("%s: %v", e.step, e.err) }
+func (e *aheadError) Unwrap() error { return e.err }
+
+// fits returns why a proof cannot be sent for a demand now, nil if it can be or is not
+// finished.
+func (t *Transport) fits(to *audience, p *proof, d demand) error {
+	switch {
+	case p.attestation != d.attestation:
+		return errAttestation
+	case p.demand != d:
+		return errTarget
+	case !p.isDone():
+		return nil
+	case p.err != nil:
+		return p.err
+	case !to.pool(p.typ).isCurrent(p.held):
+		return errChallenge
+	default:
+		return t.aged(to, p)
+	}
+}
+
+// aged returns why a proof that is signed cannot be sent any more, by its age.
+func (t *Transport) aged(to *audience, p *proof) error {
+	const wall = 0 // what the clock shows, not what has passed
+	now, passed := t.now().Round(wall), time.Since(p.begun)
+	// A server sees whole seconds.
+	age := now.Sub(p.issued.Round(wall).Truncate(time.Second))
+	switch stray := now.Sub(p.issued.Round(wall)) - passed; {
+	case stray.Abs() > maxStray:
+		return errClock
+	case age > t.lifetime(to) || passed > t.lifetime(to):
+		return errOld
+	}
+	return nil
+}
+
+// lifetime is how old a proof may be when it is sent. One that says when it expires is
+// not sent shortly before.
+func (t *Transport) lifetime(to *audience) time.Duration {
+	if to.profile == ProfileOpenID4VCI {
+		return min(t.signAhead, oldPoPLifetime/2)
+	}
+	return t.signAhead
+}
+
+// pool returns where the challenge or nonce of such a proof comes from.
+func (a *audience) pool(typ jose.ContentType) *pool {
+	if typ == typeDPoP {
+		return a.nonces
+	}
+	return a.challenges
+}
+
+func (p *proof) isDone() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// takeAhead returns the proof that was signed ahead for a demand, with its challenge, nil
+// if there is none. One that is being signed is waited for.
+func (t *Transport) takeAhead(ctx context.Context, to *audience, d demand) (*proof, use) {
+	p := to.stock.take(d.typ)
+	if p == nil {
+		return nil, use{}
+	}
+	why := t.fits(to, p, d)
+	if why == nil {
+		flight.At(ctx, string(StepSign), 1)
+		select {
+		case <-p.done:
+			why = t.fits(to, p, d)
+		case <-ctx.Done():
+			if to.stock.putBack(p) {
+				return nil, use{}
+			}
+			why = errNotSent
+		}
+	}
+	if why == nil {
+		if u, ok := to.pool(p.typ).giveHeld(p.held); ok {
+			return p, u
+		}
+		why = errChallenge
+	}
+	t.throwAway(to, p, why)
+	return nil, use{}
+}
+
+// aheadOr returns a proof that was taken, or signs another one if it has become too old
+// since.
+func (t *Transport) aheadOr(to *audience, p *proof, sign func() (string, error)) (string, error) {
+	if why := t.aged(to, p); why != nil {
+		t.throwAway(to, p, why)
+		return sign()
+	}
+	t.ahead.sent.Add(1)
+	return p.jwt, nil
+}
+
+// notSent throws away what was taken for a request that cannot be sent.
+func (t *Transport) notSent(to *audience, taken ...*proof) {
+	for _, p := range taken {
+		if p != nil {
+			t.throwAway(to, p, errNotSent)
+		}
+	}
+}
+
+// throwAway sees to a proof that was taken out of the stock and is not sent.
+func (t *Transport) throwAway(to *audience, p *proof, why error) {
+	if finished := to.stock.giveUp(p, why); !finished {
+		p.cancel()
+		return
+	}
+	if p.err == nil {
+		to.pool(p.typ).release(p.held)
+		t.waste(to, p, why)
+	}
+}
+
+// waste counts a signature that was in vain.
+func (t *Transport) waste(to *audience, p *proof, why error) {
+	t.ahead.unused.Add(1)
+	t.trace.unused(t.closed, TraceEvent{Start: p.begun, Duration: time.Since(p.begun), Audience: to.identifier, Kind: string(p.typ), Err: why})
+}
+
+// endAhead throws away all that is signed ahead for the audiences of a table.
+func (t *Transport) endAhead(of *table, why error) {
+	if of == nil {
+		return
+	}
+	for a := range of.audiences() {
+		for _, p := range a.stock.end() {
+			t.throwAway(a, p, why)
+		}
+	}
+}
