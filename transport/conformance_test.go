@@ -4,18 +4,14 @@ package transport_test
 
 import (
 	"fmt"
-	"go/ast"
-	"go/parser"
-	"go/token"
-	"io/fs"
 	"maps"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/instancekey/instancekey/internal/testindex"
 )
 
 // rules is the number of client rules, C1 to C50.
@@ -28,7 +24,7 @@ func TestConformance(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	known := testsOf(t, "..")
+	known := testindex.Of(t, "..")
 	if known["transport.TestConformance"] == nil || len(known) < 100 {
 		t.Fatalf("%d tests found, this one among them: %v", len(known), known["transport.TestConformance"] != nil)
 	}
@@ -75,48 +71,4 @@ func TestConformance(t *testing.T) {
 	if len(seen) != 0 {
 		t.Errorf("there are no rules %v", slices.Collect(maps.Keys(seen)))
 	}
-}
-
-// testsOf returns the tests, fuzz tests and examples of the module at root, each
-// as package.Name with the string literals in it, among which the names of its
-// subtests are.
-func testsOf(t *testing.T, root string) map[string][]string {
-	t.Helper()
-	found := make(map[string][]string)
-	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case entry.IsDir() && path != root && (strings.HasPrefix(entry.Name(), ".") || entry.Name() == "node_modules" || entry.Name() == "testdata"):
-			return filepath.SkipDir
-		case !strings.HasSuffix(path, "_test.go"):
-			return nil
-		}
-		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
-		if err != nil {
-			return err
-		}
-		for _, declaration := range file.Decls {
-			function, ok := declaration.(*ast.FuncDecl)
-			if !ok || function.Recv != nil {
-				continue
-			}
-			name := strings.TrimSuffix(file.Name.Name, "_test") + "." + function.Name.Name
-			literals := []string{}
-			ast.Inspect(function, func(node ast.Node) bool {
-				if literal, ok := node.(*ast.BasicLit); ok && literal.Kind == token.STRING {
-					if text, err := strconv.Unquote(literal.Value); err == nil {
-						literals = append(literals, text)
-					}
-				}
-				return true
-			})
-			found[name] = literals
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return found
 }
