@@ -112,6 +112,11 @@ func TestRefusals(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			resp, err := http.Get(asked.VerificationURIComplete)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
 			other := newApp(t, a.Services)
 			_, err = other.config.DeviceAccessToken(other.ctx, asked)
 			return err
