@@ -186,21 +186,11 @@ func (r *Recorder) showAttestation(compact string, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.secrets.add(compact)
-	step, from := Attestation, Instance
-	switch r.attester {
-	case httpAttester:
-		return // it was seen
-	case pushAttester:
-		step, from = Provisioned, Attester
-	case customAttester:
-		from = Attester
-	}
-	ran := slices.ContainsFunc(r.steps, func(s *Step) bool { return s.ID == step })
-	if compact == r.seen || !ran { // it may be from a cache
+	if r.attester == httpAttester || compact == r.seen.compact { // it was seen
 		return
 	}
-	r.seen = compact
-	r.keep(r.step(step), Message{From: from, To: Instance, Line: "a Client Attestation JWT", JWTs: []JWT{token}, At: r.at(at)})
+	r.seen = shownAttestation{compact: compact, token: token, at: at}
+	r.place()
 }
 
 // text returns the value of a claim that is a string, or else as JSON.

@@ -5,6 +5,7 @@ package report
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/instancekey/instancekey/client"
@@ -62,7 +63,7 @@ func (r *Recorder) key(key keystore.Key, e transport.TraceEvent) {
 		r.fact("key", key.Algorithm()+" "+thumbprint)
 	}
 	message.At = r.at(e.Start)
-	s := r.ran(CreateKey)
+	s := r.ran(CreateKey, e.Start)
 	s.TPM += milliseconds(e.Duration)
 	r.keep(s, message)
 	r.span(CreateKey, InTPM, e.Start, e.Duration, key == nil)
@@ -72,7 +73,7 @@ func (r *Recorder) key(key keystore.Key, e transport.TraceEvent) {
 func (r *Recorder) signature(_ context.Context, e transport.TraceEvent) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := r.ran(MakeProof)
+	s := r.ran(MakeProof, e.Start)
 	s.TPM += milliseconds(e.Duration)
 	if e.Waited > waitWorthTelling {
 		s.Waiting += milliseconds(e.Waited)
@@ -89,7 +90,7 @@ const waitWorthTelling = 100 * time.Microsecond
 func (r *Recorder) evidence(_ context.Context, e transport.TraceEvent) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.step(SendEvidence).TPM += milliseconds(e.Duration)
+	r.step(SendEvidence, e.Start).TPM += milliseconds(e.Duration)
 	r.span(SendEvidence, InTPM, e.Start, e.Duration, e.Err != nil)
 }
 
@@ -97,21 +98,42 @@ func (r *Recorder) evidence(_ context.Context, e transport.TraceEvent) {
 func (r *Recorder) renewal(_ context.Context, e transport.TraceEvent) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	done := e.Start.Add(e.Duration)
 	switch r.attester {
 	case httpAttester: // whose requests were seen
+		return
 	case pushAttester:
-		r.ran(Provisioned)
+		r.ran(Provisioned, e.Start)
 	case selfAttester:
-		r.ran(Attestation)
+		r.ran(Attestation, done)
 		r.verdicts[Attestation] = []Verdict{{Text: "The instance attests itself: there is no Client Attester.", Result: Note}}
 	default:
-		s := r.ran(SendEvidence)
+		s := r.ran(SendEvidence, e.Start)
 		s.Network += milliseconds(e.Duration)
 		r.verdicts[SendEvidence] = []Verdict{{Text: "The program's own attester was asked: its messages were not seen.", Result: Note}}
 		r.span(SendEvidence, AtAttester, e.Start, e.Duration, e.Err != nil)
 		if e.Err == nil {
-			r.ran(VerifyEvidence)
-			r.ran(Attestation)
+			r.ran(VerifyEvidence, done)
+			r.ran(Attestation, done)
 		}
 	}
+	r.place()
+}
+
+// place puts the attestation that was seen last into the step that it has come by, once
+// that has run. r.mu is held.
+func (r *Recorder) place() {
+	step, from := Attestation, Instance
+	switch r.attester {
+	case pushAttester:
+		step, from = Provisioned, Attester
+	case customAttester:
+		from = Attester
+	}
+	ran := slices.IndexFunc(r.steps, func(s *Step) bool { return s.ID == step })
+	if ran < 0 || r.seen.placed || r.seen.compact == "" { // it may be from a cache
+		return
+	}
+	r.seen.placed = true
+	r.keep(r.steps[ran], Message{From: from, To: Instance, Line: "a Client Attestation JWT", JWTs: []JWT{r.seen.token}, At: r.at(r.seen.at)})
 }

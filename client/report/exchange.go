@@ -126,6 +126,9 @@ func (x *exchange) answered() StepID {
 	return x.answer
 }
 
+// answeredAt is when the header of the answer had come.
+func (x *exchange) answeredAt() time.Time { return x.start.Add(x.took) }
+
 // lost records a request without an answer.
 func (x *exchange) lost(err error) {
 	r := x.recorder
@@ -135,7 +138,7 @@ func (x *exchange) lost(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	lost.Line = "no answer: " + r.secrets.clean(plain(err))
-	lost.At = r.at(x.start.Add(x.took))
+	lost.At = r.at(x.answeredAt())
 	r.last = lastExchange{x.request, x.to}
 	s := r.requested(x, true)
 	r.keep(s, sent)
@@ -151,18 +154,18 @@ func (x *exchange) count() {
 	r.requested(x, x.failed())
 	switch answered := x.answered(); {
 	case x.answer == Attestation:
-		r.ran(VerifyEvidence)
+		r.ran(VerifyEvidence, x.answeredAt())
 		if answered == Attestation {
-			r.ran(Attestation)
+			r.ran(Attestation, x.answeredAt())
 		}
 	case x.answer != x.request:
-		r.ran(x.answer)
+		r.ran(x.answer, x.answeredAt())
 	}
 }
 
 // requested notes the request. r.mu is held.
 func (r *Recorder) requested(x *exchange, failed bool) *Step {
-	s := r.step(x.request)
+	s := r.step(x.request, x.start)
 	// An attester is asked several times for one attestation.
 	if x.to != Attester || x.answer == Attestation {
 		s.Count++
@@ -188,8 +191,8 @@ func (x *exchange) show(received []byte, size int) {
 	if !needed {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.step(x.request).MoreMessages++
-		r.step(x.answered()).MoreMessages++
+		r.step(x.request, x.start).MoreMessages++
+		r.step(x.answered(), x.answeredAt()).MoreMessages++
 		return
 	}
 	sent := x.sentMessage(false)
@@ -202,14 +205,14 @@ func (x *exchange) show(received []byte, size int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.learn(x, received)
-	sent.At, got.At = r.at(x.start), r.at(x.start.Add(x.took))
+	sent.At, got.At = r.at(x.start), r.at(x.answeredAt())
 	if proof != nil {
 		proof.At = sent.At
-		r.keep(r.step(MakeProof), *proof)
+		r.keep(r.step(MakeProof, x.start), *proof)
 	}
 	sent.Failed = x.failed()
-	r.keep(r.step(x.request), sent)
-	r.keep(r.step(x.answered()), got)
+	r.keep(r.step(x.request, x.start), sent)
+	r.keep(r.step(x.answered(), x.answeredAt()), got)
 }
 
 // keep keeps a message of a step, if it is among the first. r.mu is held.

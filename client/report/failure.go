@@ -128,8 +128,10 @@ func (r *Recorder) settle(step StepID) StepID {
 		return r.last.step
 	case r.attester == pushAttester:
 		return Provisioned
-	default:
+	case len(r.steps) > 0:
 		return r.steps[len(r.steps)-1].ID
+	default:
+		return CreateKey
 	}
 }
 

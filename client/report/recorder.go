@@ -49,7 +49,8 @@ type Recorder struct {
 	mu         sync.Mutex // never held over foreign code
 	facts      []Field
 	steps      []*Step
-	kept       map[StepID]kept // how many messages of each step there are
+	kept       map[StepID]kept      // how many messages of each step there are
+	first      map[StepID]time.Time // when each step ran first: a trace tells of some afterwards
 	verdicts   map[StepID][]Verdict
 	spans      []Span
 	moreSpans  int
@@ -59,8 +60,16 @@ type Recorder struct {
 	challenges []string // challenge endpoints, as metadata tells
 	resources  []string // identifiers
 	attester   attesterKind
-	seen       string    // the attestation that was shown last
+	seen       shownAttestation
 	ended      time.Time // of the last thing recorded
+}
+
+// A shownAttestation is one that was seen in a request and did not come over HTTP.
+type shownAttestation struct {
+	compact string
+	token   JWT
+	at      time.Time
+	placed  bool // in the step that it has come by
 }
 
 type kept struct{ usual, failed int }
@@ -77,7 +86,7 @@ const (
 
 // NewRecorder returns a Recorder, whose time begins now.
 func NewRecorder(o Options) *Recorder {
-	return &Recorder{options: o, began: time.Now(), facts: slices.Clone(o.Facts), kept: make(map[StepID]kept), verdicts: make(map[StepID][]Verdict)}
+	return &Recorder{options: o, began: time.Now(), facts: slices.Clone(o.Facts), kept: make(map[StepID]kept), verdicts: make(map[StepID][]Verdict), first: make(map[StepID]time.Time)}
 }
 
 // Attach has a Client recorded: it sets cfg.Trace, cfg.Base and an HTTPAttester's
@@ -141,10 +150,10 @@ func (r *Recorder) Attest(ctx context.Context, attester client.Attester, req cli
 	start := time.Now()
 	attestation, err := attester.Attest(ctx, req)
 	event := transport.TraceEvent{Start: start, Duration: time.Since(start), Err: err}
-	req.Trace.Renewal(ctx, event)
 	if err == nil {
-		r.showAttestation(attestation, event.Start.Add(event.Duration))
+		r.showAttestation(attestation, start)
 	}
+	req.Trace.Renewal(ctx, event)
 	return attestation, err
 }
 
@@ -223,7 +232,8 @@ func (r *Recorder) Act() Act {
 		failure := *r.failure
 		act.Failure = &failure
 	}
-	for _, s := range r.steps {
+	inOrder := slices.SortedStableFunc(slices.Values(r.steps), func(a, b *Step) int { return r.first[a.ID].Compare(r.first[b.ID]) })
+	for _, s := range inOrder {
 		step := *s
 		step.Messages, step.Verdict = slices.Clone(s.Messages), slices.Clone(r.verdicts[s.ID])
 		act.Steps = append(act.Steps, step)
@@ -234,8 +244,11 @@ func (r *Recorder) Act() Act {
 // Began is when the Recorder was made.
 func (r *Recorder) Began() time.Time { return r.began }
 
-// step returns the step, which has begun with this call if there was none. r.mu is held.
-func (r *Recorder) step(id StepID) *Step {
+// step returns the step, which ran then, perhaps for the first time. r.mu is held.
+func (r *Recorder) step(id StepID, at time.Time) *Step {
+	if first, ran := r.first[id]; !ran || at.Before(first) {
+		r.first[id] = at
+	}
 	for _, s := range r.steps {
 		if s.ID == id {
 			return s
@@ -247,8 +260,8 @@ func (r *Recorder) step(id StepID) *Step {
 }
 
 // ran notes that a step has run once. r.mu is held.
-func (r *Recorder) ran(id StepID) *Step {
-	s := r.step(id)
+func (r *Recorder) ran(id StepID, at time.Time) *Step {
+	s := r.step(id, at)
 	s.Count++
 	return s
 }
