@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"github.com/instancekey/instancekey/internal/privatefile"
 	"github.com/instancekey/instancekey/keystore"
@@ -53,7 +52,7 @@ func prepared(cache Cache) (Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client: cache: %w", err)
 	}
-	if err := checkUsable(path); err != nil && !isDiskFailure(err) {
+	if err := checkUsable(path); err != nil && !privatefile.IsDiskFailure(err) {
 		return nil, fmt.Errorf("client: cache: %w", err)
 	}
 	return DirCache(path), nil
@@ -70,15 +69,6 @@ func checkUsable(dir string) error {
 		return err
 	}
 	return errors.Join(probe.Close(), os.Remove(probe.Name()))
-}
-
-func isDiskFailure(err error) bool {
-	for _, failure := range []error{syscall.EROFS, syscall.ENOSPC, syscall.EDQUOT, syscall.EIO} {
-		if errors.Is(err, failure) {
-			return true
-		}
-	}
-	return false
 }
 
 // Get implements Cache. Errors other than ErrCacheMiss are those of the file
@@ -124,7 +114,7 @@ func (d DirCache) Delete(ctx context.Context, key string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := privatefile.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("client: cache: %w", err)
 	}
 	return nil
@@ -137,5 +127,5 @@ func (d DirCache) path(ctx context.Context, key string) (string, error) {
 	if err := keystore.CheckName(key); err != nil {
 		return "", err
 	}
-	return filepath.Join(string(d), key), nil
+	return filepath.Join(string(d), privatefile.FileName(key, "")), nil
 }

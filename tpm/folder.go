@@ -6,9 +6,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/instancekey/instancekey/internal/keyfolder"
+	"github.com/instancekey/instancekey/internal/privatefile"
 	"github.com/instancekey/instancekey/keystore"
 	"github.com/instancekey/instancekey/tpm/internal/keyfile"
 )
@@ -71,11 +71,7 @@ func (f folder) pinned(parent keyfile.Parent) (names [][]byte) {
 // remains reads a key's file for deleting the key, whoever else may read it. It
 // returns nil if nothing can be understood.
 func (f folder) remains(name string) *keyfile.File {
-	info, err := os.Lstat(f.File(name))
-	if err != nil || !info.Mode().IsRegular() || info.Size() > keyfolder.MaxSize {
-		return nil
-	}
-	text, err := os.ReadFile(f.File(name))
+	text, err := privatefile.ReadShared(f.File(name), keyfolder.MaxSize)
 	if err != nil {
 		return nil
 	}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package keyfolder keeps the key NAME as the file NAME.pem of a folder. It is
-// what Stores that have files have in common: how a file appears, is read, and
+// Package keyfolder keeps the key NAME as the file NAME.pem of a folder, which on
+// Windows is escaped where Windows would take it for another. It is what Stores that have files have in common: how a file appears, is read, and
 // goes, and what each failure means in the terms of package keystore.
 package keyfolder
 
@@ -12,8 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
-	"syscall"
 
 	"github.com/instancekey/instancekey/internal/privatefile"
 	"github.com/instancekey/instancekey/keystore"
@@ -52,16 +50,18 @@ func Open(pkg, dir string) (Folder, error) {
 func (f Folder) String() string { return f.path }
 
 // File returns the path of the key's file.
-func (f Folder) File(name string) string { return filepath.Join(f.path, name+extension) }
+func (f Folder) File(name string) string {
+	return filepath.Join(f.path, privatefile.FileName(name, extension))
+}
 
 // Error returns an error about the key of that name, and what to do about a disk
 // that is the cause.
 func (f Folder) Error(name string, sentinel, cause error) error {
 	advice := ""
 	switch {
-	case errors.Is(cause, syscall.ENOSPC), errors.Is(cause, syscall.EDQUOT):
+	case privatefile.IsFull(cause):
 		advice = ": free some room there"
-	case errors.Is(cause, syscall.EROFS):
+	case privatefile.IsReadOnly(cause):
 		advice = ": mount it for writing"
 	}
 	return fmt.Errorf("%s: key %q: %w: %w%s", f.pkg, name, sentinel, cause, advice)
@@ -153,23 +153,16 @@ func (f Folder) delete(path string, isCopy func([]byte) bool) error {
 		if info != nil && os.SameFile(info, other) {
 			return true
 		}
-		content, err := readTemp(temp, other)
+		content, err := privatefile.ReadShared(temp, MaxSize)
 		return err == nil && isCopy != nil && isCopy(content)
 	})
 	if err != nil {
 		return err
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := privatefile.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return privatefile.SyncDir(f.path)
-}
-
-func readTemp(path string, info fs.FileInfo) ([]byte, error) {
-	if info.Size() > MaxSize {
-		return nil, privatefile.ErrTooLarge
-	}
-	return os.ReadFile(path)
 }
 
 // List returns the names of the keys, in ascending order.
@@ -180,11 +173,11 @@ func (f Folder) List() ([]string, error) {
 	}
 	var names []string
 	for _, entry := range entries {
-		name, ok := strings.CutSuffix(entry.Name(), extension)
+		name, ok := privatefile.NameOf(entry.Name(), extension)
 		if ok && keystore.CheckName(name) == nil {
 			names = append(names, name)
 		}
 	}
-	slices.Sort(names) // ReadDir's order is that of the files: a-b.pem before a.pem
-	return names, nil
+	slices.Sort(names)                // ReadDir's order is that of the files: a-b.pem before a.pem
+	return slices.Compact(names), nil // a folder of Windows can have Key.pem beside key.pem after all
 }

@@ -1,5 +1,3 @@
-// SPDX-License-Identifier: Apache-2.0
-
 //go:build linux || darwin || freebsd || netbsd || openbsd || dragonfly
 
 package privatefile
@@ -11,9 +9,9 @@ import (
 
 const hasLocks = true
 
-// tryLock locks a file until it is closed or its process ends, if nobody else has
-// locked it. known is false where the file system has no locks.
-func tryLock(file *os.File) (locked, known bool) {
+// TryLock locks a file or a folder until it is closed or its process ends, if
+// nobody else has locked it. known is false where the file system has no locks.
+func TryLock(file *os.File) (locked, known bool) {
 	for {
 		switch err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err {
 		case nil:

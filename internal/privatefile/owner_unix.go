@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 )
 
@@ -15,10 +16,10 @@ import (
 // to replace, without any rights of others. Where there is none and root is at work, it gets the owner and the
 // group of its folder: an administrator's tool must not take files away from the
 // service that they belong to.
-func adopt(file *os.File, replaced fs.FileInfo, dir string) error {
+func adopt(file *os.File, replaced fs.FileInfo, path string) error {
 	like := replaced
 	if like == nil && os.Geteuid() == 0 {
-		info, err := os.Stat(dir)
+		info, err := os.Stat(filepath.Dir(path))
 		if err != nil {
 			return err
 		}

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package privatefile writes and reads small files that only their owner may
-// read, and that are there complete or not at all, also after a power cut.
+// read, and that are there complete or not at all, also after a power cut. On
+// Windows the modes of this package are access control lists: of the owner, of
+// Administrators and of SYSTEM.
 package privatefile
 
 import (
@@ -11,13 +13,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 )
 
-// ErrMode: the file or folder can be used by others than its owner.
+// ErrMode: the file or folder can be used by others than its owner; on Windows by
+// others than its owner, Administrators and SYSTEM.
 var ErrMode = errors.New("open to others than its owner")
 
-// Rights that others than the owner must not have.
+// Rights that others than the owner must not have. On Windows each stands for those
+// of an access control list that allow as much.
 const (
 	Any     fs.FileMode = 0o077
 	Writing fs.FileMode = 0o022
@@ -26,7 +29,7 @@ const (
 // MakeDir makes a folder with mode 0700, and its parents, if it is not there.
 // One that gives others the forbidden rights is ErrMode.
 func MakeDir(dir string, forbidden fs.FileMode) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeDirs(dir); err != nil {
 		return err
 	}
 	return CheckDir(dir, forbidden)
@@ -42,16 +45,7 @@ func CheckDir(dir string, forbidden fs.FileMode) error {
 	if !info.IsDir() {
 		return fmt.Errorf("%s is not a folder", dir)
 	}
-	return checkMode(dir, info, forbidden)
-}
-
-func checkMode(path string, info fs.FileInfo, forbidden fs.FileMode) error {
-	mode := info.Mode().Perm()
-	// On Windows the access control list decides, and the mode says nothing.
-	if runtime.GOOS == "windows" || mode&forbidden == 0 {
-		return nil
-	}
-	return fmt.Errorf("%s is %w (mode %04o): chmod go= %s, and if they may have read secrets there, replace those", path, ErrMode, mode, path)
+	return checkDir(dir, info, forbidden)
 }
 
 // Create writes a file that is not there yet. An existing one, or one that
@@ -71,8 +65,7 @@ func Create(path string, content []byte) error {
 		return err
 	}
 	defer temp.remove()
-	// A link and not a rename, which would replace what is there.
-	if err := os.Link(temp.path, path); err != nil {
+	if err := temp.link(path); err != nil {
 		return err
 	}
 	return SyncDir(dir)
@@ -92,23 +85,15 @@ func Replace(path string, content []byte) error {
 		return err
 	}
 	defer temp.remove()
-	if err := os.Rename(temp.path, path); err != nil {
+	if err := temp.rename(path); err != nil {
 		return err
 	}
 	return SyncDir(filepath.Dir(path))
 }
 
 // SyncDir puts a folder's entries on the disk, which syncing a file does not.
-func SyncDir(dir string) error {
-	if runtime.GOOS == "windows" {
-		return nil // has no such operation
-	}
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
-}
+// Windows has no such operation.
+func SyncDir(dir string) error { return syncDir(dir) }
 
 // ErrNotPlain: the path names something else than a plain file. Symbolic links
 // are not followed: removing one would not remove what it points to.
@@ -119,18 +104,13 @@ var ErrTooLarge = errors.New("too large")
 
 // Read returns the contents of a file of at most limit bytes. A file that
 // others may read is ErrMode.
-func Read(path string, limit int) ([]byte, error) {
-	info, err := os.Lstat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is %w", path, ErrNotPlain)
-	}
-	if err := checkMode(path, info, Any); err != nil {
-		return nil, err
-	}
-	file, err := os.Open(path)
+func Read(path string, limit int) ([]byte, error) { return read(path, limit, Any) }
+
+// ReadShared is Read for what others may read and write, too.
+func ReadShared(path string, limit int) ([]byte, error) { return read(path, limit, 0) }
+
+func read(path string, limit int, forbidden fs.FileMode) ([]byte, error) {
+	file, err := openPlain(path, forbidden)
 	if err != nil {
 		return nil, err
 	}
@@ -144,3 +124,6 @@ func Read(path string, limit int) ([]byte, error) {
 	}
 	return content, nil
 }
+
+// IsDiskFailure reports whether an error is the disk's, and may go with it.
+func IsDiskFailure(err error) bool { return IsFull(err) || IsReadOnly(err) || isBroken(err) }

@@ -40,7 +40,7 @@ type temp struct {
 
 // remove removes the file, if it is still there under its own name.
 func (t temp) remove() {
-	os.Remove(t.path)
+	Remove(t.path)
 	if t.lock != nil {
 		t.lock.Close()
 	}
@@ -57,7 +57,8 @@ func writeTemp(path string, content []byte, replaced fs.FileInfo) (temp, error) 
 		return temp{}, err
 	}
 	t := temp{path: file.Name()}
-	if err = adopt(file, replaced, filepath.Dir(path)); err == nil {
+	vanish(file)
+	if err = adopt(file, replaced, path); err == nil {
 		_, err = file.Write(content)
 	}
 	if err == nil {
@@ -77,16 +78,16 @@ func writeTemp(path string, content []byte, replaced fs.FileInfo) (temp, error) 
 // createTemp makes a locked temporary file, with mode 0600.
 func createTemp(path string) (file *os.File, err error) {
 	for range tempTries {
-		file, err = os.CreateTemp(filepath.Dir(path), tempName(path)+"*")
+		file, err = makeTemp(filepath.Dir(path), tempName(path))
 		if err != nil || !hasLocks {
 			return file, err
 		}
 		// Before it was locked, another process may have taken it for abandoned.
-		if locked, known := tryLock(file); !known || locked && isThere(file) {
+		if locked, known := TryLock(file); !known || locked && isThere(file) {
 			return file, nil
 		}
 		file.Close()
-		os.Remove(file.Name())
+		Remove(file.Name())
 		err = &fs.PathError{Op: "create", Path: file.Name(), Err: errors.New("removed by another process")}
 	}
 	return nil, err
@@ -134,16 +135,20 @@ func Purge(path string, same func(temp string, info fs.FileInfo) bool) error {
 	}
 	for _, entry := range entries {
 		name := entry.Name()
-		info, err := entry.Info()
-		if err != nil || !strings.HasPrefix(name, TempPrefix) || !info.Mode().IsRegular() {
+		if !strings.HasPrefix(name, TempPrefix) {
 			continue
 		}
 		temp := filepath.Join(dir, name)
+		// Not entry.Info: to os.SameFile, that can be another file on Windows.
+		info, err := os.Lstat(temp)
+		if err != nil || !info.Mode().IsRegular() {
+			continue
+		}
 		ours := strings.HasPrefix(name, prefix) && !isBeingWritten(temp)
 		if !ours && !same(temp, info) {
 			continue
 		}
-		if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
@@ -153,12 +158,12 @@ func Purge(path string, same func(temp string, info fs.FileInfo) bool) error {
 // isBeingWritten reports whether the writer of a temporary file is at work. Where
 // that cannot be known it is not.
 func isBeingWritten(path string) bool {
-	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	file, err := openTemp(path)
 	if err != nil {
-		return false
+		return isWriters(err)
 	}
 	defer file.Close()
-	locked, known := tryLock(file)
+	locked, known := TryLock(file)
 	return known && !locked
 }
 
@@ -190,17 +195,17 @@ func removeTemps(dir string, which func(name string, info fs.FileInfo) bool) {
 func removeAbandoned(path string, info fs.FileInfo) {
 	if !hasLocks {
 		if isOld(info) {
-			os.Remove(path)
+			Remove(path)
 		}
 		return
 	}
-	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	file, err := openTemp(path)
 	if err != nil {
 		return // another user's, perhaps
 	}
 	defer file.Close()
-	if locked, known := tryLock(file); locked || !known && isOld(info) {
-		os.Remove(path)
+	if locked, known := TryLock(file); locked || !known && isOld(info) {
+		Remove(path)
 	}
 }
 

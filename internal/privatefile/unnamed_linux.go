@@ -22,7 +22,7 @@ func createUnnamed(path string, content []byte) (done bool, err error) {
 	}
 	file := os.NewFile(uintptr(fd), path)
 	defer file.Close()
-	if err := adopt(file, nil, dir); err != nil {
+	if err := adopt(file, nil, path); err != nil {
 		return true, err
 	}
 	if _, err := file.Write(content); err != nil {
