@@ -6,8 +6,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/instancekey/instancekey/examples/internal/storeflag"
@@ -38,40 +38,14 @@ type doctor struct {
 	open  func(context.Context, *storeflag.Flags) (*storeflag.Store, error)
 	now   func() time.Time
 
-	lockedOut bool // found by lockout
+	lockedOut bool       // found by lockout
+	held      *[]finding // by hold
 	failed    bool
 	err       error // of standard output
 }
 
-type doctorFlags struct {
-	store          storeflag.Flags
-	issuer, caFile string
-	json           bool
-}
-
-func (f *doctorFlags) register(fs *flag.FlagSet) {
-	f.store.RegisterDefaults(fs, requiredTPM, "default: no keys are examined")
-	f.store.RegisterEK(fs)
-	f.store.RegisterAuth(fs)
-	fs.StringVar(&f.issuer, "issuer", "", "compare the clock with that of the authorization server at this `URL`; nothing but a HEAD request is sent")
-	registerCA(fs, &f.caFile)
-	fs.BoolVar(&f.json, "json", false, "print one JSON object on one line for each check: check, status (ok, warn or fail), found and advice")
-}
-
-func (f *doctorFlags) check() error {
-	if err := f.store.Check(); err != nil {
-		return usageError{err}
-	}
-	if f.store.Store == "soft" {
-		return errNeedsTPM
-	}
-	return checkURL("-issuer", f.issuer)
-}
-
 func examine(ctx context.Context, p *program, args []string) error {
-	fs := p.newFlags("doctor", "", "Examines a device's TPM, with -keys the keys, and the clock, and says what to do. Changes nothing,\n"+
-		"with one exception: a key file that another program has made gets the Name of the storage root key\n"+
-		"added, as whenever it is opened. Keys without a PIN sign once; no PIN is tried. A warning is no failure.")
+	fs := p.newFlags("doctor", "", aboutDoctor)
 	d := &doctor{p: p, now: time.Now, open: func(ctx context.Context, f *storeflag.Flags) (*storeflag.Store, error) { return f.Open(ctx) }}
 	d.flags.register(fs)
 	if err := p.parse(fs, args, ""); err != nil {
@@ -80,6 +54,10 @@ func examine(ctx context.Context, p *program, args []string) error {
 	if err := d.flags.check(); err != nil {
 		return err
 	}
+	if d.flags.clientID != "" && !given(fs, "timeout") {
+		d.flags.timeout = setupPatience
+	}
+	p.endAfter(d.flags.timeout)
 	return d.examine(ctx)
 }
 
@@ -89,13 +67,25 @@ func (d *doctor) examine(ctx context.Context) error {
 		return err
 	}
 	defer network.CloseIdleConnections()
-	works := d.examineTPM(ctx)
-	if d.flags.store.Keys != "" {
-		d.examineKeys(ctx, works)
+	setup, err := d.newSetup(network)
+	if err != nil {
+		return err
+	}
+	works := false
+	if d.flags.hasTPM() {
+		works = d.examineTPM(ctx)
+		if d.flags.store.Keys != "" {
+			d.examineKeys(ctx, works)
+		}
 	}
 	d.examineClock()
 	if d.flags.issuer != "" {
 		d.examineIssuerClock(ctx, network)
+	}
+	if setup != nil {
+		if err := setup.examine(ctx, works); err != nil {
+			return err
+		}
 	}
 	switch {
 	case ctx.Err() != nil:
@@ -115,12 +105,16 @@ func (d *doctor) warn(check, advice, found string, args ...any) {
 }
 
 func (d *doctor) fail(check, advice, found string, args ...any) {
-	d.failed = true
 	d.report(finding{check, statusFail, fmt.Sprintf(found, args...), advice})
 }
 
 func (d *doctor) report(f finding) {
 	f.Found, f.Advice = inTerms(f.Found), terms.Replace(f.Advice)
+	if d.held != nil {
+		*d.held = append(*d.held, f)
+		return
+	}
+	d.failed = d.failed || f.Status == statusFail
 	var err error
 	if d.flags.json {
 		encoder := json.NewEncoder(d.p.stdout)
@@ -133,4 +127,16 @@ func (d *doctor) report(f finding) {
 		}
 	}
 	d.err = errors.Join(d.err, err)
+}
+
+// hold returns what f finds, in place of reporting it.
+func (d *doctor) hold(f func()) (found []finding) {
+	d.held = &found
+	f()
+	d.held = nil
+	return found
+}
+
+func anyFailed(found []finding) bool {
+	return slices.ContainsFunc(found, func(f finding) bool { return f.Status == statusFail })
 }

@@ -46,11 +46,7 @@ func (d *doctor) examineIssuerClock(ctx context.Context, network http.RoundTripp
 	resp, err := network.RoundTrip(req) // follows no redirect
 	after := d.now()
 	if err != nil {
-		advice := networkAdvice(err)
-		if advice == "" {
-			advice = "see whether the device has a network, and whether -issuer and -ca are right"
-		}
-		d.fail(check, advice, "the server cannot be asked: %v", err)
+		d.fail(check, reachAdvice(err), "the server cannot be asked: %v", err)
 		return
 	}
 	resp.Body.Close()

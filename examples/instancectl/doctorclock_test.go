@@ -77,7 +77,7 @@ func TestDoctorIssuerClock(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer network.CloseIdleConnections()
-			d, found := newDoctor(t, doctorFlags{issuer: s.URL + "/tenant"})
+			d, found := newDoctor(t, doctorFlags{clientFlags: clientFlags{issuer: s.URL + "/tenant"}})
 			d.now = func() time.Time { return now }
 			d.examineIssuerClock(t.Context(), network)
 			found().want("issuer's clock", tt.status, tt.word)
@@ -124,7 +124,7 @@ func TestDoctorIssuerUnreachable(t *testing.T) {
 		defer network.CloseIdleConnections()
 		early := func() time.Time { return time.Unix(-1e9, 0) }
 		network.TLSClientConfig.Time = early
-		d, found := newDoctor(t, doctorFlags{issuer: s.URL})
+		d, found := newDoctor(t, doctorFlags{clientFlags: clientFlags{issuer: s.URL}})
 		d.now = early
 		d.examineIssuerClock(t.Context(), network)
 		found().want("issuer's clock", statusFail, "set the clock")

@@ -95,7 +95,7 @@ func TestDoctorRefused(t *testing.T) {
 			path := device(t, "tpm0")
 			faults := tpmtest.Inject(t, nil)
 			injection := faults.Add(tpmtest.Fault{Dial: true, Times: -1, Err: &os.PathError{Op: "open", Path: path, Err: cause}})
-			d, found := newDoctor(t, doctorFlags{store: storeflag.Flags{Store: path}})
+			d, found := newDoctor(t, doctorFlags{clientFlags: clientFlags{store: storeflag.Flags{Store: path}}})
 			d.open = openedWith(t, faults)
 			if d.examineTPM(t.Context()) || !d.failed || injection.Fired() != 1 {
 				t.Errorf("the TPM works: %t, opened %d times", !d.failed, injection.Fired())
@@ -132,7 +132,7 @@ func TestDoctorSharing(t *testing.T) {
 			if tt.managed {
 				chip = tpmtest.NewResourceManager(t, sim)
 			}
-			d, found := newDoctor(t, doctorFlags{store: storeflag.Flags{Store: device(t, tt.name)}})
+			d, found := newDoctor(t, doctorFlags{clientFlags: clientFlags{store: storeflag.Flags{Store: device(t, tt.name)}}})
 			d.open = openedWith(t, chip)
 			if !d.examineTPM(t.Context()) {
 				t.Error("the TPM does not work")

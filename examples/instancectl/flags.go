@@ -49,19 +49,25 @@ server has to trust its public half, the same without "d": jq 'del(.d)' FILE`
 // register adds the flags. issuer says when -issuer may be left out, and finds
 // with what the key has to exist.
 func (f *clientFlags) register(fs *flag.FlagSet, issuer, finds string) {
-	const one = " (exactly one of -attester, -attestation, -self is required)"
 	f.store.RegisterDefaults(fs, "required", storeflag.TemporaryKeys+"; required with "+finds)
+	f.registerClient(fs, issuer, "required", "exactly one of -attester, -attestation, -self is required")
+	fs.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long one token or attestation may take")
+}
+
+// registerClient adds those that say which client it is. issuer and clientID say when
+// -issuer and -client-id are required, and attester which of the ways to be attested.
+func (f *clientFlags) registerClient(fs *flag.FlagSet, issuer, clientID, attester string) {
+	one := " (" + attester + ")"
 	f.store.RegisterKeys(fs)
 	f.store.RegisterEK(fs)
 	f.store.RegisterAuth(fs)
 	fs.StringVar(&f.name, "name", "", "`name` of the key (default: derived from -issuer and -client-id)")
 	fs.StringVar(&f.issuer, "issuer", "", "the authorization server's issuer identifier, a `URL` ("+issuer+")")
-	fs.StringVar(&f.clientID, "client-id", "", "the OAuth client_id, `ID` (required)")
+	fs.StringVar(&f.clientID, "client-id", "", "the OAuth client_id, `ID` ("+clientID+")")
 	fs.StringVar(&f.attester, "attester", "", "ask the Client Attester at this `URL`, without a boot log"+one)
 	fs.StringVar(&f.attestation, "attestation", "", "use the Client Attestation in this `file`, provisioned beforehand, for a key that exists"+one)
 	fs.StringVar(&f.self, "self", "", "let the instance attest itself with the private EC JWK in this `file`"+one)
 	registerCA(fs, &f.caFile)
-	fs.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long one token or attestation may take")
 	fs.StringVar(&f.method, "method", "auto", "client authentication `method`: auto, pop or dpop")
 	fs.BoolVar(&f.dpop, "dpop", false, "ask for sender-constrained tokens (DPoP) beside the PoP JWT; -method dpop implies it")
 	f.recording.register(fs)
@@ -77,22 +83,31 @@ func (f *clientFlags) check() error {
 	if f.clientID == "" {
 		return badUsage("-client-id is missing")
 	}
-	chosen := 0
-	for _, value := range []string{f.attester, f.attestation, f.self} {
-		if value != "" {
-			chosen++
-		}
-	}
-	if chosen != 1 {
+	if f.attesters() != 1 {
 		return badUsage("give exactly one of -attester, -attestation, -self")
 	}
+	if f.timeout <= 0 {
+		return badUsage("-timeout must be more than 0")
+	}
+	return f.checkValues()
+}
+
+// attesters is how many ways to be attested are given.
+func (f *clientFlags) attesters() (n int) {
+	for _, value := range []string{f.attester, f.attestation, f.self} {
+		if value != "" {
+			n++
+		}
+	}
+	return n
+}
+
+// checkValues refuses what no value of a flag can be.
+func (f *clientFlags) checkValues() error {
 	for _, url := range [][2]string{{"-issuer", f.issuer}, {"-attester", f.attester}, {"-resource", f.resource}} {
 		if err := checkURL(url[0], url[1]); err != nil {
 			return err
 		}
-	}
-	if f.timeout <= 0 {
-		return badUsage("-timeout must be more than 0")
 	}
 	return f.checkProtocol()
 }
@@ -152,11 +167,15 @@ func (s existing) Create(ctx context.Context, name string) (keystore.Key, error)
 
 // newAttester returns the attester that the flags choose.
 func (f *clientFlags) newAttester(p *program, network http.RoundTripper) (client.Attester, error) {
+	if strings.HasSuffix(f.attester, "/") {
+		p.log.Warn("-attester ends with a slash: the attester compares this URL byte for byte with its own; if it answers invalid_pop, leave the slash out")
+	}
+	return f.chooseAttester(p, network)
+}
+
+func (f *clientFlags) chooseAttester(p *program, network http.RoundTripper) (client.Attester, error) {
 	switch {
 	case f.attester != "":
-		if strings.HasSuffix(f.attester, "/") {
-			p.log.Warn("-attester ends with a slash: the attester compares this URL byte for byte with its own; if it answers invalid_pop, leave the slash out")
-		}
 		return client.HTTPAttester{URL: f.attester, Client: &http.Client{Transport: network}}, nil
 	case f.attestation != "":
 		// What is in it is checked where every attestation is, by the client.

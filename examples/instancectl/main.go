@@ -217,8 +217,9 @@ func (p *program) parse(fs *flag.FlagSet, args []string, missing string) error {
 	}
 	environment(fs)
 	var timeout time.Duration
-	if fs.Lookup("timeout") == nil { // for all but those that give each token its own
-		fs.DurationVar(&timeout, "timeout", 30*time.Second, "how long the command may take")
+	bounded := fs.Lookup("timeout") == nil // all but those that see to it themselves
+	if bounded {
+		fs.DurationVar(&timeout, "timeout", patience, "how long the command may take")
 	}
 	err := fs.Parse(args)
 	switch {
@@ -234,13 +235,27 @@ func (p *program) parse(fs *flag.FlagSet, args []string, missing string) error {
 		return badUsage("unexpected argument %.60q", fs.Arg(operands))
 	case fs.NArg() < operands:
 		return badUsage("%s", missing)
-	case fs.Lookup("timeout").Value.String() != timeout.String(): // the command's own
+	case !bounded:
 		return nil
 	case timeout <= 0:
 		return badUsage("-timeout must be more than 0")
 	}
-	time.AfterFunc(timeout, func() { p.stop(lateError(timeout)) })
+	p.endAfter(timeout)
 	return nil
+}
+
+// patience is how long a command may take if nothing else is said.
+const patience = 30 * time.Second
+
+// endAfter ends the command then.
+func (p *program) endAfter(timeout time.Duration) {
+	time.AfterFunc(timeout, func() { p.stop(lateError(timeout)) })
+}
+
+// given reports whether a flag is on the command line.
+func given(fs *flag.FlagSet, name string) (found bool) {
+	fs.Visit(func(f *flag.Flag) { found = found || f.Name == name })
+	return found
 }
 
 // A lateError is a command that has taken longer than it may.

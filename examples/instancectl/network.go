@@ -66,3 +66,11 @@ func networkAdvice(err error) string {
 	}
 	return ""
 }
+
+// reachAdvice is networkAdvice, and something to begin with for any other error.
+func reachAdvice(err error) string {
+	if advice := networkAdvice(err); advice != "" {
+		return advice
+	}
+	return "see whether the device has a network, and whether the URL is right"
+}

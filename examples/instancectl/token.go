@@ -12,7 +12,15 @@ import (
 const (
 	grantClient  = "client_credentials"
 	grantRefresh = "refresh_token"
+	grantDevice  = "device_code"
 )
+
+func checkGrant(grant string) error {
+	if grant != grantClient && grant != grantRefresh && grant != grantDevice {
+		return badUsage("-grant %.40q: use client_credentials, refresh_token or device_code", grant)
+	}
+	return nil
+}
 
 // tokenFlags are those of the token command.
 type tokenFlags struct {
@@ -46,10 +54,11 @@ func (f *tokenFlags) check() error {
 	if err := f.clientFlags.check(); err != nil {
 		return err
 	}
+	if err := checkGrant(f.grant); err != nil {
+		return err
+	}
 	_, isResourceAttestation := resourceAttestations[f.resourceAttestation]
 	switch {
-	case f.grant != grantClient && f.grant != grantRefresh:
-		return badUsage("-grant %.40q: use client_credentials or refresh_token", f.grant)
 	case f.refresh == "-":
 		return badUsage("-refresh -: the refresh token has to be kept in a file")
 	case f.grant == grantRefresh && f.refresh == "":
