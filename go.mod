@@ -16,6 +16,8 @@ require (
 	golang.org/x/crypto v0.59.0 // tpm, reference attester: ASN.1 (cryptobyte), sealed sessions
 	golang.org/x/oauth2 v0.38.0 // client: grants
 	golang.org/x/sys v0.50.0 // tpm: Windows and Linux
+	golang.org/x/term v0.48.0 // instancectl: whether it writes to a terminal
+	rsc.io/qr v0.2.0 // instancectl: QR codes; it requires nothing itself
 )
 
 require github.com/x448/float16 v0.8.4 // indirect

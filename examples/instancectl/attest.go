@@ -63,7 +63,9 @@ func attest(ctx context.Context, p *program, args []string) (err error) {
 	if err != nil {
 		return err
 	}
+	done := p.progress.step("asking for the attestation")
 	attestation, err := f.recording.attest(ctx, attester, client.AttestRequest{ClientID: f.clientID, Key: key, Issuer: f.issuer, Profile: profiles[f.profile]})
+	done()
 	if err != nil {
 		return err
 	}

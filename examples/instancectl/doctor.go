@@ -73,14 +73,18 @@ func (d *doctor) examine(ctx context.Context) error {
 	}
 	works := false
 	if d.flags.hasTPM() {
+		done := d.p.progress.step("examining the TPM")
 		works = d.examineTPM(ctx)
+		done()
 		if d.flags.store.Keys != "" {
 			d.examineKeys(ctx, works)
 		}
 	}
 	d.examineClock()
 	if d.flags.issuer != "" {
+		done := d.p.progress.step("asking the server for the time")
 		d.examineIssuerClock(ctx, network)
+		done()
 	}
 	if setup != nil {
 		if err := setup.examine(ctx, works); err != nil {

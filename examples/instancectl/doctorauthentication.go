@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -125,7 +127,11 @@ func (s *setup) refusalAdvice(ctx context.Context, t trial, refusal *oauth2.Retr
 	}
 	switch refusal.ErrorCode {
 	case "invalid_client_attestation", "invalid_client":
-		return fmt.Sprintf("see that the server has a client %.60q, registered as instancectl register shows, and trusts the attester's key%s; its log says which", s.flags.clientID, s.attesterKeys())
+		other := ""
+		if alg := s.key.Algorithm(); alg != "ES256" {
+			other = fmt.Sprintf("older servers take no %s: try -alg ES256 with another -name; or ", alg)
+		}
+		return other + fmt.Sprintf("see that the server has a client %.60q, registered as instancectl register shows, and trusts the attester's key%s; its log says which", s.flags.clientID, s.attesterKeys())
 	case "use_fresh_attestation":
 		return "let the attester attest anew each time it is asked, and compare the clocks of attester and server"
 	case "":

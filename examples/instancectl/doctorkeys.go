@@ -46,7 +46,9 @@ func (d *doctor) examineKeys(ctx context.Context, works bool) {
 	}
 	d.ok(check, "%s has %s", dir, count(len(names), "key"))
 	for _, name := range names {
+		done := d.p.progress.step("examining the key " + name)
 		d.key(ctx, store.Store.(*tpm.Store), name)
+		done()
 	}
 }
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -151,7 +153,7 @@ func (s *setup) algorithms(document *listed, method transport.Method) {
 // tokenEndpoint looks whether it can be reached, and whose it is.
 func (s *setup) tokenEndpoint(ctx context.Context, document *listed) {
 	const check = "token endpoint"
-	resp, err := s.send(ctx, http.MethodHead, document.TokenEndpoint)
+	err := s.head(ctx, document.TokenEndpoint)
 	issuer, _ := url.Parse(s.flags.issuer)
 	endpoint, _ := url.Parse(document.TokenEndpoint)
 	switch {
@@ -160,8 +162,6 @@ func (s *setup) tokenEndpoint(ctx context.Context, document *listed) {
 		s.fail(check, reachAdvice(err), "%s cannot be reached: %v", document.TokenEndpoint, err)
 	case endpoint.Host != issuer.Host:
 		s.warn(check, "see that this host belongs to the server: clients send attestations there", "%s is on another host than -issuer", document.TokenEndpoint)
-	case resp.StatusCode == http.StatusNotFound:
-		s.warn(check, "if token fails, ask the server's operator whether it is right", "%s answers 404 to a HEAD request", document.TokenEndpoint)
 	default:
 		s.ok(check, "%s can be reached", document.TokenEndpoint)
 	}
@@ -211,17 +211,17 @@ func (s *setup) grants(document *listed) {
 	}
 }
 
-// send sends a request without a body. The answer's body is closed.
-func (s *setup) send(ctx context.Context, method, to string) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, to, http.NoBody)
+// head sends a HEAD request. Whatever the answer is: servers need not have one.
+func (s *setup) head(ctx context.Context, to string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, to, http.NoBody)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	resp, err := s.network.RoundTrip(req) // follows no redirect
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return resp, resp.Body.Close()
+	return resp.Body.Close()
 }
 
 // post sends an empty request and reads a JSON answer, if it is one.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -44,6 +46,8 @@ func (d *doctor) newSetup(network http.RoundTripper) (*setup, error) {
 // examine goes from what is alone to what needs it: server, attester, attestation, and
 // whether the server takes that. works says that the TPM does.
 func (s *setup) examine(ctx context.Context, works bool) error {
+	step := s.p.progress.step("examining the set-up")
+	defer step()
 	done, err := s.openKey(ctx, works)
 	if err != nil {
 		return err

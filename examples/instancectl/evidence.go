@@ -51,7 +51,9 @@ func evidence(ctx context.Context, p *program, args []string) error {
 	if !ok {
 		return errNeedsTPM
 	}
+	done := p.progress.step("collecting evidence")
 	view, err := collectEvidence(ctx, key, quoted)
+	done()
 	if err != nil {
 		return err
 	}

@@ -262,7 +262,9 @@ func openStore(ctx context.Context, p *program, f *storeflag.Flags, makes bool) 
 	p.warnReadable("-pin-file", f.PINFile)
 	p.warnReadable("-owner-auth-file", f.OwnerAuthFile)
 	p.warnReadable("-endorsement-auth-file", f.EndorsementAuthFile)
+	done := p.progress.step("opening the key store")
 	store, err := f.Open(ctx)
+	done()
 	if err != nil {
 		return nil, err
 	}

@@ -68,7 +68,9 @@ func keyCreate(ctx context.Context, p *program, args []string) error {
 		return err
 	}
 	defer store.Close()
+	done := p.progress.step("making the key")
 	key, err := store.Create(ctx, f.name)
+	done()
 	if err != nil {
 		return err
 	}

@@ -31,6 +31,7 @@ func keyPersist(ctx context.Context, p *program, args []string) error {
 		return err
 	}
 	defer store.Close()
+	defer p.progress.step("writing into the TPM's memory")()
 	return store.Store.(*tpm.Store).Persist(ctx, f.name, uint32(handle))
 }
 
@@ -60,7 +61,9 @@ func keyImport(ctx context.Context, p *program, args []string) error {
 		return err
 	}
 	defer store.Close()
+	done := p.progress.step("importing the key")
 	key, err := store.Store.(*tpm.Store).Import(ctx, f.name, pem)
+	done()
 	if err != nil {
 		return err
 	}

@@ -62,6 +62,7 @@ type program struct {
 	log            *slog.Logger            // on standard error
 	secrets        io.Writer               // standard output, for -out -
 	stop           context.CancelCauseFunc // ends the command
+	progress       *progress               // on standard error; nil if that is no terminal
 }
 
 // keepsStdout leaves standard output to the secret if -out is "-": what is to be read by
@@ -90,7 +91,9 @@ func main() {
 
 // run carries out one command line and returns the exit status.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	p := &program{stdout, stderr, newLog(stderr), stdout, nil}
+	progress := newProgress(stderr)
+	stdout, stderr = progress.beside(stdout), progress.beside(stderr)
+	p := &program{stdout: stdout, stderr: stderr, log: newLog(stderr), secrets: stdout, progress: progress}
 	ctx, p.stop = context.WithCancelCause(ctx)
 	defer p.stop(nil)
 	if len(args) > 1 && args[0] == "help" {

@@ -45,7 +45,10 @@ func register(ctx context.Context, p *program, args []string) error {
 	}
 	defer c.Close()
 	if f.method == "auto" {
-		if _, err := c.Metadata(ctx); err != nil {
+		done := p.progress.step("asking the server")
+		_, err := c.Metadata(ctx)
+		done()
+		if err != nil {
 			return err
 		}
 	}

@@ -35,8 +35,8 @@ type tokenFlags struct {
 func (f *tokenFlags) register(fs *flag.FlagSet) {
 	f.clientFlags.register(fs, "required", "-attestation and -grant refresh_token")
 	fs.StringVar(&f.scope, "scope", "", "`scopes` to ask for, separated by spaces")
-	fs.StringVar(&f.grant, "grant", grantClient, "the `grant`: client_credentials or refresh_token")
-	fs.StringVar(&f.refresh, "refresh", "", "`file` with the refresh token, required with -grant refresh_token: one that a program wrote with client.StoredToken.Write, or that token wrote with -grant client_credentials and -refresh, or a bare token on one line; whenever the server gives a new one it is written there")
+	fs.StringVar(&f.grant, "grant", grantClient, "the `grant`: client_credentials, refresh_token, or device_code, which a user authorizes with another device: what he has to do is shown on standard error, on a terminal with a QR code")
+	fs.StringVar(&f.refresh, "refresh", "", "`file` with the refresh token, required with -grant refresh_token: one that a program wrote with client.StoredToken.Write, or that token wrote with another -grant and -refresh, or a bare token on one line; whenever the server gives a new one it is written there")
 	fs.StringVar(&f.out, "out", "", "write the last access token to this `file` (mode 0600); - is standard output, and all else then goes to standard error")
 	fs.StringVar(&f.resource, "resource", "", "ask for tokens for the protected resource at this `URL`, and call it with each")
 	fs.StringVar(&f.resourceAttestation, "resource-attestation", "listed", "send the attestation to -resource `when`: listed (in the resource's metadata), always or never")
@@ -63,6 +63,8 @@ func (f *tokenFlags) check() error {
 		return badUsage("-refresh -: the refresh token has to be kept in a file")
 	case f.grant == grantRefresh && f.refresh == "":
 		return badUsage("-grant refresh_token needs -refresh FILE")
+	case f.grant == grantDevice && f.count != 1:
+		return badUsage("-n: a user authorizes one token at a time")
 	case f.grant == grantRefresh && f.scope != "":
 		return badUsage("-scope: a refreshed token has the scope that was granted at first")
 	case !isResourceAttestation:
@@ -90,6 +92,9 @@ func token(ctx context.Context, p *program, args []string) (err error) {
 	f.register(fs)
 	if err := p.parse(fs, args, ""); err != nil {
 		return err
+	}
+	if f.grant == grantDevice && !given(fs, "timeout") {
+		f.timeout = userPatience
 	}
 	if err := f.check(); err != nil {
 		return err

@@ -120,7 +120,13 @@ func (r *tokenRun) one(ctx context.Context, number int) {
 	ctx, cancel := context.WithTimeout(ctx, r.flags.timeout)
 	defer cancel()
 	ctx, sent := r.counter.start(ctx)
+	doing := fmt.Sprintf("getting token %d", number)
+	if r.flags.grant == grantDevice {
+		doing = "waiting for the user"
+	}
+	done := r.p.progress.step(doing)
 	token, err := r.get(ctx)
+	done()
 	if err == nil && r.flags.resource != "" {
 		err = r.call(ctx, token)
 	}
@@ -158,6 +164,26 @@ func (r *tokenRun) get(ctx context.Context) (*oauth2.Token, error) {
 	if r.flags.grant == grantRefresh {
 		return r.refresh.use(ctx)
 	}
+	grant := r.byClient
+	if r.flags.grant == grantDevice {
+		grant = r.byUser
+	}
+	token, err := grant(ctx)
+	if err != nil {
+		return nil, err
+	}
+	wrong := r.checkType(ctx, token)
+	if wrong != nil {
+		token = &oauth2.Token{RefreshToken: token.RefreshToken, Expiry: time.Unix(1, 0)} // as of Client.Refresh
+	}
+	if r.refresh != nil {
+		err = r.refresh.keep(token)
+	}
+	return token, errors.Join(wrong, err)
+}
+
+// byClient gets a token by client credentials.
+func (r *tokenRun) byClient(ctx context.Context) (*oauth2.Token, error) {
 	at, err := r.client.Endpoint(ctx)
 	if err != nil {
 		return nil, err
@@ -175,18 +201,7 @@ func (r *tokenRun) get(ctx context.Context) (*oauth2.Token, error) {
 	if len(resources) > 0 {
 		config.EndpointParams = url.Values{"resource": resources}
 	}
-	token, err := config.Token(context.WithValue(ctx, oauth2.HTTPClient, r.http))
-	if err != nil {
-		return nil, err
-	}
-	wrong := r.checkType(ctx, token)
-	if wrong != nil {
-		token = &oauth2.Token{RefreshToken: token.RefreshToken, Expiry: time.Unix(1, 0)} // as of Client.Refresh
-	}
-	if r.refresh != nil {
-		err = r.refresh.keep(token)
-	}
-	return token, errors.Join(wrong, err)
+	return config.Token(context.WithValue(ctx, oauth2.HTTPClient, r.http))
 }
 
 // checkType refuses a token that is not bound as asked, as Client.Token does.
