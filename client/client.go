@@ -70,7 +70,7 @@
 // refresh token and an authorization code are never asked for twice at a time.
 //
 // A second request has a connection of its own if Config.Base is an *http.Transport, as
-// it is by default. Of other types the Client knows no such way, and on HTTP/2 all
+// it is by default, or of a Timekeeper. Of other types the Client knows no such way, and on HTTP/2 all
 // requests to a server share a connection: have it send pings, with http.HTTP2Config's
 // SendPingTimeout for example, so that a dead one is found out. The same helps the
 // application's own requests, which are sent once, under any Base.
@@ -108,8 +108,10 @@
 //   - resource.go, resourceconfig.go: the protected resources, and what each wants
 //   - metadata.go, resourcemetadata.go: their metadata, fetched and checked
 //   - method.go: how the client authenticates, by configuration and metadata
-//   - clock.go: the device's clock, corrected
 //   - prepare.go: Prepare
+//   - clock.go, observer.go: the device's clock, corrected by what the server says
+//   - timekeeper.go, certificatetime.go, clockset_linux.go: what else is known of the time,
+//     and certificates on a device whose clock is wrong
 //   - logging.go, trace.go: the hooks
 //
 // Tokens:
@@ -224,10 +226,17 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 	c.discoveries = flight.NewGroup[*server](c.ctx, discoverTimeout, true)
 	c.descriptions = flight.NewGroup[struct{}](c.ctx, discoverTimeout, true)
 	c.grants = flight.NewGroup[*oauth2.Token](c.ctx, tokenTimeout, true)
-	c.clock = newClock(cfg.Clock, c.log)
 	base := cfg.Base
 	if base == nil {
 		base = http.DefaultTransport
+	}
+	if cfg.Timekeeper == nil {
+		c.clock = newClock(cfg.Clock, c.log)
+	} else {
+		c.clock = cfg.Timekeeper.clock
+		if plain, ok := base.(*http.Transport); ok && cfg.Base == nil {
+			base = cfg.Timekeeper.RoundTripper(plain)
+		}
 	}
 	// One server's time is enough, and of several the resources' counts less.
 	c.base = observer{redial.Over(base), c.clock, c.isIssuers}

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
-	"net/url"
 	"sync"
 	"time"
 
@@ -19,13 +18,13 @@ import (
 
 // ErrClock: the device's clock was never set: it shows a time before this
 // version of the package was released, at which no certificate of a server is
-// valid yet. Set it (NTP, a real-time clock, the time of the last shutdown), or
-// give the TLS configuration of Config.Base a Time function that never goes below
-// the build time of the program; then the Client learns the time from the server.
+// valid yet. Give Config.Timekeeper, and the Client learns the time from the
+// server; or set the clock (NTP, a real-time clock).
 var ErrClock = errors.New("client: the device's clock was never set")
 
 const (
-	// maxOffset bounds what a server may make of a clock that was once set.
+	// maxOffset is within what a server agrees with the device's clock, and how far
+	// it may go from one with which it has agreed.
 	maxOffset = 7 * 24 * time.Hour
 
 	// minOffset is the least difference that is acted on: Date has whole
@@ -36,24 +35,36 @@ const (
 	sameOffset = time.Minute
 
 	// maxDelay is how long a request may take for its response's Date to say
-	// what time it is now.
+	// what time it is now. After that it says so only roughly.
 	maxDelay = 5 * time.Second
 )
 
 // clock is the device's clock, corrected by what servers say the time is.
 // Windows of 15 seconds for "iat" exist, and devices with clocks that are off by
-// days.
+// years.
 type clock struct {
 	device func() time.Time
+	isSet  func() bool // nil: the machine does not say
 	log    *slog.Logger
+	built  time.Time // a time before which this program was not built; zero: unknown
+	file   string    // keeps the newest time that a server said; "": none
 
 	mu     sync.Mutex
 	offset time.Duration
 	// When the device's clock was last read: by itself, and by the process's,
 	// which is never set and stands still while the device sleeps.
-	last     struct{ device, process time.Time }
-	compared bool          // with a server's Date, at least once
-	strayed  time.Duration // how far the first has gone from the second since
+	last     moment
+	assumed  bool          // offset is no server's word: it only makes up for a clock that shows a time which is past
+	compared time.Time     // with a server's Date, by the process's clock; zero: never
+	agreed   bool          // a server's Date was within maxOffset of what the device's clock showed
+	repeated bool          // the last one told nothing new
+	strayed  time.Duration // how far the device's clock has gone from the process's since it was compared
+
+	heard  moment    // the last time that a server said and that was believed, and when; zero: none
+	newest time.Time // of all times heard, in earlier processes too
+	kept   time.Time // what is in file, as far as it could be written
+	tried  bool      // file was written, or could not be, by this process
+	unkept bool      // it could not be
 
 	warned time.Duration // the last difference that was warned of and not acted on
 	said   []record      // what is to be logged
@@ -71,7 +82,7 @@ func newClock(device func() time.Time, log *slog.Logger) *clock {
 		device = time.Now
 	}
 	c := &clock{device: device, log: log}
-	c.last.device, c.last.process = device(), time.Now()
+	c.last = moment{device(), time.Now()}
 	return c
 }
 
@@ -79,19 +90,31 @@ func newClock(device func() time.Time, log *slog.Logger) *clock {
 // clock by as much as it had to be corrected by says that it was set right, and ends
 // the correction. Any other may be a sleep, after which the clock is as wrong as
 // before.
-func (c *clock) read(f func(device time.Time)) {
-	device, process := c.device(), time.Now()
+func (c *clock) read(f func(now moment)) {
+	now := moment{c.device(), time.Now()}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	// Round(0): what the clock shows, not what has passed.
-	step := device.Round(0).Sub(c.last.device.Round(0)) - process.Sub(c.last.process)
-	c.last.device, c.last.process = device, process
+	step := now.device.Round(0).Sub(c.last.device.Round(0)) - now.process.Sub(c.last.process)
+	c.last = now
 	c.strayed += step
-	if c.offset != 0 && step.Abs() > minOffset && (step-c.offset).Abs() < maxDelay {
-		c.say(slog.LevelInfo, "the device's clock was set right, and is not corrected any more", "device", device, "correction", c.offset)
+	switch {
+	case step.Abs() <= minOffset:
+	case c.assumed:
+		c.assume()
+	case c.offset != 0 && (step-c.offset).Abs() < maxDelay:
+		c.say(slog.LevelInfo, "the device's clock was set right, and is not corrected any more", "device", now.device, "correction", c.offset)
 		c.offset = 0
 	}
-	f(device)
+	f(now)
+}
+
+// assume makes up for a clock that shows a time which is certainly past. c.mu is held.
+func (c *clock) assume() {
+	c.offset, c.assumed = 0, false
+	if behind := latest(c.built, c.newest).Sub(c.last.device); behind > 0 {
+		c.offset, c.assumed = behind, true
+	}
 }
 
 // say notes what tell logs. c.mu is held. Of a handler that never gets to see it, the
@@ -105,10 +128,11 @@ func (c *clock) say(level slog.Level, text string, args ...any) {
 
 const maxSaid = 16
 
-// tell logs what the clock has to say. It is called where nothing is held and nobody
-// waits: a handler may take its time, want to know what time it is, or send its records
-// through the Client.
+// tell logs what the clock has to say, and keeps what it has heard. It is called where
+// nothing is held and nobody waits: a handler may take its time, want to know what time
+// it is, or send its records through the Client.
 func (c *clock) tell(ctx context.Context) {
+	c.keep()
 	c.mu.Lock()
 	said := c.said
 	c.said = nil
@@ -120,13 +144,13 @@ func (c *clock) tell(ctx context.Context) {
 
 // correction returns what is added to the device's clock.
 func (c *clock) correction() (offset time.Duration) {
-	c.read(func(time.Time) { offset = c.offset })
+	c.read(func(moment) { offset = c.offset })
 	return offset
 }
 
 // now returns the corrected time.
 func (c *clock) now() (now time.Time) {
-	c.read(func(device time.Time) { now = device.Add(c.offset) })
+	c.read(func(read moment) { now = read.device.Add(c.offset) })
 	return now
 }
 
@@ -153,9 +177,9 @@ func (c *clock) describe() string {
 	case c.warned == 0:
 		return ""
 	case c.warned < 0:
-		return fmt.Sprintf("the device's clock is %s ahead of the server's: set it", -c.warned.Round(time.Minute))
+		return fmt.Sprintf("the device's clock is %s ahead of the server's: set the one that is wrong", -c.warned.Round(time.Minute))
 	default:
-		return fmt.Sprintf("the device's clock is %s behind the server's: set it", c.warned.Round(time.Minute))
+		return fmt.Sprintf("the device's clock is %s behind the server's: set the one that is wrong", c.warned.Round(time.Minute))
 	}
 }
 
@@ -170,42 +194,72 @@ func (c *clock) since(t time.Time) time.Duration {
 }
 
 // inDoubt reports whether the device's clock was set, or the device has slept,
-// since a server's Date was last compared, or none ever was.
+// since a server's Date was last compared, or none ever was. A Date that the device's
+// clock speaks against needs another that repeats it, and that is in doubt again a
+// minute later: what follows from it may keep all from the server that could tell better.
 func (c *clock) inDoubt() (doubt bool) {
-	c.read(func(time.Time) { doubt = !c.compared || c.strayed.Abs() > minOffset })
+	c.read(func(now moment) {
+		doubt = c.compared.IsZero() || c.hasStrayed() ||
+			!c.agreed && (!c.repeated || now.process.Sub(c.compared) >= time.Minute)
+	})
 	return doubt
 }
+
+func (c *clock) hasStrayed() bool { return c.strayed.Abs() > minOffset }
 
 // observe learns from the Date of a response whose server TLS has
 // authenticated. delay is how long the request took.
 func (c *clock) observe(resp *http.Response, delay time.Duration) {
-	if resp.TLS == nil || delay > maxDelay || resp.Header.Get("Age") != "" {
+	if age := resp.Header.Get("Age"); resp.TLS == nil || age != "" && age != "0" {
 		return // an Age tells that the Date is that of a cache's copy
 	}
 	date, err := http.ParseTime(resp.Header.Get("Date"))
 	if err != nil {
 		return
 	}
-	c.read(func(device time.Time) { c.compare(device, date) })
+	var leaf *x509.Certificate
+	if len(resp.TLS.PeerCertificates) > 0 {
+		leaf = resp.TLS.PeerCertificates[0]
+	}
+	uncertainty := minOffset
+	if delay > maxDelay {
+		uncertainty += delay
+	}
+	c.read(func(now moment) { c.compare(now, date, uncertainty, leaf) })
 }
 
-// compare learns from a server's Date. c.mu is held.
-func (c *clock) compare(device, date time.Time) {
-	c.compared, c.strayed = true, 0
+// compare learns from a server's Date; SECURITY.md has the rule. leaf is the server's
+// certificate, nil if that is not known. c.mu is held.
+func (c *clock) compare(now moment, date time.Time, uncertainty time.Duration, leaf *x509.Certificate) {
+	offset := date.Sub(now.device)
+	near := offset.Abs() <= maxOffset
+	c.agreed = c.agreed && !c.hasStrayed()
+	c.compared, c.strayed, c.repeated = now.process, 0, true
+	switch {
+	case date.Before(release.Since):
+		c.warn(now.device, date, "is from before this version of the package, and is not believed: the server's clock is wrong")
+	case date.Before(c.built):
+		c.warn(now.device, date, "is from before this program was built, and is not believed: the server's clock is wrong")
+	case leaf != nil && date.After(leaf.NotAfter):
+		c.warn(now.device, date, "is after the end of its certificate, and is not believed: the server's clock is wrong")
+	case c.agreed && !near:
+		c.warn(now.device, date, "is more than 7 days from the device's clock, with which it agreed before, and is not believed: the server's clock is wrong")
+	default:
+		c.agreed = near
+		c.hear(moment{date, now.process}, leaf)
+		c.correct(now.device, date, uncertainty)
+	}
+}
+
+// correct makes the clock show what a server says. c.mu is held.
+func (c *clock) correct(device, date time.Time, uncertainty time.Duration) {
 	offset := date.Sub(device)
-	if change := offset - c.offset; -minOffset < change && change < minOffset {
-		c.warned = 0
+	c.warned, c.assumed = 0, false
+	if c.repeated = (offset - c.offset).Abs() < uncertainty; c.repeated {
 		return
 	}
-	switch wasSet := !device.Before(release.Since); {
-	case date.Before(release.Since):
-		c.warn(device, date, "is from before this version of the package, and is not believed: the server's clock is wrong")
-	case wasSet && offset.Abs() > maxOffset:
-		c.warn(device, date, "is more than 7 days from the device's clock, and is not believed: set the device's clock")
-	default:
-		c.say(slog.LevelWarn, "the device's clock differs from the server's, and is corrected for", "device", device, "server", date)
-		c.offset, c.warned = offset, 0
-	}
+	c.say(slog.LevelWarn, "the device's clock differs from the server's, and is corrected for", "device", device, "server", date)
+	c.offset = offset
 }
 
 // warn tells, once for each difference and not with each response, of a Date that
@@ -217,31 +271,4 @@ func (c *clock) warn(device, date time.Time, why string) {
 	}
 	c.warned = difference
 	c.say(slog.LevelWarn, "a server's Date "+why, "device", device, "server", date)
-}
-
-// observer is a base transport that tells a clock that was never set from an
-// invalid certificate, and from some of whose responses the clock learns.
-type observer struct {
-	base   http.RoundTripper
-	clock  *clock
-	learns func(from *url.URL) bool
-}
-
-// CloseIdleConnections is for http.Client's method of that name.
-func (o observer) CloseIdleConnections() {
-	if base, ok := o.base.(interface{ CloseIdleConnections() }); ok {
-		base.CloseIdleConnections()
-	}
-}
-
-func (o observer) RoundTrip(req *http.Request) (*http.Response, error) {
-	start := time.Now()
-	resp, err := o.base.RoundTrip(req)
-	if err != nil {
-		return nil, o.clock.explain(err)
-	}
-	if resp.TLS != nil && o.learns(req.URL) {
-		o.clock.observe(resp, time.Since(start))
-	}
-	return resp, nil
 }

@@ -21,37 +21,40 @@ import (
 func TestClockWarnsOnce(t *testing.T) {
 	const month, year = 30 * 24 * time.Hour, 365 * 24 * time.Hour
 	type step struct {
-		device   time.Duration // the device's clock, from the server's
+		off      time.Duration // the server's clock, from the right time
 		warnings int           // in all, after three grants
 	}
 	for name, test := range map[string]struct {
-		server time.Duration
+		device time.Duration // the device's clock, from the right time
 		remedy string
 		steps  []step
 	}{
-		"a month ahead":    {year, "set the device's clock", []step{{month, 1}, {month + 3*time.Second, 1}}},
-		"a month behind":   {year, "set the device's clock", []step{{-month, 1}}},
-		"another month":    {year, "set the device's clock", []step{{month, 1}, {2 * month, 2}, {2 * month, 2}}},
-		"right in between": {year, "set the device's clock", []step{{month, 1}, {0, 1}, {-month, 2}}},
-		"the server's":     {-10 * year, "the server's clock", []step{{10 * year, 1}}},
+		"a month ahead":             {0, "and is not believed: the server's clock is wrong", []step{{0, 0}, {month, 1}, {month + 3*time.Second, 1}}},
+		"a month behind":            {0, "and is not believed: the server's clock is wrong", []step{{0, 0}, {-month, 1}}},
+		"another month":             {0, "and is not believed: the server's clock is wrong", []step{{0, 0}, {month, 1}, {2 * month, 2}, {2 * month, 2}}},
+		"right in between":          {0, "and is not believed: the server's clock is wrong", []step{{0, 0}, {month, 1}, {0, 1}, {-month, 2}}},
+		"before the release":        {0, "version of the package, and is not believed: the server's clock is wrong", []step{{-10 * year, 1}}},
+		"never right":               {0, "is corrected for", []step{{month, 1}, {month, 1}, {0, 2}}},
+		"the device's":              {-month, "is corrected for", []step{{0, 1}, {0, 1}, {month, 2}, {0, 3}}},
+		"the device's, and a day's": {month, "is corrected for", []step{{0, 1}, {24 * time.Hour, 2}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, transporttest.Policy{})
 			r.Attester.Lifetime = 20 * year
-			r.clock.advance(test.server)
-			var device time.Duration
+			r.clock.advance(year)
+			var off time.Duration
 			var log lockedBuilder
 			c := r.client(t, func(cfg *client.Config) {
-				cfg.Base = overTLS{dated{inProcess{r}, r.clock.now, 0, ""}}
-				cfg.Clock = func() time.Time { return r.clock.now().Add(device) }
+				cfg.Base = overTLS{dated{inProcess{r}, func() time.Time { return r.clock.now().Add(off) }, 0, ""}}
+				cfg.Clock = func() time.Time { return r.clock.now().Add(test.device) }
 				cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
 			})
 			for i, step := range test.steps {
-				device = step.device
+				off = step.off
 				for range 3 {
 					_ = grant(t.Context(), c) // refused, by a server that looks at iat
 				}
-				if n := strings.Count(log.String(), "believed: "+test.remedy); n != step.warnings {
+				if n := strings.Count(log.String(), test.remedy); n != step.warnings {
 					t.Errorf("step %d: %d warnings with %q, want %d: %s", i, n, test.remedy, step.warnings, log.String())
 				}
 			}

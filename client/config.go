@@ -109,7 +109,8 @@ type Config struct {
 
 	// Base sends all requests of this Client but the Attester's (see
 	// HTTPAttester.Client), each once: one that repeats requests would send a proof
-	// twice, which servers refuse. Nil means http.DefaultTransport. The Client sets no
+	// twice, which servers refuse. Nil means http.DefaultTransport, with certificates
+	// verified by Timekeeper if there is one. The Client sets no
 	// time limit: a request lasts as long as its context.
 	Base http.RoundTripper
 
@@ -121,10 +122,16 @@ type Config struct {
 	Trace *Trace
 
 	// Clock is the device's clock. The Client corrects it by what the server
-	// says over TLS, for JWTs and for the expiry of attestations: by up to 7
-	// days, or by any amount if it shows a time before this version of the
-	// package was released, and until it is set right. Nil means time.Now.
+	// says over TLS, for JWTs and for the expiry of attestations, and until it
+	// is set right: by any amount, but by 7 days at the most once the two have agreed
+	// as far. Nil means time.Now.
 	Clock func() time.Time
+
+	// Timekeeper is what knows the time, instead of Clock, on a device whose clock may
+	// be so wrong that certificates are not valid by it. Base is then its RoundTripper
+	// over another one, or nil, and so is that of the Attester. Nil means that the
+	// Client has one of its own for JWTs alone.
+	Timekeeper *Timekeeper
 }
 
 // check finds what is wrong with cfg before a key is made for it.
@@ -141,6 +148,8 @@ func (cfg *Config) check() (issuer *url.URL, err error) {
 		return nil, errors.New("client: no key store and no key")
 	case cfg.Key != nil && (cfg.Store != nil || cfg.KeyName != ""):
 		return nil, errors.New("client: both a key and a key store or key name")
+	case cfg.Clock != nil && cfg.Timekeeper != nil:
+		return nil, errors.New("client: both a clock and a timekeeper: give the clock to the timekeeper")
 	case cfg.Cache == DirCache(""):
 		return nil, errors.New("client: the cache's folder has no name: give DirCache one, or leave Cache nil")
 	case !cfg.Method.Known():

@@ -5,12 +5,14 @@ package client_test
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/instancekey/instancekey/client"
+	"github.com/instancekey/instancekey/internal/release"
 	"github.com/instancekey/instancekey/keystore"
 	"github.com/instancekey/instancekey/softkey"
 )
@@ -167,7 +169,10 @@ func (o overTLS) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-var overTLSState = &tls.ConnectionState{Version: tls.VersionTLS13, HandshakeComplete: true}
+// overTLSState is that of a server whose certificate lives long, and not for ever.
+var overTLSState = &tls.ConnectionState{Version: tls.VersionTLS13, HandshakeComplete: true, PeerCertificates: []*x509.Certificate{{
+	NotBefore: release.Since.AddDate(-20, 0, 0), NotAfter: release.Since.AddDate(20, 0, 0),
+}}}
 
 // countingKeyOf returns a key with its own count.
 func countingKeyOf(t testing.TB) countingKey {

@@ -90,24 +90,28 @@ func TestExpiredTokensAreThrownAway(t *testing.T) {
 	}
 }
 
-// TestErrorNamesTheClock (N9): a clock that is further off than is corrected for is the
-// cause of a refusal that does not say so.
+// TestErrorNamesTheClock (N9): a server's clock that has gone further from the device's
+// than is followed is the cause of a refusal that does not say so.
 func TestErrorNamesTheClock(t *testing.T) {
 	const month = 30 * 24 * time.Hour
 	for name, test := range map[string]struct {
-		offset time.Duration
-		hint   string
+		off  time.Duration // the server's clock, after it has agreed with the device's
+		hint string
 	}{
-		"8 days ahead":  {8 * 24 * time.Hour, "the device's clock is 192h0m0s ahead of the server's: set it"},
-		"a month ahead": {month, "the device's clock is 720h0m0s ahead"},
-		"a week behind": {-7*24*time.Hour - 2*time.Minute, "the device's clock is 168h2m0s behind the server's: set it"},
+		"8 days behind":  {-8 * 24 * time.Hour, "the device's clock is 192h0m0s ahead of the server's: set the one that is wrong"},
+		"a month behind": {-month, "the device's clock is 720h0m0s ahead"},
+		"a week ahead":   {7*24*time.Hour + 2*time.Minute, "the device's clock is 168h2m0s behind the server's: set the one that is wrong"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newTLSRig(t)
-			r.set(test.offset)
-			r.Attester.Lifetime = 2 * month
-			c := r.client(t, time.Now)
-			_, ofToken := c.Token(t.Context())
+			r := newTimedRig(t)
+			r.clock.advance(6 * month)
+			c := r.client(t)
+			if err := grant(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
+			r.clock.advance(test.off)
+			r.device = -test.off
+			_, ofToken := c.Token(t.Context(), "other")
 			_, ofRefresh := c.Refresh(t.Context(), "refresh")
 			for _, err := range []error{ofToken, ofRefresh} {
 				var failure *transport.Error
@@ -115,8 +119,9 @@ func TestErrorNamesTheClock(t *testing.T) {
 					t.Errorf("error %v, want one that says %q", err, test.hint)
 				}
 			}
-			r.set(0)
-			if _, err := c.Token(t.Context()); err != nil {
+			r.clock.advance(-test.off)
+			r.device = 0
+			if err := grant(t.Context(), c); err != nil {
 				t.Errorf("with the clock set right: %v", err)
 			}
 			r.Set(func(p *transporttest.Policy) { p.UnknownClient = true })

@@ -19,7 +19,7 @@ const (
 
 	issuerTimeout = 10 * time.Second
 
-	adviceClock = "set the clock: by NTP, a real-time clock, or at least to the time of the last shutdown"
+	adviceClock = "set the clock, by NTP or a real-time clock, or let the program use a client.Timekeeper"
 )
 
 func (d *doctor) examineClock() {
