@@ -76,6 +76,7 @@ type proof struct {
 	statement object // attStmt
 	quotes    []object
 	log       []byte
+	more      object // other members of tpmAttestation
 	omit      bool   // leave out what is said of the platform
 	attObj    []byte // instead of format and statement
 }
@@ -111,6 +112,7 @@ func (p *proof) encode(t testing.TB) object {
 		if p.log != nil {
 			platform["tcgEventLog"] = p.log
 		}
+		maps.Copy(platform, p.more)
 		evidence["tpmAttestation"] = platform
 	}
 	return evidence

@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"unicode/utf16"
@@ -19,6 +20,37 @@ import (
 // A boot log lists what was measured into the PCRs. It comes from the device's
 // operating system, which may write into it what it likes; only the digests are
 // proved by the PCRs, and an event's type is not proved at all.
+
+// replay verifies what logs say of the boot.
+func (r *Reference) replay(p *platform, booted *boot, result *Result) error {
+	later, err := r.laterLogs(p)
+	if err != nil {
+		return err
+	}
+	logged := r.logged(booted.pcrs)
+	if later != nil {
+		explained := later.explains(r, booted.pcrs)
+		for _, index := range explained {
+			delete(logged, index)
+		}
+		var found string
+		if booted.events, found, err = later.replayAll(explained, booted.pcrs); err != nil {
+			return err
+		}
+		result.Details = append(result.Details, slog.String("later_logs", found))
+	}
+	if len(p.EventLog) == 0 {
+		return nil
+	}
+	booted.hasLog = true
+	events, err := replay(p.EventLog, logged)
+	if err != nil {
+		return refuse(CodeInvalidEvidence, "event log: %v", err)
+	}
+	booted.events = append(booted.events, events...)
+	result.Details = append(result.Details, slog.String("firmware_version", firmwareVersion(events)))
+	return nil
+}
 
 // replay verifies that the events of a log add up to the quoted PCRs, and
 // returns these events in their order.

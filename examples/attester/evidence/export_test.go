@@ -2,7 +2,11 @@
 
 package evidence
 
-import "github.com/google/go-tpm/tpm2"
+import (
+	"crypto/sha256"
+
+	"github.com/google/go-tpm/tpm2"
+)
 
 // What fuzz tests reach past the signatures.
 
@@ -86,4 +90,38 @@ func Judge(t interface{ Helper() }, r *Reference, log []byte, pcrs map[int][]byt
 		return err.Error()
 	}
 	return judged.release.name + " " + judged.release.version
+}
+
+// ReplayLater verifies what the operating system's logs say of PCRs, and returns how
+// many events these are made of, and what is said of it.
+func ReplayLater(r *Reference, firmware, userspace, ima []byte, pcrs map[int][]byte) (events int, said []string, err error) {
+	logs, err := r.laterLogs(&platform{EventLog: firmware, UserspaceLog: userspace, IMALog: ima})
+	if err != nil {
+		return 0, nil, err
+	}
+	replayed, _, err := logs.replayAll(logs.explains(r, pcrs), pcrs)
+	for _, e := range replayed {
+		said = append(said, string(e.Data))
+	}
+	return len(replayed), said, err
+}
+
+// FilledUp returns the value of PCR 10 by a kernel before 5.8, after n entries.
+func FilledUp(ima []byte, n int) []byte {
+	events, _, err := parseIMALog(ima)
+	if err != nil {
+		panic(err)
+	}
+	value := make([]byte, 32)
+	for _, e := range events.filledUp[:n] {
+		next := sha256.Sum256(append(value, e.Digest...))
+		value = next[:]
+	}
+	return value
+}
+
+// DemandLogs reads those of the operating system's logs that are demanded.
+func DemandLogs(r *Reference, userspace, ima []byte) error {
+	_, err := r.laterLogs(&platform{UserspaceLog: userspace, IMALog: ima})
+	return err
 }

@@ -3,7 +3,6 @@
 package evidence
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -11,9 +10,6 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
-
-	"github.com/google/go-attestation/attest"
 
 	"github.com/instancekey/instancekey/examples/internal/strictjson"
 )
@@ -26,6 +22,8 @@ type Reference struct {
 	pcrs        []int  // those to be quoted, in ascending order
 	software    []release
 	authorities [][]byte // for Secure Boot; nil: not looked at
+
+	userspaceLog, imaLog bool // are demanded
 
 	attestUnknown           bool
 	attestWithoutSecureBoot bool
@@ -59,6 +57,9 @@ type referenceFile struct {
 	// Authorities are SHA-256 digests of the certificates that Secure Boot may
 	// let software pass for.
 	Authorities []string `json:"secure_boot_authorities"`
+	// These are "required", or "ignored", as if left out.
+	UserspaceLog string `json:"userspace_log"`
+	IMALog       string `json:"ima_log"`
 
 	AttestUnknown           bool `json:"attest_unknown_software"`
 	AttestWithoutSecureBoot bool `json:"attest_without_secure_boot"`
@@ -110,6 +111,9 @@ func newReference(file *referenceFile, lines strictjson.Lines) (*Reference, erro
 	if r.authorities != nil && !slices.Contains(r.pcrs, 7) {
 		return nil, lines.Errorf("secure_boot_authorities", "secure_boot_authorities needs PCR 7 among pcrs")
 	}
+	if err := r.demandLogs(file, lines); err != nil {
+		return nil, err
+	}
 	reached := make(reachable)
 	for i, s := range file.Software {
 		at := fmt.Sprintf("software[%d]", i)
@@ -122,7 +126,7 @@ func newReference(file *referenceFile, lines strictjson.Lines) (*Reference, erro
 			entry.firstEvents, err = parsePCRMap(s.FirstEvents, r.pcrs, parseFirstEvents)
 		}
 		if err == nil {
-			err = entry.check()
+			err = entry.check(r)
 		}
 		if err == nil {
 			err = reached.add(&entry)
@@ -135,7 +139,29 @@ func newReference(file *referenceFile, lines strictjson.Lines) (*Reference, erro
 	return r, nil
 }
 
-func (s *release) check() error {
+// demandLogs reads which of the operating system's logs a device has to send.
+func (r *Reference) demandLogs(file *referenceFile, lines strictjson.Lines) error {
+	for _, log := range []struct {
+		member, value string
+		demanded      *bool
+		pcrs          []int
+	}{
+		{"userspace_log", file.UserspaceLog, &r.userspaceLog, userspacePCRs},
+		{"ima_log", file.IMALog, &r.imaLog, []int{imaPCR}},
+	} {
+		*log.demanded = log.value == "required"
+		quoted := slices.ContainsFunc(log.pcrs, func(index int) bool { return slices.Contains(r.pcrs, index) })
+		switch {
+		case !*log.demanded && log.value != "" && log.value != "ignored":
+			return lines.Errorf(log.member, "%.40q is neither required nor ignored", log.value)
+		case *log.demanded && !quoted:
+			return lines.Errorf(log.member, "needs one of the PCRs %v among pcrs", log.pcrs)
+		}
+	}
+	return nil
+}
+
+func (s *release) check(r *Reference) error {
 	switch {
 	case s.name == "" || s.version == "":
 		return errors.New("swname or swversion is empty")
@@ -147,8 +173,12 @@ func (s *release) check() error {
 		return errors.New("says oemboot, and has no value for PCR 7")
 	}
 	for _, index := range []int{10, 11, 15} {
-		if s.firstEvents[index] != nil {
-			return fmt.Errorf("has first_events of PCR %d, which no boot log explains: the operating system extends it (IMA, systemd)", index)
+		explained := r.userspaceLog
+		if index == imaPCR {
+			explained = r.imaLog
+		}
+		if s.firstEvents[index] != nil && !explained {
+			return fmt.Errorf("has first_events of PCR %d, which no boot log explains: the operating system extends it, and its log is not required (ima_log for PCR 10, userspace_log for 11 and 15)", index)
 		}
 	}
 	return nil
@@ -195,7 +225,10 @@ func parseFirstEvents(list []string) (digests [][]byte, err error) {
 
 // needsLog reports whether PCR values alone can't be judged.
 func (r *Reference) needsLog() bool {
-	return r.authorities != nil || slices.ContainsFunc(r.software, func(s release) bool { return len(s.firstEvents) > 0 })
+	byFirmware := func(index int) bool { return index != imaPCR && index != 15 }
+	return r.authorities != nil || slices.ContainsFunc(r.software, func(s release) bool {
+		return slices.ContainsFunc(slices.Collect(maps.Keys(s.firstEvents)), byFirmware)
+	})
 }
 
 // logged returns the PCRs that the boot log has to explain. What the firmware
@@ -210,110 +243,4 @@ func (r *Reference) logged(pcrs map[int][]byte) map[int][]byte {
 		}
 	}
 	return logged
-}
-
-// find returns the first release that fits; nil if none does.
-func (r *Reference) find(pcrs map[int][]byte, events []attest.Event) *release {
-	for i := range r.software {
-		if len(r.software[i].differences(pcrs, events)) == 0 {
-			return &r.software[i]
-		}
-	}
-	return nil
-}
-
-// nearest says of the release that fits best what does not fit, for the log.
-func (r *Reference) nearest(pcrs map[int][]byte, events []attest.Event) string {
-	var best *release
-	var least []difference
-	for i := range r.software {
-		if found := r.software[i].differences(pcrs, events); best == nil || len(found) < len(least) {
-			best, least = &r.software[i], found
-		}
-	}
-	if best == nil {
-		return "there are none"
-	}
-	var text []string
-	for _, d := range least {
-		text = append(text, d.String())
-	}
-	return fmt.Sprintf("the nearest are those of %s %s (line %d): %s", best.name, best.version, best.line, strings.Join(text, "; "))
-}
-
-// A difference is where a boot is not that of a release.
-type difference struct {
-	pcr  int
-	want []byte
-	got  []byte        // value of the PCR, where it is that
-	at   int           // number of the event in its PCR, from 1 on; 0: the value differs
-	is   *attest.Event // nil: there is none
-}
-
-func (d difference) String() string {
-	switch {
-	case d.at == 0:
-		return fmt.Sprintf("PCR %d is %x, not %x", d.pcr, d.got, d.want)
-	case d.is == nil:
-		return fmt.Sprintf("PCR %d has no event %d, which is to be %x", d.pcr, d.at, d.want)
-	}
-	return fmt.Sprintf("event %d of PCR %d (%v) is %x, not %x", d.at, d.pcr, d.is.Type, d.is.Digest, d.want)
-}
-
-// differences compares all that the release has, PCR by PCR. Of a PCR's events the
-// first ones count: later ones may have been measured by software that one of them
-// started, and such software can repeat a digest, but not come before it.
-func (s *release) differences(pcrs map[int][]byte, events []attest.Event) (found []difference) {
-	for _, index := range slices.Sorted(maps.Keys(s.pcrs)) {
-		if want := s.pcrs[index]; !bytes.Equal(pcrs[index], want) {
-			found = append(found, difference{pcr: index, want: want, got: pcrs[index]})
-		}
-	}
-	for _, index := range slices.Sorted(maps.Keys(s.firstEvents)) {
-		if d := firstDifference(index, s.firstEvents[index], events); d != nil {
-			found = append(found, *d)
-		}
-	}
-	return found
-}
-
-func firstDifference(index int, want [][]byte, events []attest.Event) *difference {
-	at := 0
-	for i := range events {
-		if events[i].Index != index {
-			continue
-		}
-		at++
-		switch {
-		case len(want) == 0:
-			return nil
-		case isBootAttempt(events[i].Digest):
-		case bytes.Equal(events[i].Digest, want[0]):
-			want = want[1:]
-		default:
-			return &difference{pcr: index, want: want[0], at: at, is: &events[i]}
-		}
-	}
-	if len(want) == 0 {
-		return nil
-	}
-	return &difference{pcr: index, want: want[0], at: at + 1}
-}
-
-// bootAttempts are what firmware measures before it tries a boot entry, and when one
-// has come back (TCG PC Client Platform Firmware Profile, section 3.3.4.5). Which
-// entries were tried first, and were not there, depends on their order and on what is
-// plugged in, and starts nothing: what is started has an event of its own.
-var bootAttempts = [][]byte{
-	sum256("Calling EFI Application from Boot Option"),
-	sum256("Returning from EFI Application from Boot Option"),
-}
-
-func isBootAttempt(digest []byte) bool {
-	return slices.ContainsFunc(bootAttempts, func(known []byte) bool { return bytes.Equal(known, digest) })
-}
-
-func sum256(text string) []byte {
-	digest := sha256.Sum256([]byte(text))
-	return digest[:]
 }

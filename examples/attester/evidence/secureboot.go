@@ -20,6 +20,7 @@ import (
 // Types of events (TCG PC Client Platform Firmware Profile, section 10.4.1). The
 // operating system may have written any into the log.
 const (
+	eventNoAction          = 0x00000003
 	eventSeparator         = 0x00000004
 	eventAction            = 0x00000005
 	eventCRTMVersion       = 0x00000008

@@ -33,6 +33,9 @@ type message struct {
 type platform struct {
 	Quotes   []quote `json:"quotes"`
 	EventLog []byte  `json:"tcgEventLog"`
+
+	UserspaceLog []byte `json:"canonicalEventLog"`
+	IMALog       []byte `json:"imaLog"`
 }
 
 type quote struct {

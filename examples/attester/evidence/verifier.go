@@ -11,7 +11,8 @@
 //   - ak.go, enrol.go, akca.go: the TPM's attestation key
 //   - statement.go, attest.go, key.go: the key lives in the TPM (TPM2_Certify)
 //   - quote.go, bootlog.go, secureboot.go: what was booted (TPM2_Quote, measured-boot log)
-//   - reference.go, verdict.go: what to think of it, and the claims
+//   - laterlogs.go, userspacelog.go, imalog.go: and what came after that
+//   - reference.go, differences.go, reachable.go, verdict.go: what to think of it, and the claims
 //   - structure.go: decoding
 //
 // Nothing that a device says of itself becomes a claim. Its model comes from the
@@ -176,12 +177,8 @@ func (s *state) verify(request Request) (Result, error) {
 	if err != nil {
 		return result, refuse(CodeInvalidEvidence, "quote: %v", err)
 	}
-	if log := message.Platform.EventLog; len(log) > 0 {
-		booted.hasLog = true
-		if booted.events, err = replay(log, s.reference.logged(booted.pcrs)); err != nil {
-			return result, refuse(CodeInvalidEvidence, "event log: %v", err)
-		}
-		result.Details = append(result.Details, slog.String("firmware_version", firmwareVersion(booted.events)))
+	if err := s.reference.replay(message.Platform, &booted, &result); err != nil {
+		return result, err
 	}
 
 	// What to think of it.
