@@ -5,6 +5,9 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
+# Modules of their own, for dependencies that nobody else needs.
+NESTED = examples/otel examples/interop/webauthn examples/interop/httpclients
+
 # What imports neither tests nor examples builds without cgo for all of these.
 PLATFORMS = linux/amd64 linux/arm64 linux/arm linux/riscv64 windows/amd64
 
@@ -26,8 +29,7 @@ figure:
 # Package tpm takes longest, so it begins first. Allocations are not counted with the race detector.
 test:
 	@.ci/prerequisites cgo swtpm strace node python
-	cd examples/otel && CGO_ENABLED=1 go test -race -count=1 $(TESTFLAGS) ./...
-	cd examples/interop/webauthn && CGO_ENABLED=1 go test -race -count=1 $(TESTFLAGS) ./...
+	@for m in $(NESTED); do (cd $$m && CGO_ENABLED=1 go test -race -count=1 $(TESTFLAGS) ./...) || exit 1; done
 	CGO_ENABLED=1 go test -race -count=1 $(TESTFLAGS) ./tpm ./...
 	CGO_ENABLED=1 go test -count=1 $(TESTFLAGS) -run '^TestAllocations$$' ./client
 
@@ -56,8 +58,7 @@ lint:
 	go vet ./...
 	go vet -tags hardware ./tpm
 	go run $(STATICCHECK) ./...
-	cd examples/otel && go mod tidy -diff && go vet ./... && go run $(STATICCHECK) ./...
-	cd examples/interop/webauthn && go mod tidy -diff && go vet ./... && go run $(STATICCHECK) ./...
+	@for m in $(NESTED); do (cd $$m && go mod tidy -diff && go vet ./... && go run $(STATICCHECK) ./...) || exit 1; done
 
 cross:
 	@for p in $(PLATFORMS); do \
@@ -85,5 +86,4 @@ newest:
 # Known vulnerabilities in what is linked, by Go's database.
 vulnerabilities:
 	go run $(GOVULNCHECK) ./...
-	cd examples/otel && go run $(GOVULNCHECK) ./...
-	cd examples/interop/webauthn && go run $(GOVULNCHECK) ./...
+	@for m in $(NESTED); do (cd $$m && go run $(GOVULNCHECK) ./...) || exit 1; done
