@@ -103,7 +103,7 @@
 // maker's own template or nonce, where these are beside the certificate.
 // Config.EKCertificates adds what a maker has elsewhere. Evidence
 // costs 3 commands, 5 with a quote of up to eight PCRs. The measured-boot log is
-// part of it only if Config.EventLog is set, to [LinuxEventLog] for example; so are,
+// part of it only if Config.EventLog is set, to [LinuxEventLog] or [WindowsEventLog] for example; so are,
 // by Config.UserspaceLog and IMALog, those of what was measured later: by systemd,
 // and by Linux's IMA.
 //
@@ -181,10 +181,27 @@
 //	EACCES, EPERM
 //	    ErrUnavailable: no permission for the TPM: add the user to the group
 //	    tss (usermod -a -G tss USER) and log in again
+//	TBS_E_ACCESS_DENIED
+//	    ErrUnavailable: Windows keeps this user from the TPM: run as
+//	    administrator, or as a service
+//	TPM_E_COMMAND_BLOCKED
+//	    ErrUnavailable: Windows blocks this command of the TPM: run as
+//	    administrator, or have an administrator take it off the list of blocked
+//	    commands (group policy, System, Trusted Platform Module Services)
+//	TBS_E_SERVICE_NOT_RUNNING, TBS_E_SERVICE_DISABLED, TBS_E_SERVICE_START_PENDING
+//	    ErrUnavailable: the service TPM Base Services does not run: start it as
+//	    administrator (sc.exe config tbs start= demand, and sc.exe start tbs),
+//	    or try again if it is just starting
+//	TBS_E_TOO_MANY_TBS_CONTEXTS, TBS_E_TOO_MANY_RESOURCES
+//	    ErrUnavailable: too many programs have the TPM open: end some of them,
+//	    and use one Store in a process
+//	TBS_E_COMMAND_CANCELED
+//	    ErrUnavailable: Windows canceled the command, as it does before it
+//	    sleeps: try again
 //	EBUSY
 //	    ErrUnavailable: another program has the TPM: use /dev/tpmrm0, which
 //	    programs share, and not /dev/tpm0
-//	ENOENT, ENXIO, ENODEV, ECONNREFUSED
+//	ENOENT, ENXIO, ENODEV, ECONNREFUSED, TBS_E_TPM_NOT_FOUND
 //	    ErrUnavailable: no TPM: enable it in the firmware setup (it may be
 //	    called PTT or fTPM there), or check Config.Device
 //	garbled or forged answers
@@ -256,6 +273,8 @@ package tpm
 //	eventlog.go        the logs of Linux that explain PCRs
 //	eventlog_linux.go  and what to wait for before they are read
 //	eventlog_other.go
+//	tcglog_windows.go  the measured-boot log of Windows
+//	tcglog_other.go
 //	conn.go            a stream as a connection to a TPM
 //
 // Commands to the TPM, by what they are for:
@@ -281,6 +300,7 @@ package tpm
 //	refusals.go        PINs that were wrong
 //	idle.go            PINs and sessions that are kept for a while
 //	errors.go          what each error means
+//	tbs.go             what Windows' TPM Base Services return
 //	fips.go            what Go does not allow under fips140=only
 //
 // One TPM for all:

@@ -178,10 +178,25 @@ var faults = []fault{
 		anything, []error{syscall.EACCES, syscall.EPERM},
 		keystore.ErrUnavailable, "no permission for the TPM: add the user to the group tss (usermod -a -G tss USER) and log in again",
 	}, {
+		anything, []error{tbsAccessDenied},
+		keystore.ErrUnavailable, "Windows keeps this user from the TPM: run as administrator, or as a service",
+	}, {
+		anything, []error{tbsCommandBlocked},
+		keystore.ErrUnavailable, "Windows blocks this command of the TPM: run as administrator, or have an administrator take it off the list of blocked commands (group policy, System, Trusted Platform Module Services)",
+	}, {
+		anything, []error{tbsServiceNotRunning, tbsServiceDisabled, tbsServiceStartPending},
+		keystore.ErrUnavailable, "the service TPM Base Services does not run: start it as administrator (sc.exe config tbs start= demand, and sc.exe start tbs), or try again if it is just starting",
+	}, {
+		anything, []error{tbsTooManyContexts, tbsTooManyResources},
+		keystore.ErrUnavailable, "too many programs have the TPM open: end some of them, and use one Store in a process",
+	}, {
+		anything, []error{tbsCommandCanceled},
+		keystore.ErrUnavailable, "Windows canceled the command, as it does before it sleeps: try again",
+	}, {
 		anything, []error{syscall.EBUSY},
 		keystore.ErrUnavailable, "another program has the TPM: use /dev/tpmrm0, which programs share, and not /dev/tpm0",
 	}, {
-		anything, []error{syscall.ENOENT, syscall.ENXIO, syscall.ENODEV, syscall.ECONNREFUSED},
+		anything, []error{syscall.ENOENT, syscall.ENXIO, syscall.ENODEV, syscall.ECONNREFUSED, tbsTPMNotFound},
 		keystore.ErrUnavailable, "no TPM: enable it in the firmware setup (it may be called PTT or fTPM there), or check Config.Device",
 	}, {
 		anything, []error{errGarbled},

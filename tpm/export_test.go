@@ -17,6 +17,9 @@ type Fault struct {
 	Advice   string
 }
 
+// TBSCode is what Windows' TPM Base Services return.
+type TBSCode = tbsCode
+
 // Faults returns the table.
 func Faults() []Fault {
 	var list []Fault

@@ -99,6 +99,8 @@ func fault(command tpm2.TPMCC, cause error) tpmtest.Fault {
 		f.RC = cause
 	case syscall.Errno:
 		f.Err = &os.PathError{Op: "write", Path: "/dev/tpmrm0", Err: cause}
+	case tpm.TBSCode:
+		f.Err = cause
 	default: // the one of our own: garbled
 		f.Answer = func([]byte) []byte { return []byte("garbled") }
 	}
@@ -170,6 +172,8 @@ func causeName(cause error) string {
 	case tpm2.TPMRC:
 		name, _, _ := strings.Cut(strings.TrimPrefix(cause.Error(), "TPM_RC_"), " ")
 		return strings.TrimSuffix(name, ":")
+	case tpm.TBSCode:
+		return cause.Error()
 	default: // the one of our own
 		return "garbled or forged answers"
 	}

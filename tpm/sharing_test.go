@@ -8,13 +8,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/google/go-tpm/tpm2"
 
+	"github.com/instancekey/instancekey/internal/privatefile"
 	"github.com/instancekey/instancekey/internal/tpmtest"
 	"github.com/instancekey/instancekey/keystore"
 	"github.com/instancekey/instancekey/tpm"
@@ -87,13 +87,13 @@ func TestLockHeld(t *testing.T) {
 	sim := tpmtest.Simulator(t)
 	r := newRig(t, tpmtest.NewResourceManager(t, sim))
 	create(t, r.Store, "key", tpm.KeyOptions{})
-	folder, err := os.Open(r.config.Dir)
+	folder, err := privatefile.OpenLock(r.config.Dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer folder.Close()
-	if err := syscall.Flock(int(folder.Fd()), syscall.LOCK_EX); err != nil {
-		t.Fatal(err)
+	if locked, known := privatefile.TryLock(folder); !locked {
+		t.Fatalf("the folder is not locked (%t)", known)
 	}
 	synctest.Test(t, func(t *testing.T) {
 		s := r.reopen(t)

@@ -65,7 +65,7 @@ type Config struct {
 	EKCertificates [][]byte
 
 	// EventLog returns the log of what was measured into the PCRs, of at most 1
-	// MiB: LinuxEventLog does on Linux. It is asked for only when evidence is
+	// MiB: LinuxEventLog or WindowsEventLog. It is asked for only when evidence is
 	// collected that quotes PCRs, which its error makes fail with
 	// keystore.ErrUnavailable. nil: evidence has no log.
 	EventLog func(context.Context) ([]byte, error)
