@@ -110,7 +110,7 @@
 //   - method.go: how the client authenticates, by configuration and metadata
 //   - prepare.go: Prepare
 //   - clock.go, observer.go: the device's clock, corrected by what the server says
-//   - timekeeper.go, certificatetime.go, clockset_linux.go: what else is known of the time,
+//   - timekeeper.go, certificatetime.go, clockset_linux.go, clockset_other.go: what else is known of the time,
 //     and certificates on a device whose clock is wrong
 //   - logging.go, trace.go: the hooks
 //
