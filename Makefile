@@ -28,7 +28,7 @@ figure:
 # With a non-empty CI in the environment nothing is skipped: what cannot run fails.
 # Package tpm takes longest, so it begins first. Allocations are not counted with the race detector.
 test:
-	@.ci/prerequisites cgo swtpm strace node python
+	@.ci/prerequisites cgo swtpm strace node python shells
 	@for m in $(NESTED); do (cd $$m && CGO_ENABLED=1 go test -race -count=1 $(TESTFLAGS) ./...) || exit 1; done
 	CGO_ENABLED=1 go test -race -count=1 $(TESTFLAGS) ./tpm ./...
 	CGO_ENABLED=1 go test -count=1 $(TESTFLAGS) -run '^TestAllocations$$' ./client
@@ -80,7 +80,7 @@ fuzz:
 
 # The tests with the newest version of each dependency.
 newest:
-	@.ci/prerequisites cgo swtpm strace node python
+	@.ci/prerequisites cgo swtpm strace node python shells
 	@CGO_ENABLED=1 .ci/newest
 
 # Known vulnerabilities in what is linked, by Go's database.

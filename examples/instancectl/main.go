@@ -54,6 +54,7 @@ var commands = []command{
 	{"token", "get access tokens", token},
 	{"report", "make the page of a run again, from its JSON", makeReport},
 	{"version", "say which version this is", version},
+	{"completion", "print a script that has a shell complete command lines", completion},
 }
 
 // A program is what a command runs in.
@@ -63,6 +64,9 @@ type program struct {
 	secrets        io.Writer               // standard output, for -out -
 	stop           context.CancelCauseFunc // ends the command
 	progress       *progress               // on standard error; nil if that is no terminal
+
+	// parsed, if it is not nil, gets the flags in the place of what they are for.
+	parsed func(fs *flag.FlagSet, missing string)
 }
 
 // keepsStdout leaves standard output to the secret if -out is "-": what is to be read by
@@ -98,6 +102,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	defer p.stop(nil)
 	if len(args) > 1 && args[0] == "help" {
 		args = append(slices.Clone(args[1:]), "-h")
+	}
+	if len(args) > 0 && args[0] == completing {
+		p.complete(args[1:])
+		return 0
 	}
 	c, rest := find(args)
 	if c == nil {
@@ -223,6 +231,10 @@ func (p *program) parse(fs *flag.FlagSet, args []string, missing string) error {
 	bounded := fs.Lookup("timeout") == nil // all but those that see to it themselves
 	if bounded {
 		fs.DurationVar(&timeout, "timeout", patience, "how long the command may take")
+	}
+	if p.parsed != nil {
+		p.parsed(fs, missing)
+		return flag.ErrHelp
 	}
 	err := fs.Parse(args)
 	switch {
