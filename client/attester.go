@@ -13,20 +13,19 @@ import (
 	"github.com/instancekey/instancekey/transport"
 )
 
-// An Attester gets the Client Attestation JWT for a Client Instance Key, in
-// whatever way a vendor's Client Attester works: steps (b), (c) and (d), or (f).
-// The draft leaves that way open ("Introduction"), so this interface is the
-// place to bring your own; [HTTPAttester], [PushAttester] and [SelfAttester]
-// come with this package.
+// An Attester gets the Client Attestation JWT for a Client Instance Key: steps (b), (c)
+// and (d), or (f). The draft does not say how a client instance and its Client Attester
+// talk ("Introduction"). A vendor implements this interface for its own protocol. This
+// package has [HTTPAttester], [PushAttester] and [SelfAttester].
 //
-// Attest is called when an attestation is missing, about to expire, or was
-// refused by a server as not fresh enough, never twice at the same time by one
-// Client. It returns the JWT in compact form. The Client checks it before it is
-// used. Attest returns soon after ctx ends.
+// A Client calls Attest when it has no attestation, when its attestation is about to
+// expire, and when a server refused the attestation as not fresh enough. One Client never
+// calls Attest twice at the same time. Attest returns the JWT in compact form, which the
+// Client checks before use. Attest must return soon after ctx ends.
 //
-// Errors match [ErrAttestationRefused] if asking again will not help, and
-// [ErrAttesterUnavailable] if it may: then an attestation that is still valid
-// stays in use.
+// An error must match [ErrAttestationRefused] if asking again will not help, and
+// [ErrAttesterUnavailable] if it may help. After the latter the Client goes on using an
+// attestation that is still valid.
 type Attester interface {
 	Attest(ctx context.Context, req AttestRequest) (attestation string, err error)
 }
@@ -45,8 +44,8 @@ type AttestRequest struct {
 	// Key is the Client Instance Key: its public half is the attestation's
 	// "cnf", and it can sign what the Client Attester wants signed.
 	Key keystore.Key
-	// Rejected is the attestation that a server refused as not fresh enough;
-	// "" if none was. The same one again will not do.
+	// Rejected is the attestation that a server refused as not fresh enough. Attest must
+	// return another one. "" means that no attestation was refused.
 	Rejected string
 	// SigningAlgs is what the server's metadata lists for the signature of
 	// attestations, as JWS algorithm names. Empty means any.
@@ -86,24 +85,24 @@ func (unavailable) Temporary() bool { return true }
 
 // What an Attester's failure means for the Client.
 var (
-	// ErrAttestationRefused: the Client Attester knows this instance and will
-	// not attest it. The Client stops using the attestation it may still have.
-	// It asks again after a minute, or after AttesterError.RetryAfter; requests
-	// until then fail with this error.
+	// ErrAttestationRefused: the Client Attester refuses to attest this instance. The
+	// Client stops using the attestation that it has. The Client asks again after a
+	// minute, or after AttesterError.RetryAfter. Until then requests fail with this
+	// error.
 	ErrAttestationRefused = errors.New("client: the attester refuses to attest this instance")
 
-	// ErrAttesterUnavailable: the Client Attester cannot be asked now. The
-	// Client keeps using the attestation it has while that is valid, and asks
-	// for the next one each minute. Without a valid one each request asks again,
-	// those at the same time by one call. If there is an AttesterError.RetryAfter,
-	// the Client does not ask before, and requests without a valid attestation
-	// fail until then with this error.
+	// ErrAttesterUnavailable: the Client Attester cannot be asked now. While the Client
+	// has a valid attestation, it goes on using that, and asks for the next one each
+	// minute. Without a valid attestation each request makes the Client ask again;
+	// requests at the same time share one call. After an AttesterError with RetryAfter
+	// the Client waits that long before it asks. Requests without a valid attestation
+	// fail with this error until then.
 	ErrAttesterUnavailable error = unavailable{}
 
-	// ErrInvalidAttestation: what the Attester gave cannot be used: not a
-	// Client Attestation JWT, expired, for another client or another key, or
-	// signed with an algorithm that the server does not list; then the Client
-	// asks again for that list after a minute. It is found before anything is
-	// sent to a server.
+	// ErrInvalidAttestation: the Client cannot use what the Attester returned. It is not
+	// a Client Attestation JWT, has expired, is for another client or another key, or is
+	// signed with an algorithm that the server does not list. In the last case the Client
+	// asks the server for its list again after a minute. The Client finds this out before
+	// it sends anything to a server.
 	ErrInvalidAttestation = errors.New("client: invalid attestation")
 )

@@ -296,17 +296,17 @@ func (c *Client) openKeys(ctx context.Context, cfg Config) (err error) {
 }
 
 // HTTPClient returns an HTTP client that authenticates requests to the issuer's
-// endpoints and adds the proofs to those for Config.Resources, whose access tokens are
-// the caller's to put on (or those of ResourceClient). It
-// passes all others on, without header fields of the attestation's two names. It is an
-// ordinary *http.Client: set its Timeout or Jar, or take its Transport and wrap it. Each call returns another
-// one over the same state.
+// endpoints. To requests for Config.Resources it adds the proofs that the resource wants.
+// The caller puts the access token on such a request, or uses ResourceClient, which does.
+// All other requests pass through; only header fields with the attestation's two names
+// are removed. The result is an ordinary *http.Client: set its Timeout or Jar, or wrap
+// its Transport. Each call returns another *http.Client over the same state.
 //
-// Until the issuer's metadata is known, any POST of a form may be for an
-// endpoint, and waits for the metadata: for 30 seconds if the issuer does not
-// answer. After a failure, those to other origins than the issuer's are passed on
-// without waiting, for 5 minutes. With Config.Origins only those to the issuer's
-// origin and to Origins ever wait, and fail without metadata.
+// As long as the issuer's metadata is not known, the POST of a form may be for an
+// endpoint. Such a request waits for the metadata, 30 seconds at the most. After a
+// failure, forms to other origins than the issuer's pass through without waiting, for 5
+// minutes. With Config.Origins only forms to the issuer's origin and to Origins wait;
+// without metadata they fail.
 //
 // A redirect away from an authenticated request fails with an error that
 // matches transport.ErrRedirect.
@@ -325,9 +325,9 @@ func (c *Client) GoString() string { return c.String() }
 // Key returns the Client Instance Key.
 func (c *Client) Key() keystore.Key { return c.key }
 
-// Close ends what the Client does in the background; calls that need the
-// server's metadata or a token, and requests that would be authenticated, then
-// fail with ErrClosed. The Store stays open. Close may be called more than once.
+// Close ends what the Client does in the background. After that, calls that need the
+// server's metadata or a token fail with ErrClosed, and so do requests that would be
+// authenticated. Close leaves the Store open. Close may be called more than once.
 func (c *Client) Close() error {
 	c.close(ErrClosed)
 	return c.transport.Close()

@@ -29,53 +29,52 @@ type Config struct {
 	// Required.
 	ClientID string
 
-	// Store holds the Client Instance Key under KeyName. With a PushAttester
-	// the key must exist; otherwise New creates it the first time. With any
-	// other Attester that has attestations of keys that exist, also one around a
-	// PushAttester, give Key from Store.Open instead, or New makes a key where it
-	// is missing that no attestation is for.
+	// Store holds the Client Instance Key under KeyName. New creates the key if the Store
+	// does not have it. With a PushAttester New creates no key: the key must exist. New
+	// knows a PushAttester by its type alone. If your own Attester hands out attestations
+	// for keys that exist, open the key with Store.Open and set Key instead.
 	Store keystore.Store
 
-	// KeyName names the key in Store. Empty means a name derived from Issuer
-	// and ClientID, so that each server sees another key and servers cannot
-	// recognize one instance by it (draft, "Privacy Considerations"): see
-	// DefaultKeyName.
+	// KeyName names the key in Store. Empty means DefaultKeyName, which depends on Issuer
+	// and ClientID. So each server sees another key, and servers cannot recognize an
+	// instance by its key (draft, "Privacy Considerations").
 	KeyName string
 
-	// Key is the Client Instance Key itself, instead of Store and KeyName, which
-	// are then empty.
+	// Key is the Client Instance Key itself. It replaces Store and KeyName, which must
+	// then be empty.
 	Key keystore.Key
 
 	// Attester gets the Client Attestation for the key. Required.
 	Attester Attester
 
-	// Cache keeps the attestation over restarts, so that a restart needs no
-	// attester. Nil means memory only; DirCache is a folder.
+	// Cache keeps the attestation over restarts, so that a restart needs no attester.
+	// DirCache keeps it in a folder. Nil means that the attestation is kept in memory
+	// only.
 	Cache Cache
 
-	// Method is how the client authenticates: the one it is registered for at
-	// the server. Empty means the PoP JWT if the metadata offers it or does
-	// not say, else DPoP combined mode. There is no change from one to the
-	// other when a server refuses.
+	// Method is how the client authenticates. It must be the method that the client is
+	// registered for at the server. Empty means the PoP JWT if the metadata lists it or
+	// lists no method, and DPoP combined mode otherwise. The Client does not try another
+	// method when a server refuses one.
 	Method transport.Method
 
 	// Profile is the form of the draft that the server speaks. Empty means
 	// the current one, transport.ProfileDraft12.
 	Profile transport.Profile
 
-	// Deviations are those of a profile of the draft, such as SPIFFE's. The zero
-	// value is none.
+	// Deviations are the points at which a profile of the draft, such as SPIFFE's,
+	// differs from it. The zero value means none.
 	Deviations Deviations
 
-	// DPoP says whether tokens are bound to a key. The zero value means no,
-	// unless Method is DPoP combined mode. A bound token is of use only at
-	// Resources: requests to other places get no DPoP proof.
+	// DPoP says whether tokens are bound to a key. The zero value means that they are
+	// not, unless the client authenticates in DPoP combined mode. A bound token works at
+	// Resources only: requests to other places get no DPoP proof.
 	DPoP DPoP
 
-	// BindBody makes each PoP JWT vouch for its request's own body, by the
-	// claim that transport.BindMessage describes. Combined mode has no PoP JWTs:
-	// New refuses it where Method asks for it, and it is ErrMetadata where the
-	// metadata leads to it.
+	// BindBody makes each PoP JWT vouch for the body of its request, by the claim that
+	// transport.BindMessage describes. Combined mode has no PoP JWTs. With BindBody New
+	// therefore refuses a Method of combined mode, and metadata that leads to combined
+	// mode is ErrMetadata.
 	BindBody bool
 
 	// Claims returns claims to be added to the PoP JWTs of a request and its
@@ -100,18 +99,19 @@ type Config struct {
 	// one of them.
 	Resources []Resource
 
-	// Origins are the origins (scheme, host and port) that the endpoints in the
-	// metadata may have. Empty means any: large providers have endpoints on
-	// other origins than the issuer's, and the Client logs them. No form is sent
-	// to them as long as the metadata is not known. An origin is written as
-	// https://login.example.com, without a slash at its end.
+	// Origins are the origins (scheme, host and port) that the endpoints in the metadata
+	// may have. Write an origin as https://login.example.com, without a slash at its end.
+	// The Client sends no form to these origins before it knows the metadata. Empty means
+	// any origin: large providers have endpoints on other origins than the issuer's. The
+	// Client logs such endpoints.
 	Origins []string
 
-	// Base sends all requests of this Client but the Attester's (see
-	// HTTPAttester.Client), each once: one that repeats requests would send a proof
-	// twice, which servers refuse. Nil means http.DefaultTransport, with certificates
-	// verified by Timekeeper if there is one. The Client sets no
-	// time limit: a request lasts as long as its context.
+	// Base sends all requests of this Client. The Attester sends its own requests (see
+	// HTTPAttester.Client). Base must send each request once. A retry library in this
+	// place would send one proof twice, and servers refuse that: see "Retry libraries" in
+	// the package documentation. Nil means http.DefaultTransport; Timekeeper, if it is
+	// set, then verifies the certificates. The Client sets no time limit: a request lasts
+	// as long as its context.
 	Base http.RoundTripper
 
 	// Logger gets what an operator may want to see; never a credential. Nil

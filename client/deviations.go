@@ -11,28 +11,26 @@ import (
 	"strings"
 )
 
-// Deviations are the points on which a profile of the draft may deviate from it,
-// and no others (draft, "Considerations for Profiling this specification"): a
-// workload identity's profile, for example, has attestations of type wit+jwt whose
-// "sub" is a SPIFFE ID. All other checks of attestations and stored tokens stay.
-// The zero value is the draft.
+// Deviations are the points at which a profile may deviate from the draft (draft,
+// "Considerations for Profiling this specification"). A profile for workload identities,
+// for example, has attestations of type wit+jwt whose "sub" is a SPIFFE ID. All other
+// checks of attestations and stored tokens stay. The zero value means the draft.
 type Deviations struct {
 	// AttestationType is the "typ" of attestations, which is compared as text.
 	// Empty means the draft's, oauth-client-attestation+jwt. The type of
 	// another JWT that a Client signs is an error of New.
 	AttestationType string
 
-	// CheckSubject decides whether attestations with this "sub" are this
-	// client's, in place of the comparison with ClientID. Its error makes the
-	// attestation ErrInvalidAttestation, and is wrapped. An attestation without
-	// a sub does not come to it. One Client does not call it twice at the same
-	// time. Nil means that sub must be ClientID.
+	// CheckSubject decides whether an attestation with this "sub" is this client's. It
+	// replaces the comparison of "sub" with ClientID. If CheckSubject returns an error,
+	// the attestation is ErrInvalidAttestation, which wraps that error. The Client
+	// refuses an attestation without "sub" itself. One Client never calls CheckSubject
+	// twice at the same time. Nil means that "sub" must be ClientID.
 	CheckSubject func(sub string) error
 
-	// RefreshTokensOfAnyKey says that the profile binds refresh tokens to
-	// something else than the Client Instance Key. Adopt then takes stored
-	// tokens of other Client Instance Keys as well; issuer and client must be
-	// this Client's all the same.
+	// RefreshTokensOfAnyKey says that the profile does not bind refresh tokens to the
+	// Client Instance Key. Adopt then accepts stored tokens of other Client Instance
+	// Keys, too. Their issuer and client must still be this Client's.
 	RefreshTokensOfAnyKey bool
 }
 

@@ -73,9 +73,9 @@ func (c *Client) keepToken(key string, token *oauth2.Token, asked moment) {
 	c.tokens.sweep = 2*len(c.tokens.kept) + 16
 }
 
-// Forget makes Token and TokenFor get a new token instead of this one, which a
-// resource has refused although it has not expired. A token that is not kept is no
-// error.
+// Forget makes Token and TokenFor get a new token instead of this one. Call it when a
+// resource has refused a token that has not expired. Forget does nothing for a token that
+// the Client does not keep.
 func (c *Client) Forget(token *oauth2.Token) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

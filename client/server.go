@@ -201,10 +201,10 @@ func (r renewal) failed(now time.Time) renewal {
 	return renewal{from: now, length: metadataPause, doubt: r.doubt}
 }
 
-// Endpoint returns the server's endpoints for golang.org/x/oauth2, from its
-// metadata, which is fetched if need be. AuthStyle is AuthStyleInParams, which
-// sends client_id in the body and nothing else: the client authenticates in the
-// header fields that HTTPClient adds. Errors are those of [Client.Metadata].
+// Endpoint returns the server's endpoints for golang.org/x/oauth2. They are from the
+// metadata, which Endpoint fetches if the Client does not have it. AuthStyle is
+// AuthStyleInParams: the body has the client_id and no secret, since the header fields
+// that HTTPClient adds authenticate the client. Errors are those of [Client.Metadata].
 func (c *Client) Endpoint(ctx context.Context) (oauth2.Endpoint, error) {
 	defer c.clock.tell(ctx)
 	s, err := c.server(ctx)
@@ -219,10 +219,10 @@ func (c *Client) Endpoint(ctx context.Context) (oauth2.Endpoint, error) {
 	}, nil
 }
 
-// Metadata returns the server's metadata as this Client has checked it, which is
-// fetched if need be: its endpoints, for what golang.org/x/oauth2 has no room
-// for (pushed authorization requests, CIBA, introspection, revocation). An
-// endpoint that the server does not have is "". The copy is the caller's.
+// Metadata returns the server's metadata, which this Client has checked. It fetches the
+// metadata if the Client does not have it. Its endpoints are for what golang.org/x/oauth2
+// does not do: pushed authorization requests, CIBA, introspection, revocation. An
+// endpoint that the server does not have is "". The result is a copy.
 //
 // Errors match [ErrMetadata] (its *[transport.Error], if there is one, tells
 // whether to try again), [ErrClosed] or ctx.Err(), which is a *transport.Error, too.
