@@ -178,9 +178,13 @@
 //	CURVE, SCHEME, COMMAND_CODE
 //	    ErrUnavailable: this TPM does not have the algorithm or the command:
 //	    use ES256, which every TPM has
-//	EACCES, EPERM
+//	EACCES
 //	    ErrUnavailable: no permission for the TPM: add the user to the group
 //	    tss (usermod -a -G tss USER) and log in again
+//	EPERM
+//	    ErrUnavailable: the program's sandbox denies it the TPM: in a systemd
+//	    unit write DeviceAllow=char-tpm rw, which holds for a TPM that comes
+//	    later, too; give a container the device
 //	TBS_E_ACCESS_DENIED
 //	    ErrUnavailable: Windows keeps this user from the TPM: run as
 //	    administrator, or as a service

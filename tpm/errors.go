@@ -175,8 +175,11 @@ var faults = []fault{
 		anything, []error{tpm2.TPMRCCurve, tpm2.TPMRCScheme, tpm2.TPMRCCommandCode},
 		keystore.ErrUnavailable, "this TPM does not have the algorithm or the command: use ES256, which every TPM has",
 	}, {
-		anything, []error{syscall.EACCES, syscall.EPERM},
+		anything, []error{syscall.EACCES},
 		keystore.ErrUnavailable, "no permission for the TPM: add the user to the group tss (usermod -a -G tss USER) and log in again",
+	}, {
+		anything, []error{syscall.EPERM},
+		keystore.ErrUnavailable, "the program's sandbox denies it the TPM: in a systemd unit write DeviceAllow=char-tpm rw, which holds for a TPM that comes later, too; give a container the device",
 	}, {
 		anything, []error{tbsAccessDenied},
 		keystore.ErrUnavailable, "Windows keeps this user from the TPM: run as administrator, or as a service",

@@ -11,10 +11,13 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/instancekey/instancekey/client"
 	"github.com/instancekey/instancekey/keystore"
+	"github.com/instancekey/instancekey/tpm"
+	"github.com/instancekey/instancekey/transport"
 )
 
 // keyName is the Client Instance Key's name in the store.
@@ -23,12 +26,16 @@ const keyName = "device"
 // A device is the program without its command line.
 type device struct {
 	options
-	log  *slog.Logger
-	wait func(context.Context, time.Duration) error // returns early, with an error, when the context ends
+	log      *slog.Logger
+	told     *once // of log
+	keeper   *client.Timekeeper
+	attested atomic.Bool                                // by the last call of the attester
+	wait     func(context.Context, time.Duration) error // returns early, with an error, when the context ends
 }
 
 func (o *options) attestations() string { return filepath.Join(o.state, "attestations") }
 func (o *options) tokenFile() string    { return filepath.Join(o.state, "token.json") }
+func (o *options) timeFile() string     { return filepath.Join(o.state, "time") }
 
 // errEnrolAnew: what belonged to a lost key has been put away.
 var errEnrolAnew = errors.New("enrol anew")
@@ -38,8 +45,17 @@ func (d *device) run(ctx context.Context) error {
 	if err := os.MkdirAll(d.state, 0o700); err != nil {
 		return err
 	}
-	network := newNetwork()
-	defer network.CloseIdleConnections()
+	d.log.Info("starting", "store", d.store, "state", d.state, "issuer", d.issuer, "client_id", d.clientID, "resource", d.resource)
+	if client.BuildTime().IsZero() {
+		d.log.Warn("this program does not know when it was built: build it in its repository, or certificates that have long expired may be accepted while the clock is not set")
+	}
+	// The clock of a device starts in 1970, is behind by a month in the store, or years
+	// ahead. What an issuer has said of the time is kept.
+	d.keeper = client.NewTimekeeper(client.TimekeeperConfig{IsSet: client.SystemClockIsSet, File: d.timeFile(), Logger: d.log})
+	network, err := newNetwork(d.keeper, d.ca)
+	if err != nil {
+		return err
+	}
 	var tries backoff
 	for {
 		err := d.live(ctx, network)
@@ -52,7 +68,7 @@ func (d *device) run(ctx context.Context) error {
 		case errors.Is(err, keystore.ErrUnavailable):
 			// At boot the TPM's driver may come up after this program.
 			pause := tries.next()
-			d.log.Warn("no key store", "error", err, "again_in", pause)
+			d.warn("no key store: trying again", err, pause)
 			if d.wait(ctx, pause) != nil {
 				return nil
 			}
@@ -65,7 +81,7 @@ func (d *device) run(ctx context.Context) error {
 // live opens the key and calls the resource with it, until ctx ends or the key
 // is lost. When it returns, nothing of it is left in the TPM.
 func (d *device) live(ctx context.Context, network http.RoundTripper) (err error) {
-	store, err := openStore(ctx, d.store, d.keys)
+	store, err := openStore(ctx, d.store, d.keys, d.readBootLog)
 	if err != nil {
 		return err
 	}
@@ -75,15 +91,17 @@ func (d *device) live(ctx context.Context, network http.RoundTripper) (err error
 		}
 	}()
 	c, err := client.New(ctx, client.Config{
-		Issuer:    d.issuer,
-		ClientID:  d.clientID,
-		Store:     store,
-		KeyName:   keyName,
-		Attester:  client.HTTPAttester{URL: d.attester, Client: &http.Client{Transport: network}},
-		Cache:     client.DirCache(d.attestations()),
-		Resources: []client.Resource{{Identifier: d.resource, OmitParameter: !d.resourceParameter}},
-		Base:      network,
-		Logger:    d.log,
+		Issuer:     d.issuer,
+		ClientID:   d.clientID,
+		Store:      store,
+		KeyName:    keyName,
+		Attester:   client.HTTPAttester{URL: d.attester, Client: &http.Client{Transport: network}},
+		Cache:      client.DirCache(d.attestations()),
+		Resources:  []client.Resource{{Identifier: d.resource, OmitParameter: !d.resourceParameter}},
+		Base:       network,
+		Timekeeper: d.keeper,
+		Logger:     d.log,
+		Trace:      &client.Trace{Key: d.opened, Renewal: d.renewed},
 	})
 	if err == nil {
 		s := session{device: d, client: c, tokens: newTokens(d, c)}
@@ -94,6 +112,54 @@ func (d *device) live(ctx context.Context, network http.RoundTripper) (err error
 		return d.forget(ctx, store, err)
 	}
 	return err
+}
+
+// readBootLog returns what the firmware has measured, for an attester that asks. It has no
+// log where it may not, or there is none: the attester says whether it can do without.
+func (d *device) readBootLog(ctx context.Context) ([]byte, error) {
+	if !d.bootLog {
+		return nil, nil
+	}
+	log, err := tpm.LinuxEventLog(ctx)
+	if err != nil && ctx.Err() == nil {
+		d.log.Warn("the boot log is not sent to the attester", "error", err)
+		return nil, nil
+	}
+	return log, err
+}
+
+// renewed tells that the attester has attested the device, when that is news.
+func (d *device) renewed(_ context.Context, e transport.TraceEvent) {
+	level := slog.LevelDebug
+	if last := d.attested.Swap(e.Err == nil); e.Err == nil && !last {
+		level = slog.LevelInfo
+	}
+	if e.Err == nil {
+		d.log.Log(context.Background(), level, "attested", "took", e.Duration.Round(time.Millisecond))
+	}
+}
+
+// warn tells of a failure and the next try.
+func (d *device) warn(what string, err error, pause time.Duration) {
+	args := []any{"error", err}
+	if text := cure(err); text != "" {
+		args = append(args, "cure", text)
+	}
+	d.log.Warn(what, append(args, "again_in", pause.Round(time.Millisecond))...)
+}
+
+// opened tells which key the device has.
+func (d *device) opened(_ context.Context, key keystore.Key, e transport.TraceEvent) {
+	if key == nil {
+		return // and live tells why
+	}
+	what := "key opened"
+	if e.Kind == "create" {
+		what = "new key made"
+	}
+	if thumbprint, err := keystore.Thumbprint(key.Public()); err == nil {
+		d.log.Info(what, "name", keyName, "thumbprint", thumbprint)
+	}
 }
 
 // forget puts away what is of no use without the key, so that the device can

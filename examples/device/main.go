@@ -13,8 +13,9 @@
 //	  - store.go: where the key lives
 //	  - session.go: the calls, with one key
 //	  - token.go: where tokens come from, and how they are kept
-//	  - network.go: HTTP, on a device whose clock may never have been set
+//	  - network.go: HTTP, on a device whose clock may be wrong
 //	  - wait.go: how long to wait between tries
+//	  - log.go: what is told, and how often
 package main
 
 import (
@@ -35,12 +36,13 @@ import (
 )
 
 // Exit statuses. The service manager should not start the program again after
-// the last two: nothing changes before somebody does something.
+// the last two: nothing changes before somebody does something. They are numbers that
+// systemd has no other name for.
 const (
 	statusOK      = 0
 	statusFailed  = 1
-	statusUsage   = 2
-	statusKeyLost = 3
+	statusUsage   = 64 // "USAGE", from sysexits.h
+	statusKeyLost = 10
 )
 
 func main() {
@@ -59,13 +61,16 @@ type options struct {
 	clientID string
 	attester string
 	resource string
+	ca       string
 
 	resourceParameter bool
+	bootLog           bool
 
 	scope   string
 	grant   string
 	every   time.Duration
 	reEnrol bool
+	level   slog.Level
 }
 
 // run carries out one command line and returns the exit status.
@@ -85,19 +90,13 @@ func run(ctx context.Context, args []string, stderr io.Writer, wait func(context
 		return statusUsage
 	}
 
-	// The service manager adds the time.
-	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
-		if len(groups) == 0 && a.Key == slog.TimeKey {
-			return slog.Attr{}
-		}
-		return a
-	}}))
-	d := device{options: o, log: log, wait: wait}
+	log, told := newLogger(stderr, o.level)
+	d := device{options: o, log: log, told: told, wait: wait}
 	switch err := d.run(ctx); {
 	case err == nil:
 		return statusOK
 	case errors.Is(err, keystore.ErrKeyLost):
-		log.Error("the key is lost, and with it what it was enrolled for: enrol this device anew, with -re-enrol", "error", err)
+		log.Error("the key is lost, and with it what it was enrolled for: find out why, then have the program started with -re-enrol", "error", err)
 		return statusKeyLost
 	default:
 		log.Error("device: " + err.Error())
@@ -113,6 +112,9 @@ func (o *options) register(fs *flag.FlagSet) {
 	fs.StringVar(&o.clientID, "client-id", "", "the OAuth client_id, `ID` (required)")
 	fs.StringVar(&o.attester, "attester", "", "the Client Attester's `URL` (required)")
 	fs.StringVar(&o.resource, "resource", "", "call the protected resource with this identifier, a `URL` (required)")
+	fs.StringVar(&o.ca, "ca", "", "trust servers by the certificates in this PEM `file` alone, and not the system's")
+	fs.BoolVar(&o.bootLog, "boot-log", true, "send the firmware's boot log to an attester that asks what was booted, if -store is this machine's TPM and the log can be read")
+	fs.TextVar(&o.level, "log", slog.LevelInfo, "tell what is of this `level` or worse: debug, info, warn, error")
 	fs.BoolVar(&o.resourceParameter, "resource-parameter", true, "name -resource in the request for the token; =false is for a server that answers invalid_target")
 	fs.StringVar(&o.scope, "scope", "", "ask for these `scopes`, with spaces between them")
 	fs.StringVar(&o.grant, "grant", "client_credentials", "get the token by this `grant`: client_credentials, or device_code, which a user authorizes")

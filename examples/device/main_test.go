@@ -119,9 +119,9 @@ func TestUnit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, flags, inReadme := strings.Cut(string(readme), "DEVICE_FLAGS=")
+	_, flags, inReadme := strings.Cut(string(readme), "\n    DEVICE_FLAGS=")
 	flags, _, _ = strings.Cut(flags, "\n")
-	if !found || !inReadme || !strings.Contains(string(unit), "\nRestartPreventExitStatus=2 3\n") || statusUsage != 2 || statusKeyLost != 3 {
+	if !found || !inReadme || !strings.Contains(string(unit), "\nRestartPreventExitStatus=64 10\n") || statusUsage != 64 || statusKeyLost != 10 {
 		t.Fatal("the unit is not as this test knows it")
 	}
 	line = strings.NewReplacer("$DEVICE_FLAGS", flags, "%S", t.TempDir(), "/dev/tpmrm0", "soft").Replace(line)
@@ -164,24 +164,5 @@ func TestSleep(t *testing.T) {
 	cancel()
 	if err := sleep(ctx, time.Hour); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
-	}
-}
-
-// TestNoEarlierThan is the clock of certificates.
-func TestNoEarlierThan(t *testing.T) {
-	built := time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
-	for shows, want := range map[time.Time]time.Time{
-		time.Unix(0, 0):       built,
-		built.Add(-time.Hour): built,
-		built.Add(time.Hour):  built.Add(time.Hour),
-	} {
-		if got := noEarlierThan(built, func() time.Time { return shows })(); !got.Equal(want) {
-			t.Errorf("at %v: %v, want %v", shows, got, want)
-		}
-	}
-	network := newNetwork()
-	defer network.CloseIdleConnections()
-	if network.TLSClientConfig.Time == nil || network.ResponseHeaderTimeout == 0 {
-		t.Error("the network has no clock, or no bound")
 	}
 }

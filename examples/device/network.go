@@ -4,44 +4,31 @@ package main
 
 import (
 	"crypto/tls"
+	"crypto/x509"
+	"fmt"
 	"net/http"
-	"runtime/debug"
+	"os"
 	"time"
+
+	"github.com/instancekey/instancekey/client"
 )
 
-// newNetwork returns what sends all requests. Nothing waits for ever on it.
-func newNetwork() *http.Transport {
+// newNetwork returns what sends all requests. Nothing waits for ever on it. keeper judges
+// certificates, so that a device whose clock was never set, or is wrong, is not locked
+// out. ca is a file of roots, "" the system's.
+func newNetwork(keeper *client.Timekeeper, ca string) (http.RoundTripper, error) {
 	network := http.DefaultTransport.(*http.Transport).Clone()
 	network.ResponseHeaderTimeout = 30 * time.Second
-	network.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, Time: noEarlierThan(buildTime(), time.Now)}
-	return network
-}
-
-// noEarlierThan returns a clock for the verification of certificates. A device
-// without a battery for its clock starts in 1970, when no server's certificate
-// was valid yet. It is certainly later than when this program was built, and
-// with that servers can be reached, which then say what time it is (see
-// client.Config.Clock).
-func noEarlierThan(built time.Time, clock func() time.Time) func() time.Time {
-	return func() time.Time {
-		if now := clock(); now.After(built) {
-			return now
+	network.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	if ca != "" {
+		text, err := os.ReadFile(ca)
+		if err != nil {
+			return nil, fmt.Errorf("-ca: %w", err)
 		}
-		return built
-	}
-}
-
-// buildTime returns the time of the commit that this program was built from, as
-// go build notes it; zero if it was built outside of a repository.
-func buildTime() (built time.Time) {
-	info, _ := debug.ReadBuildInfo()
-	if info == nil {
-		return built
-	}
-	for _, setting := range info.Settings {
-		if setting.Key == "vcs.time" {
-			built, _ = time.Parse(time.RFC3339, setting.Value) // which go build has written
+		network.TLSClientConfig.RootCAs = x509.NewCertPool()
+		if !network.TLSClientConfig.RootCAs.AppendCertsFromPEM(text) {
+			return nil, fmt.Errorf("-ca %s: no certificate in PEM", ca)
 		}
 	}
-	return built
+	return keeper.RoundTripper(network), nil
 }

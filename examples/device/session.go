@@ -31,6 +31,7 @@ type session struct {
 func (s *session) run(ctx context.Context) error {
 	authorized := s.client.ResourceClientWith(s.tokens)
 	var tries backoff
+	works := false
 	for {
 		err := s.call(ctx, authorized)
 		var pause time.Duration
@@ -41,11 +42,16 @@ func (s *session) run(ctx context.Context) error {
 			return err
 		case err != nil:
 			pause = tries.next()
-			s.log.Warn("call failed", "error", err, "again_in", pause)
+			s.warn("calls fail: trying again", err, pause)
+			works = false
 		default:
-			tries = backoff{}
+			if !works {
+				s.log.Info("calls work", "resource", s.resource, "failures_before", tries.failures)
+				s.told.forget()
+			}
+			works, tries = true, backoff{}
 			pause = jitter(s.every)
-			s.log.Info("called", "resource", s.resource)
+			s.log.Debug("called", "resource", s.resource)
 		}
 		if err := s.wait(ctx, pause); err != nil {
 			return err

@@ -41,7 +41,8 @@ func checkStore(store string) error {
 
 // openStore opens the store whose key files are in the folder. Only the operator's
 // word makes it a store in software: there is no way there from a TPM that fails.
-func openStore(ctx context.Context, store, folder string) (keyStore, error) {
+// eventLog is for the machine's own TPM.
+func openStore(ctx context.Context, store, folder string, eventLog func(context.Context) ([]byte, error)) (keyStore, error) {
 	switch store {
 	case "soft":
 		soft, err := softkey.OpenDir(folder)
@@ -49,5 +50,9 @@ func openStore(ctx context.Context, store, folder string) (keyStore, error) {
 	case "tbs":
 		store = ""
 	}
-	return tpm.Open(ctx, tpm.Config{Device: store, Dir: folder})
+	cfg := tpm.Config{Device: store, Dir: folder}
+	if filepath.IsAbs(store) {
+		cfg.EventLog = eventLog
+	}
+	return tpm.Open(ctx, cfg)
 }

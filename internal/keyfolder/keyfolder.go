@@ -23,6 +23,9 @@ const (
 	MaxSize = 32 << 10
 )
 
+// denied is what to do about a file or a folder that belongs to somebody else.
+const denied = ": another user, often root, has made it: give it to the one that runs this program (chown)"
+
 // A Folder is a folder of key files. A file appears under its name complete and
 // on the disk, or not at all, and none is ever written over by Create, also with
 // several processes at work.
@@ -40,6 +43,9 @@ func Open(pkg, dir string) (Folder, error) {
 		return Folder{}, fmt.Errorf("%s: folder %s: %w", pkg, dir, err)
 	}
 	if err := privatefile.MakeDir(path, privatefile.Writing); err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			err = fmt.Errorf("%w%s", err, denied)
+		}
 		return Folder{}, fmt.Errorf("%s: %w: folder: %w", pkg, keystore.ErrUnavailable, err)
 	}
 	privatefile.SweepDir(path) // what processes have left that were killed
@@ -63,6 +69,8 @@ func (f Folder) Error(name string, sentinel, cause error) error {
 		advice = ": free some room there"
 	case privatefile.IsReadOnly(cause):
 		advice = ": mount it for writing"
+	case errors.Is(cause, fs.ErrPermission):
+		advice = denied
 	}
 	return fmt.Errorf("%s: key %q: %w: %w%s", f.pkg, name, sentinel, cause, advice)
 }
