@@ -72,12 +72,15 @@ func (kind sessionKind) serves(wanted sessionKind) bool {
 	return kind == wanted
 }
 
+// noPassword is the authorization by an empty password. It has no state.
+var noPassword = tpm2.PasswordAuth(nil)
+
 // authorize returns the session for a command with k, in which k's policy is yet to
 // be satisfied. It returns errNeedPIN if there is no PIN for a key that has one. When
 // the command has failed, the caller calls rejected.
 func (c *call) authorize(k *keyfile.File, needsPIN bool, pin []byte) (tpm2.Session, error) {
 	if !needsPIN && !k.UsesPolicy {
-		return tpm2.PasswordAuth(nil), nil
+		return noPassword, nil
 	}
 	if needsPIN {
 		if pin = c.rememberPIN(k, pin); pin == nil {
