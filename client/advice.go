@@ -9,12 +9,11 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// Advice says what to change at the client, the attester or the server, where
-// this package knows what a server's refusal means: servers say what they have
-// found, and not always whose business it is. The texts are this package's own and
-// hold nothing of what the server has sent; its own words are in
-// oauth2.RetrieveError, which err must wrap, and which every refused grant does.
-// "" means that there is no advice.
+// Advice says what to change at the client, the attester or the server, if this package
+// knows what a server's refusal means. The error of every refused grant wraps an
+// oauth2.RetrieveError, which has the server's own words; err must be such an error. The
+// texts of Advice are this package's own and contain nothing that the server has sent. ""
+// means that there is no advice.
 func Advice(err error) string {
 	var refusal *oauth2.RetrieveError
 	if !errors.As(err, &refusal) {

@@ -14,9 +14,9 @@ import (
 	"github.com/instancekey/instancekey/keystore"
 )
 
-// A Cache keeps Client Attestations over restarts, so that a device that
-// reboots need not ask its attester first. What comes out of it is checked like
-// what comes from an Attester: a damaged or foreign entry is as good as none.
+// A Cache keeps Client Attestations over restarts, so that a device that reboots need not
+// ask its attester first. The Client checks what a Cache returns as it checks what an
+// Attester returns. It ignores an entry that is damaged or is not its own.
 //
 // Keys are valid by keystore.CheckName. Implementations are safe for concurrent
 // use.
@@ -33,10 +33,10 @@ type Cache interface {
 // ErrCacheMiss is returned by Cache.Get if there is nothing under the key.
 var ErrCacheMiss = errors.New("client: not in the cache")
 
-// DirCache is a Cache in the folder of that name, which is made, with mode 0700,
-// when first needed: New makes it. One that others may write to is refused. Files
-// have mode 0600 and are replaced atomically. New makes a relative name absolute. A
-// method whose context has ended does nothing and returns the context's error.
+// DirCache is a Cache in the folder of that name. New makes the folder, with mode 0700,
+// if it does not exist, and makes a relative name absolute. DirCache refuses a folder
+// that others may write to. Files have mode 0600 and are replaced atomically. If its
+// context has ended, a method does nothing and returns the context's error.
 type DirCache string
 
 // prepared returns a cache whose folder stays the same when the process goes to

@@ -15,10 +15,10 @@ import (
 	"github.com/instancekey/instancekey/keystore"
 )
 
-// ErrNoEvidence: the Client Attester wants evidence of where the Client Instance
-// Key is kept, and the key is no keystore.AttestableKey: it is kept in software,
-// say. Nothing was sent but the request for a challenge. Keep the key in a TPM,
-// or ask an attester that needs no evidence.
+// ErrNoEvidence: the Client Attester wants evidence of where the Client Instance Key is
+// kept, and the key is no keystore.AttestableKey. A key in software, for example, is
+// none. Only the request for a challenge was sent. Keep the key in a TPM, or ask an
+// attester that needs no evidence.
 var ErrNoEvidence = errors.New("client: the attester wants evidence of where the key is kept, and the key's store can give none: keep the key in a TPM")
 
 // evidenceMessage is the member of a request to an attester that says where the

@@ -54,11 +54,11 @@ type Metadata struct {
 	DPoPSigningAlgs           []string `json:"dpop_signing_alg_values_supported,omitempty"`
 }
 
-// ErrMetadata: the metadata of the authorization server, or of a resource,
-// cannot be had or cannot be used. Nothing was signed for or sent to that server
-// but the requests for its metadata. If there was no answer, or another one than
-// metadata of that name, the error is also of type *[transport.Error] with Step
-// "get metadata", which tells whether to try again.
+// ErrMetadata: the Client cannot get or cannot use the metadata of the authorization
+// server or of a resource. The Client has signed nothing for that server, and has sent it
+// nothing but requests for metadata. If the server gave no answer, or one that is not its
+// metadata, the error is also of type *[transport.Error] with Step "get metadata". That
+// error tells whether to try again.
 var ErrMetadata = errors.New("client: metadata")
 
 const maxMetadata = 1 << 20 // bytes

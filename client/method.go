@@ -24,10 +24,10 @@ type DPoP int
 const (
 	// DPoPOff: bearer tokens. The zero value.
 	DPoPOff DPoP = iota
-	// DPoPOwnKey: tokens are bound to an ECDSA P-256 key in memory that each
-	// Client makes for itself: the use of a token costs no signature of slow
-	// hardware. A token ends with the Client; a refresh token does not, it is
-	// bound to the Client Instance Key.
+	// DPoPOwnKey: tokens are bound to an ECDSA P-256 key in memory, which each Client
+	// makes for itself. The use of a token then costs no signature of slow hardware. An
+	// access token is of no use after the Client. A refresh token is: it is bound to the
+	// Client Instance Key.
 	DPoPOwnKey
 	// DPoPInstanceKey: tokens are bound to the Client Instance Key.
 	DPoPInstanceKey

@@ -17,24 +17,23 @@ import (
 // PushAttester gives an attestation that the Client Attester has provisioned
 // beforehand, step (f). Exactly one of its fields is set.
 //
-// A Client with a PushAttester never creates a key: the attestation is for a
-// key that exists, and if it does not, New returns an error that matches
-// keystore.ErrNotFound. That goes by the type: in an Attester of your own around
-// a PushAttester it is no longer seen, so open the key with Store.Open and give
-// it to New as Config.Key.
+// A Client with a PushAttester never creates a key, since the attestation is for a key
+// that exists. If the Store does not have the key, New returns an error that matches
+// keystore.ErrNotFound. New goes by the type of Config.Attester. If your own Attester
+// wraps a PushAttester, open the key with Store.Open and set Config.Key.
 type PushAttester struct {
 	// Attestation is the Client Attestation JWT itself.
 	Attestation string
-	// File holds the JWT, alone on its line. It is read whenever an
-	// attestation is needed, so that whoever provisions can replace it (by
-	// renaming a new file over it) while the program runs. It is a plain file, or a
-	// symbolic link to one.
+	// File is the name of a file that contains the JWT, alone on its line. PushAttester
+	// reads the file each time an attestation is needed. So the attestation can be
+	// replaced while the program runs: rename a new file over the old one. The file is a
+	// plain file, or a symbolic link to one.
 	File string
 }
 
-// Attest implements Attester. A file that cannot be read, or is empty, is
-// ErrAttesterUnavailable, and so is one that still holds the rejected
-// attestation: a newer one may come.
+// Attest implements Attester. The error is ErrAttesterUnavailable if the file cannot be
+// read or is empty, and if it still contains the rejected attestation: a newer one may
+// come.
 func (p PushAttester) Attest(ctx context.Context, req AttestRequest) (string, error) {
 	if err := p.check(); err != nil {
 		return "", err

@@ -36,11 +36,11 @@ type Registration struct {
 }
 
 // Registration describes the Client as it is configured. It sends nothing. If
-// Config.Method is empty, the method is what the server's metadata has settled,
-// or the PoP JWT as long as that is not known: ask [Client.Metadata] first.
+// Config.Method is empty, the server's metadata decides the method. Registration says PoP
+// JWT as long as the metadata is not known: call [Client.Metadata] first.
 //
-// One registration serves all instances of a client. This one lists the algorithm
-// of this instance's key only: add the others', if they differ.
+// One registration is for all instances of a client. The result lists the algorithm of
+// this instance's key only. If other instances have keys of other algorithms, add these.
 func (c *Client) Registration() Registration {
 	method := c.knownMethod()
 	if method == "" {

@@ -10,10 +10,11 @@ import (
 	"github.com/instancekey/instancekey/transport"
 )
 
-// Renew gets a new attestation from the attester now, whatever the present one is good
-// for: after a device was repaired, for example, or the attester's key was changed. The
-// present one stays in use until the new one is there, and also if the attester cannot
-// be reached. Callers that come at the same time share one call of the Attester.
+// Renew gets a new attestation from the attester now, even if the present one is still
+// valid. Call it after a device was repaired, for example, or after the attester's key
+// was changed. The Client uses the present attestation until it has the new one, and goes
+// on using it if the attester cannot be reached. Callers that come at the same time share
+// one call of the Attester.
 //
 // Errors are of type *[transport.Error], with those of the Attester behind it, or match
 // [ErrClosed].
@@ -32,9 +33,9 @@ func (c *Client) Renew(ctx context.Context) error {
 	return &transport.Error{Audience: c.issuer, Thumbprint: c.thumbprint, Step: transport.StepAttestation, Err: err}
 }
 
-// DropAttestation forgets the attestations that the Client has, and takes the one in
-// Config.Cache out of it. The next request asks the attester. An error is the cache's:
-// then a restart would find the old attestation again.
+// DropAttestation forgets the attestations that the Client has, and deletes the one in
+// Config.Cache. The next request makes the Client ask the attester. An error is that of
+// the cache. A restart would then find the old attestation again.
 func (c *Client) DropAttestation(ctx context.Context) error {
 	defer c.clock.tell(ctx)
 	if err := c.attestations.drop(ctx); err != nil {

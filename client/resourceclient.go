@@ -15,24 +15,24 @@ import (
 // ResourceTokens gets access tokens for the requests of ResourceClientWith. It is safe
 // for concurrent use if its client is used so.
 type ResourceTokens interface {
-	// Token returns an access token that the resource of this identifier may take now.
-	// It returns soon after ctx ends, which is the request's.
+	// Token returns an access token for the resource of this identifier. It must return
+	// soon after ctx ends, which is the request's context.
 	Token(ctx context.Context, resource string) (*oauth2.Token, error)
 
-	// Refused says that a resource has answered 401 to a request with this token. The
-	// next Token is another one, if there is one.
+	// Refused is called when a resource has answered 401 to a request with this token.
+	// After that Token returns another token, if there is one.
 	Refused(token *oauth2.Token)
 }
 
-// ResourceClient returns an HTTP client for Config.Resources: it is HTTPClient, and puts
-// an access token of TokenFor with these scopes on each request for a resource. If the
-// resource answers 401, the token is dropped, and the request is sent once more with
-// another one, provided that its body can be repeated (http.NewRequest sees to that for
-// the usual body types). A 401 to the second request, or to one that cannot be
-// repeated, is returned as it is.
+// ResourceClient returns an HTTP client for Config.Resources. It does what HTTPClient
+// does, and puts an access token on each request for a resource: that of TokenFor with
+// these scopes. If the resource answers 401, the client drops the token and sends the
+// request once more with another token. It can do so only if the request's body can be
+// repeated; http.NewRequest sees to that for the usual body types. The caller gets a 401
+// to the second request, or to a request that cannot be repeated.
 //
-// A request that has an Authorization field already, and one for another place, gets no
-// token.
+// The client puts no token on a request that has an Authorization field, and none on a
+// request for another place.
 func (c *Client) ResourceClient(scopes ...string) *http.Client {
 	return c.ResourceClientWith(grantedTokens{c, scopes})
 }

@@ -81,10 +81,11 @@ func parseResource(identifier string) (*url.URL, error) {
 // resourceLocation is equal for identifiers that the same requests are for.
 func resourceLocation(u *url.URL) string { return strings.TrimSuffix(endpoint.Location(u), "/") }
 
-// ResourceParameters returns the values of "resource" (RFC 8707) that Token asks with,
-// for a grant that golang.org/x/oauth2 runs: a token is good for these resources if the
-// authorization request, the device authorization request and the token request have
-// them. There may be none. Errors are those of [Client.Metadata].
+// ResourceParameters returns the values of the parameter "resource" (RFC 8707) that Token
+// sends. Use them for a grant that golang.org/x/oauth2 runs: put them into the
+// authorization request or the device authorization request, and into the token request.
+// The token is then good for these resources. There may be no values. Errors are those of
+// [Client.Metadata].
 func (c *Client) ResourceParameters(ctx context.Context) ([]string, error) {
 	defer c.clock.tell(ctx)
 	s, err := c.server(ctx)

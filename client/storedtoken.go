@@ -17,10 +17,10 @@ import (
 	"github.com/instancekey/instancekey/internal/privatefile"
 )
 
-// A StoredToken is a token together with what it is bound to, for keeping it
-// over restarts: a server takes a refresh token only from the Client Instance
-// Key that it was issued to (draft, "Refresh Tokens"), and a one-time refresh
-// token sent with another key may be burnt.
+// A StoredToken is a token together with what it is bound to, to be kept over restarts. A
+// server accepts a refresh token only with the Client Instance Key that it was issued to
+// (draft, "Refresh Tokens"). A server may revoke a refresh token that comes with another
+// key.
 //
 // It prints without its token. [StoredToken.Write] is the way to keep it.
 type StoredToken struct {
@@ -34,14 +34,15 @@ type StoredToken struct {
 	DPoPThumbprint string
 }
 
-// ErrOtherKey: the stored token is bound to another Client Instance Key, client
-// or issuer than this Client's. Sending it would only lose it. The instance has
-// to be authorized anew.
+// ErrOtherKey: the stored token is bound to another Client Instance Key, client or issuer
+// than this Client's. The Client does not send such a token: the server might revoke it.
+// The instance has to be authorized anew.
 var ErrOtherKey = errors.New("client: stored token belongs to another key, client or issuer")
 
 const maxStoredToken = 256 << 10 // bytes
 
-// Bind pairs a token that this Client got with the keys it is bound to.
+// Bind returns a token that this Client got together with the keys that the token is
+// bound to.
 func (c *Client) Bind(token *oauth2.Token) (StoredToken, error) {
 	if token == nil {
 		return StoredToken{}, errors.New("client: no token to bind")
@@ -58,10 +59,10 @@ func (c *Client) Bind(token *oauth2.Token) (StoredToken, error) {
 	return s, nil
 }
 
-// Adopt returns the token of s for use with this Client. A token of another
-// key, client or issuer is ErrOtherKey. If the access token is bound to a DPoP
-// key that this Client does not have, only the access token is dropped: the
-// result has expired, and its refresh token is good.
+// Adopt returns the token of s for use with this Client. A token of another key, client
+// or issuer is ErrOtherKey. If the access token is bound to a DPoP key that this Client
+// does not have, Adopt drops the access token alone. The result has then expired, and its
+// refresh token is good.
 func (c *Client) Adopt(s StoredToken) (*oauth2.Token, error) {
 	switch {
 	case s.Token == nil:
@@ -77,15 +78,14 @@ func (c *Client) Adopt(s StoredToken) (*oauth2.Token, error) {
 	return &token, nil
 }
 
-// Refresh gets a new token for a refresh token (RFC 6749, section 6). The
-// challenge is at hand before the refresh token is sent. The answer may hold
-// another refresh token, which then replaces the old one: keep it before
-// anything else is done. Errors are those of [Client.Token]. With an error the
-// result is nil, or a token that holds the next refresh token and nothing else: the
-// server has issued it, and the rest of its answer is of no use (ErrTokenType), or
-// cannot be read.
+// Refresh gets a new token for a refresh token (RFC 6749, section 6). The Client gets a
+// challenge before it sends the refresh token. The answer may contain another refresh
+// token, which then replaces the old one: store it before you do anything else. Errors
+// are those of [Client.Token]. With an error the result is nil, or a token that has the
+// next refresh token and nothing else. The latter happens if the server has issued a
+// refresh token and the rest of its answer is of no use (ErrTokenType) or cannot be read.
 //
-// Refresh is not shared between callers: do not call it twice at once with one
+// Callers do not share a call of Refresh. Do not call it twice at the same time with one
 // refresh token.
 func (c *Client) Refresh(ctx context.Context, refreshToken string) (*oauth2.Token, error) {
 	defer c.clock.tell(ctx)

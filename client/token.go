@@ -19,28 +19,28 @@ import (
 	"github.com/instancekey/instancekey/transport"
 )
 
-// ErrTokenType: the server issued a token of another type than was asked for: a
-// bearer token although a DPoP proof was sent, or a DPoP-bound one without (RFC
-// 9449, section 5). The token is dropped.
+// ErrTokenType: the server issued a token of another type than the Client asked for (RFC
+// 9449, section 5): a bearer token although the request had a DPoP proof, or a DPoP-bound
+// token although it had none. The Client drops the token.
 var ErrTokenType = errors.New("client: token has an unexpected token_type")
 
 // tokenTimeout bounds a token request, which several callers may wait for and
 // which therefore ends with none of them.
 const tokenTimeout = 2 * time.Minute
 
-// Token returns an access token by the client credentials grant (RFC 6749,
-// section 4.4) with these scopes, for all of Config.Resources: where the server
-// does not issue one token for several, use [Client.TokenFor]. A token is kept
-// until 10 seconds before it expires, if the server says when.
+// Token returns an access token by the client credentials grant (RFC 6749, section 4.4)
+// with these scopes, for all of Config.Resources. If the server does not issue one token
+// for several resources, use [Client.TokenFor]. The Client keeps a token until 10 seconds
+// before it expires, if the server says when that is.
 //
-// Callers that come at the same time share one grant. A caller's context ends only
-// that caller's wait. The grant goes on for 10 seconds without anybody, so that a
-// later call may find its token. A request that has no answer after 5 seconds is made
-// once more beside the first, with a proof of its own: a connection that has died
+// Callers that come at the same time share one grant. A caller's context ends only that
+// caller's wait. When all callers have gone, the grant goes on for 10 seconds, so that a
+// later call may find its token. If a request has no answer after 5 seconds, the Client
+// makes a second one beside it, with a proof of its own. So a connection that has died
 // holds nobody up for long. A grant ends after 2 minutes.
 //
-// A message of transport.BindMessage is not bound, since the request may be
-// another caller's: use x/oauth2's clientcredentials for that.
+// Token does not bind a message of transport.BindMessage, since the request may be
+// another caller's. Use x/oauth2's clientcredentials for that.
 //
 // For other grants use golang.org/x/oauth2 with [Client.Endpoint] and
 // [Client.HTTPClient].
@@ -54,11 +54,11 @@ func (c *Client) Token(ctx context.Context, scopes ...string) (*oauth2.Token, er
 	return c.token(ctx, "", c.resources, scopes)
 }
 
-// TokenFor is Token for that one of Config.Resources alone: many servers take no
-// more than one resource parameter (RFC 8707, section 2), and a token for one
-// resource is of no use to another that it falls into the hands of. It is kept
-// and shared apart from those of Token. An identifier that is not in
-// Config.Resources, byte for byte, is an error before anything is sent.
+// TokenFor is Token for one of Config.Resources. Many servers take no more than one
+// resource parameter (RFC 8707, section 2), and one resource cannot use a token for
+// another. The Client keeps and shares these tokens apart from those of Token. An
+// identifier that is not in Config.Resources, byte for byte, is an error, and nothing is
+// sent.
 func (c *Client) TokenFor(ctx context.Context, identifier string, scopes ...string) (*oauth2.Token, error) {
 	r := c.resource(identifier)
 	if r == nil {
@@ -67,10 +67,9 @@ func (c *Client) TokenFor(ctx context.Context, identifier string, scopes ...stri
 	return c.token(ctx, identifier, []*resource{r}, scopes)
 }
 
-// TokenSource returns Token with these scopes for the interface that x/oauth2 and
-// other packages take. It keeps ctx, whose end makes all later calls fail; each call
-// waits no longer than ctx lasts. It holds no lock, and keeps nothing that Token does
-// not.
+// TokenSource returns an oauth2.TokenSource that calls Token with these scopes. The
+// source keeps ctx: each call waits until ctx ends at the most, and calls after that
+// fail. The source holds no lock and keeps no token itself.
 func (c *Client) TokenSource(ctx context.Context, scopes ...string) oauth2.TokenSource {
 	return tokenSource{ctx, c, slices.Clone(scopes)}
 }

@@ -13,22 +13,22 @@ import (
 	"github.com/instancekey/instancekey/transport"
 )
 
-// DPoPThumbprint returns the RFC 7638 thumbprint of the key that this Client's
-// tokens are bound to, "" for bearer tokens. The key depends on the method, and
-// so on the server's metadata, which is fetched if need be. Errors are those of
-// [Client.Metadata].
+// DPoPThumbprint returns the RFC 7638 thumbprint of the key that this Client's tokens are
+// bound to, and "" for bearer tokens. The key depends on the method, and the method may
+// depend on the server's metadata. DPoPThumbprint fetches the metadata if the Client does
+// not have it. Errors are those of [Client.Metadata].
 //
-// It is the value of dpop_jkt, which binds the authorization code to that key as
-// well (RFC 9449, section 10), so that only this instance can redeem it. If it is
-// not "":
+// The thumbprint is the value of dpop_jkt. That parameter binds the authorization code to
+// the key as well (RFC 9449, section 10), so that only this instance can redeem the code.
+// If the thumbprint is not "":
 //
 //	config.AuthCodeURL(state, oauth2.SetAuthURLParam("dpop_jkt", thumbprint))
 //
-// With DPoPOwnKey the code, like the tokens, ends with this Client. A pushed
-// authorization request needs no dpop_jkt: it carries a DPoP proof, which does
-// the same, and if it has both they agree. In combined mode that proof is
-// the Client's only proof of possession, and dpop_jkt cannot stand in for it
-// (draft, "Using DPoP as the Proof of Possession"): push the request there.
+// With DPoPOwnKey the code, like the tokens, is of no use after this Client. A pushed
+// authorization request needs no dpop_jkt: its DPoP proof does the same. A request may
+// have both, and then they agree. In combined mode the DPoP proof is the Client's only
+// proof of possession, and dpop_jkt cannot replace it (draft, "Using DPoP as the Proof of
+// Possession"). Push the authorization request in that mode.
 func (c *Client) DPoPThumbprint(ctx context.Context) (string, error) {
 	defer c.clock.tell(ctx)
 	s, err := c.server(ctx)
