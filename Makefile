@@ -30,7 +30,7 @@ figure:
 test:
 	@.ci/prerequisites cgo swtpm strace node python shells
 	@for m in $(NESTED); do (cd $$m && CGO_ENABLED=1 go test -race -count=1 $(TESTFLAGS) ./...) || exit 1; done
-	CGO_ENABLED=1 go test -race -count=1 $(TESTFLAGS) ./tpm ./...
+	CGO_ENABLED=1 go test -race -count=1 -timeout 30m $(TESTFLAGS) ./tpm ./...
 	CGO_ENABLED=1 go test -count=1 $(TESTFLAGS) -run '^TestAllocations$$' ./client
 
 # Only the older versions of npm's oidc-provider, which speak older drafts.

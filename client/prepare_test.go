@@ -86,7 +86,9 @@ func TestPrepareFails(t *testing.T) {
 		t.Errorf("without SignAhead: %v", err)
 	}
 	c := r.client(t, func(cfg *client.Config) { cfg.SignAhead = time.Second })
-	r.attester.set(func(context.Context, client.AttestRequest, int) (string, error) { return "", client.ErrAttesterUnavailable })
+	r.attester.set(func(context.Context, client.AttestRequest, int) (string, error) {
+		return "", client.ErrAttesterUnavailable
+	})
 	var failure *transport.Error
 	if err := c.Prepare(t.Context()); !errors.Is(err, client.ErrAttesterUnavailable) || !errors.As(err, &failure) || failure.Step != transport.StepAttestation {
 		t.Errorf("without an attestation: %v", err)
