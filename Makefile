@@ -11,7 +11,7 @@ NESTED = examples/otel examples/interop/webauthn examples/interop/httpclients
 # What imports neither tests nor examples builds without cgo for all of these.
 PLATFORMS = linux/amd64 linux/arm64 linux/arm linux/riscv64 windows/amd64
 
-.PHONY: demo figure test interop-old interop-keycloak kernel lint cross
+.PHONY: demo figure figure-test test interop-old interop-keycloak kernel lint cross
 
 # A client instance creates its key in a simulated TPM, is attested, and gets a token.
 demo:
@@ -49,6 +49,14 @@ interop-keycloak:
 kernel:
 	@.ci/prerequisites swtpm qemu
 	LINUX_KERNEL=$$(.ci/kernel) CGO_ENABLED=0 go test -count=1 -v -timeout 25m -tags hardware -run '^TestLinuxKernel$$' ./tpm
+
+# The page of a report in a real browser: by keyboard, on a phone's width, in the dark and
+# in print. FIGURE_SCREENSHOTS is a folder for what it looked like.
+figure-test:
+	@.ci/prerequisites cgo
+	@looked=$$(.ci/browser) && FIGURE_BROWSER=$$(echo "$$looked" | head -n 1) && FIGURE_NODE=$$(echo "$$looked" | tail -n 1) && \
+		export FIGURE_BROWSER FIGURE_NODE && \
+		CGO_ENABLED=1 go test -count=1 $(TESTFLAGS) -run '^TestPage$$' ./examples/quickstart
 
 lint:
 	@.ci/prerequisites cgo

@@ -86,6 +86,9 @@ func TestHostileDocument(t *testing.T) {
 var (
 	tag    = regexp.MustCompile(`(?s)<[a-zA-Z!/?][^>]*>`)
 	quoted = regexp.MustCompile(`"[^"]*"`) // an attribute's value
+
+	elsewhere = regexp.MustCompile(`(href|src|action)="?(javascript|https?):`)
+	handler   = regexp.MustCompile(`\son\w+\s*=`)
 )
 
 // checkTags reports tags and attributes that are none of the templates'.
@@ -94,12 +97,16 @@ func checkTags(t *testing.T, text, out string) {
 	if scripts := strings.Count(out, "<script"); scripts > 1 || strings.Contains(out, "<img") || strings.Contains(out, "<!--") {
 		t.Errorf("%q: %d scripts, or a tag of its own", text, scripts)
 	}
+	seen := make(map[string]bool)
 	for _, found := range tag.FindAllString(out, -1) {
-		if regexp.MustCompile(`(href|src|action)="?(javascript|https?):`).MatchString(found) {
+		if seen[found] {
+			continue
+		}
+		seen[found] = true
+		if elsewhere.MatchString(found) {
 			t.Errorf("%q: a tag leads elsewhere: %s", text, found)
 		}
-		name := quoted.ReplaceAllString(strings.ToLower(found), `""`)
-		if regexp.MustCompile(`\son\w+\s*=`).MatchString(name) {
+		if handler.MatchString(quoted.ReplaceAllString(strings.ToLower(found), `""`)) {
 			t.Errorf("%q: a tag is %s", text, found)
 		}
 	}

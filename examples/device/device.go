@@ -27,6 +27,7 @@ const keyName = "device"
 type device struct {
 	options
 	log      *slog.Logger
+	report   *reporter
 	told     *once // of log
 	keeper   *client.Timekeeper
 	attested atomic.Bool                                // by the last call of the attester
@@ -41,7 +42,9 @@ func (o *options) timeFile() string     { return filepath.Join(o.state, "time") 
 var errEnrolAnew = errors.New("enrol anew")
 
 // run returns nil when ctx ends, and an error when somebody has to do something.
-func (d *device) run(ctx context.Context) error {
+func (d *device) run(ctx context.Context) (err error) {
+	d.report = newReporter(d.reportFile, d.store, d.log)
+	defer func() { d.report.end(err) }()
 	if err := os.MkdirAll(d.state, 0o700); err != nil {
 		return err
 	}
@@ -90,7 +93,7 @@ func (d *device) live(ctx context.Context, network http.RoundTripper) (err error
 			d.log.Error("the TPM may be left with a loaded key", "error", closed)
 		}
 	}()
-	c, err := client.New(ctx, client.Config{
+	cfg := client.Config{
 		Issuer:     d.issuer,
 		ClientID:   d.clientID,
 		Store:      store,
@@ -102,7 +105,9 @@ func (d *device) live(ctx context.Context, network http.RoundTripper) (err error
 		Timekeeper: d.keeper,
 		Logger:     d.log,
 		Trace:      &client.Trace{Key: d.opened, Renewal: d.renewed},
-	})
+	}
+	d.report.attach(&cfg)
+	c, err := client.New(ctx, cfg)
 	if err == nil {
 		s := session{device: d, client: c, tokens: newTokens(d, c)}
 		err = s.run(ctx)

@@ -16,6 +16,7 @@
 //	  - network.go: HTTP, on a device whose clock may be wrong
 //	  - wait.go: how long to wait between tries
 //	  - log.go: what is told, and how often
+//	  - report.go: the page of -report
 package main
 
 import (
@@ -71,6 +72,8 @@ type options struct {
 	every   time.Duration
 	reEnrol bool
 	level   slog.Level
+
+	reportFile string
 }
 
 // run carries out one command line and returns the exit status.
@@ -119,6 +122,7 @@ func (o *options) register(fs *flag.FlagSet) {
 	fs.StringVar(&o.scope, "scope", "", "ask for these `scopes`, with spaces between them")
 	fs.StringVar(&o.grant, "grant", "client_credentials", "get the token by this `grant`: client_credentials, or device_code, which a user authorizes")
 	fs.DurationVar(&o.every, "every", time.Minute, "call the resource about every so often")
+	fs.StringVar(&o.reportFile, "report", "", "write a page about what has happened since the start to this `file`: after the first call, after each that fails, and at the end")
 	fs.BoolVar(&o.reEnrol, "re-enrol", false, "make a new key when the old one is lost, for attesters that attest a device anew without anybody's help")
 }
 
@@ -142,6 +146,9 @@ func (o *options) check(args []string) error {
 	}
 	if o.keys == "" {
 		o.keys = filepath.Join(o.state, "keys")
+	}
+	if err := checkReport(o.reportFile); err != nil {
+		return fmt.Errorf("-report: %w", err)
 	}
 	return checkStore(o.store)
 }

@@ -34,6 +34,9 @@ func (s *session) run(ctx context.Context) error {
 	works := false
 	for {
 		err := s.call(ctx, authorized)
+		if ctx.Err() == nil {
+			s.report.call(err)
+		}
 		var pause time.Duration
 		switch {
 		case ctx.Err() != nil:
