@@ -10,8 +10,9 @@ type backgroundKey struct{}
 // is made ahead of its use. A Store whose device does one thing at a time serves others
 // first, and asks no user for a PIN: the error then matches [ErrAuth].
 //
-// Once wanted is closed somebody waits, and the signature is as urgent as any other; a
-// PIN is not asked for even then. A nil channel is never closed.
+// When wanted is closed, somebody has begun to wait for the signature, which is then as
+// urgent as any other. The Store asks for no PIN even then. A nil channel is never
+// closed.
 func InBackground(ctx context.Context, wanted <-chan struct{}) context.Context {
 	return context.WithValue(ctx, backgroundKey{}, wanted)
 }

@@ -4,9 +4,9 @@ package keystore
 
 import "context"
 
-// An AttestableKey is a Key whose device can prove to a Client Attester that
-// the key lives in it and what the device has booted. Whoever collects evidence
-// asserts this interface on a Key; keys in software do not have it.
+// An AttestableKey is a Key whose device can prove two things to a Client Attester: that
+// the key lives in the device, and what the device has booted. To collect evidence,
+// assert this interface on a Key. Keys in software do not implement it.
 //
 // The device vouches with an attestation key of its own (AK), which it uses for
 // nothing else. An attester certifies that key once (enrolment) by a challenge

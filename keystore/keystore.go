@@ -59,11 +59,10 @@ type Key interface {
 	// included: for ES256 the 64 bytes r‖s, for ES384 the 96 bytes r‖s, each
 	// half padded to its full length (RFC 7518, section 3.4), never ASN.1 DER.
 	//
-	// Sign may take long (hardware signs in 200 ms or more, and may be busy
-	// with other callers) and returns soon after ctx ends with an error that
-	// matches ctx.Err(). Other errors match one of this package's sentinels
-	// where one fits: ErrKeyLost, ErrAuth, ErrLockedOut, ErrPolicy,
-	// ErrUnavailable, ErrClosed.
+	// Sign may take long: hardware signs in 200 ms or more, and may be busy with other
+	// callers. Soon after ctx ends Sign returns an error that matches ctx.Err(). Other
+	// errors match one of this package's sentinels if one fits: ErrKeyLost, ErrAuth,
+	// ErrLockedOut, ErrPolicy, ErrUnavailable, ErrClosed.
 	Sign(ctx context.Context, signingInput []byte) ([]byte, error)
 }
 
@@ -93,26 +92,27 @@ type Store interface {
 	List(ctx context.Context) ([]string, error)
 }
 
-// What can be wrong with a key, for errors.Is. Errors that match one of these
-// also match their cause. The text of many says what an operator can do.
+// These errors say what is wrong with a key, for errors.Is. An error that matches one of
+// them also matches its cause. The text of many errors says what an operator can do.
 var (
 	// ErrNotFound: no key of that name. Creating one is safe.
 	ErrNotFound = errors.New("no such key")
 	// ErrExists: the name is taken.
 	ErrExists = errors.New("key already exists")
-	// ErrKeyLost: the key was made by another or a since cleared device and
-	// can never sign again. The instance has to enrol anew.
+	// ErrKeyLost: another device has made the key, or the device has been cleared since
+	// then. The key can never sign again. The instance has to enrol anew.
 	ErrKeyLost = errors.New("key is lost")
 	// ErrCorrupt: what is stored for the key is damaged or not a key.
 	ErrCorrupt = errors.New("stored key is corrupt")
-	// ErrLockedOut: the device refuses because of too many wrong PINs. It
-	// recovers with time.
+	// ErrLockedOut: the device refuses to sign, because it has seen too many wrong PINs.
+	// It recovers with time.
 	ErrLockedOut = errors.New("device is locked out")
-	// ErrAuth: the PIN or password for the key or its hierarchy is wrong or
-	// missing. It is never retried, since each try may count toward a lockout.
+	// ErrAuth: the PIN or password for the key or its hierarchy is wrong or missing. Do
+	// not try again with the same one: each try may count toward a lockout. This module
+	// never does.
 	ErrAuth = errors.New("authorization failed")
-	// ErrPolicy: the key's usage policy does not hold, for example because the
-	// device has booted something else than the key is bound to.
+	// ErrPolicy: the key's usage policy is not satisfied. For example, the device has
+	// booted something else than what the key is bound to.
 	ErrPolicy = errors.New("key policy not satisfied")
 	// ErrUnavailable: the device cannot be used now: absent, busy, no
 	// permission, not answering. Trying later may help.

@@ -28,12 +28,12 @@ const blockType = "PRIVATE KEY"
 //
 // It fails if others than its owner may write to the folder.
 //
-// The Store's errors match keystore.ErrCorrupt for a file that is empty, torn
-// or damaged, or holds no such key, or is not a plain file: symbolic links are
-// not followed, because Delete could not destroy what they point to. They match
-// keystore.ErrUnavailable for a file that others than its owner may read, and
-// where the operating system refuses; the cause is an [fs.PathError] then. On
-// Windows modes are not checked: the folder's access control list decides.
+// The Store's errors match keystore.ErrCorrupt for a file that is empty, torn or damaged,
+// that contains no such key, or that is not a plain file. The Store does not follow
+// symbolic links, because Delete could not destroy what they point to. Errors match
+// keystore.ErrUnavailable for a file that others than its owner may read, and if the
+// operating system refuses; the cause is then an [fs.PathError]. On Windows the Store
+// does not check modes: the folder's access control list decides.
 func OpenDir(dir string) (*Store, error) {
 	if dir == "" {
 		return nil, errors.New("softkey: no folder given")

@@ -3,8 +3,8 @@
 // Package softkey keeps client instance keys in software: in the memory of the
 // process ([New]) or in PEM files ([OpenDir]).
 //
-// Use it for tests and for development, and on machines without a TPM or other
-// key hardware whose operator has accepted what it means:
+// Use it for tests and for development. Use it on machines without a TPM or other key
+// hardware only if their operator has accepted this:
 //
 //   - Whoever can read the process's memory, the files, a core dump or a backup
 //     of the disk has the key, and can be the client instance from anywhere.

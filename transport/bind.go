@@ -22,13 +22,12 @@ var ErrBinding = errors.New("transport: cannot bind a message to the PoP")
 // maxBoundBody bounds a request body that is read to be bound, in bytes.
 const maxBoundBody = 1 << 20
 
-// BindMessage returns a context under which the PoP of the next authenticated
-// request also vouches for an earlier message exchanged with the same server:
-// its "req_hash" claim has the hash of octets, the message's body exactly as it
-// was sent. A server that kept that message can tell whether the one who sent
-// it and the one who sends this request are the same instance, and whether it
-// arrived as it was sent. Pushed authorization requests and the token request
-// that redeems their code are such a pair.
+// BindMessage returns a context for the next authenticated request. The PoP of that
+// request also vouches for an earlier message exchanged with the same server: its
+// "req_hash" claim is the hash of octets, which is the body of that message exactly as it
+// was sent. A server that has kept the message can tell whether the same instance sent
+// it, and whether it arrived as it was sent. An example is a pushed authorization request
+// and the token request that redeems its code.
 //
 // The claim is the one proposed for the draft, not part of it: base64url of the
 // left half of the hash, with the hash function of the PoP's "alg" (as at_hash

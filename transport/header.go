@@ -19,9 +19,9 @@ const (
 	headerLimit   = 16 << 10 // bytes
 )
 
-// ErrHeaderTooLarge: the request's header would have more than 16 kB, which
-// servers refuse without saying why. Nothing was sent. Usually a certificate
-// chain in the attestation is the cause: its attester can give a "kid" instead.
+// ErrHeaderTooLarge: the request's header would have more than 16 kB. Servers refuse such
+// a header without saying why. Nothing was sent. The usual cause is a certificate chain
+// in the attestation. The attester can give a "kid" instead.
 var ErrHeaderTooLarge = errors.New("transport: request header too large")
 
 func (t *Transport) checkHeaderSize(ctx context.Context, to *route, h http.Header) error {

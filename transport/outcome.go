@@ -57,9 +57,10 @@ func Sends(resp *http.Response) int { return outcomeOf(resp).sends }
 // WWW-Authenticate field, where some authorization servers and all resources put it,
 // and the description for people (error_description). Both are "" if there are none.
 //
-// They are the server's text: at most 100 and 200 printable ASCII characters, and ""
-// instead of one that repeats a credential that was sent, or might: a body that cannot be
-// read again, by the request's GetBody, may hold one.
+// Code and description are the server's text: at most 100 and 200 printable ASCII
+// characters. Refused returns "" for a text that repeats a credential of the request, or
+// may repeat one. The latter is so if the request's body cannot be read again by its
+// GetBody, since the body may contain a credential.
 func Refused(resp *http.Response) (code, description string) {
 	o := outcomeOf(resp)
 	if echoesBody(o.description, o.request) {

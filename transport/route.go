@@ -12,11 +12,11 @@ import (
 	"github.com/instancekey/instancekey/internal/endpoint"
 )
 
-// ErrRedirect is returned for a request that a redirect has made and that
-// either comes from an authenticated request or would become one. A server that
-// redirects an authenticated request would send credentials and the request's
-// body (a refresh token, say) where the metadata does not say; a foreign server
-// that redirects to the issuer would have its own request authenticated.
+// ErrRedirect: the Transport refuses a request that a redirect has made, if the request
+// before it was authenticated or this one would be. By redirecting an authenticated
+// request, a server would send credentials and the request's body (a refresh token, for
+// example) to a place that is not in the metadata. By redirecting to the issuer, a
+// foreign server would get a request of its own authenticated.
 var ErrRedirect = errors.New("transport: redirect from or to an authenticated endpoint refused")
 
 // route is what a request is, by the table.
@@ -99,9 +99,9 @@ func accessToken(req *http.Request) (scheme, token string) {
 	return scheme, strings.TrimLeft(token, " ")
 }
 
-// Audience returns whom a request with this method, URL and Host is for, of the
-// servers and resources that the Transport has now: issuer or resource identifier, ""
-// if RoundTrip does not authenticate it.
+// Audience returns the identifier of the server or resource that a request with this
+// method, URL and Host is for: an issuer or a resource identifier. It returns "" if
+// RoundTrip does not authenticate such a request now.
 func (t *Transport) Audience(req *http.Request) (identifier string, isResource bool) {
 	if to := t.route(t.table.Load(), req); to != nil {
 		return to.identifier, to.isResource

@@ -11,8 +11,8 @@ import (
 	"github.com/instancekey/instancekey/internal/endpoint"
 )
 
-// A Server is an authorization server that the Transport authenticates to, and
-// at the same time the whole list of places that credentials for it may go to.
+// A Server is an authorization server that the Transport authenticates to. Credentials
+// for the server go to the URLs in it, and nowhere else.
 type Server struct {
 	// Issuer is the server's issuer identifier (RFC 8414), byte for byte as
 	// its metadata has it: the "aud" of every PoP JWT.

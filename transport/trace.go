@@ -9,13 +9,12 @@ import (
 	"github.com/instancekey/instancekey/internal/flight"
 )
 
-// Trace is a set of functions that are called as a request is authenticated, in
-// the manner of net/http/httptrace: for metrics, or for spans. Any of them may
-// be nil. They are called on the request's goroutine, or, for work that several
-// requests wait for, once all of it is done, on the goroutine of one of them or on
-// another one; ctx has the values of the (first) request's context, and none where no
-// request waits. Whatever waits for such a function waits for nothing else: it may use
-// its own Transport. It should not block.
+// Trace is a set of functions that are called while a request is authenticated, in the
+// manner of net/http/httptrace: for metrics, or for spans. Any of them may be nil. A
+// function is called on the request's goroutine. For work that several requests wait for,
+// it is called when the work is done, on any goroutine. ctx has the values of the (first)
+// request's context, and no values if no request waits. A function may use the Transport
+// that calls it. It should not block.
 type Trace struct {
 	// Challenge is called after the challenge endpoint was asked.
 	Challenge func(ctx context.Context, e TraceEvent)

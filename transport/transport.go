@@ -22,11 +22,11 @@
 // With [MethodDPoP] a DPoP proof by the Client Instance Key takes the place of
 // challenge and PoP JWT; with Config.DPoPKey a proof goes beside them.
 //
-// If the server asks for another challenge, for a fresh attestation or for
-// another DPoP nonce, the request is sent again, four times in all at the most,
-// provided its body can be repeated (http.NewRequest sees to that for the usual
-// body types). The same cause twice in a row ends it. All other answers are returned
-// as they are; [Sends] and [Refused] tell what has become of the request.
+// If the server asks for another challenge, for a fresh attestation or for another DPoP
+// nonce, the Transport sends the request again, provided that its body can be repeated.
+// http.NewRequest sees to that for the usual body types. A request is sent four times at
+// the most, and not again for the same cause twice in a row. The caller gets all other
+// answers as they are. [Sends] and [Refused] tell what has become of the request.
 //
 // The fields Idempotency-Key and X-Idempotency-Key are removed from such a
 // request: with one of them net/http sends a POST again on its own when a reused
@@ -63,19 +63,19 @@
 //
 // # Resources
 //
-// A request to one of the configured protected resources gets attestation and
-// PoP beside the access token that the caller has put into its Authorization
-// field, and, if that token is DPoP-bound, a DPoP proof for it. A resource has
-// its own challenge and nonce, also on the origin of the authorization server.
+// The caller puts the access token into the Authorization field of a request to a
+// configured protected resource. The Transport adds attestation and PoP, and a DPoP proof
+// if the token is DPoP-bound. Each resource has its own challenge and nonce, even if it
+// has the origin of the authorization server.
 //
-// net/http repeats a GET on its own when a reused connection breaks before the
-// answer comes, and the resource then sees one jti twice. If it minds, it
-// answers with an error; sending the request anew is safe.
+// net/http repeats a GET by itself when a reused connection breaks before the answer
+// comes. The resource then sees one jti twice, and may answer with an error. It is safe
+// to send the request anew.
 //
 // # Everything else
 //
-// Every other request passes through untouched, except that header fields of
-// the two names that belong to this package are removed.
+// Every other request passes through. The Transport removes header fields of the two
+// names that belong to this package, and changes nothing else.
 //
 // # Redirects
 //
@@ -83,9 +83,9 @@
 // are therefore set only here, on a copy of the request, and a redirect away
 // from an authenticated request is refused with [ErrRedirect].
 //
-// A RoundTripper should not handle authentication, says net/http. This one
-// does, knowingly: a PoP is one per HTTP request, and only here is each request
-// seen.
+// The documentation of net/http says that a RoundTripper should not handle
+// authentication. This one does: each HTTP request needs a PoP of its own, and only a
+// RoundTripper sees each request.
 //
 // # Where to find what
 //
@@ -132,16 +132,17 @@ import (
 // An AttestationSource gives the Client Attestation JWT for the Transport's key.
 // It is safe for concurrent use.
 type AttestationSource interface {
-	// Attestation returns an attestation that can be sent now, to a server or
-	// resource that takes these JWS algorithms; none means any. rejected is the one
-	// that it has just refused as not fresh enough; then the result is another one. It
-	// is "" otherwise. Attestation returns soon after ctx ends.
+	// Attestation returns an attestation that can be sent now to a server or resource
+	// that takes these JWS algorithms. No algorithms means any. If the server has just
+	// refused an attestation as not fresh enough, that is rejected, and the result is
+	// another one. Otherwise rejected is "". Attestation must return soon after ctx ends.
 	Attestation(ctx context.Context, rejected string, signingAlgs []string) (string, error)
 
-	// Judged says what a server or resource has made of a request that had this
-	// attestation: good if the request succeeded, not good if it was refused, perhaps
-	// because of the attestation (invalid_client_attestation, or a server's
-	// invalid_client). That request is not repeated. Judged does not wait for anything.
+	// Judged is called with what a server or resource has decided on a request with this
+	// attestation. good is true if the request succeeded. It is false if the request was
+	// refused and the attestation may be the cause (invalid_client_attestation, or a
+	// server's invalid_client). The Transport does not repeat that request. Judged must
+	// not wait for anything.
 	Judged(attestation string, good bool)
 }
 
@@ -165,16 +166,16 @@ type Config struct {
 	// that cannot be read twice, or are over 1 MiB, are then ErrBinding.
 	BindBody bool
 
-	// Claims returns claims to be added to the PoP JWTs of a request and its
-	// retries. It cannot set those of the draft; that is an error, and nothing
-	// is sent. It must not change or read from the request's body, and is not
-	// called where there is no PoP JWT. Nil means none.
+	// Claims returns claims that are added to the PoP JWTs of a request and its retries.
+	// If it returns a claim of the draft, that is an error and nothing is sent. Claims
+	// must not read or change the request's body. It is not called for requests without a
+	// PoP JWT. Nil means no claims.
 	Claims func(*http.Request) (map[string]any, error)
 
-	// DPoPKey signs DPoP proofs (RFC 9449) beside the PoP JWTs, so that tokens
-	// are bound to it. It may be Key, or, so that not each use of a token costs
-	// a signature of slow hardware, another one. Nil means no DPoP beside the
-	// PoP JWT. Servers with MethodDPoP get proofs by Key in any case.
+	// DPoPKey signs DPoP proofs (RFC 9449) beside the PoP JWTs, so that tokens are bound
+	// to it. DPoPKey may be Key. With another key the use of a token costs no signature
+	// of slow hardware. Nil means no DPoP proof beside the PoP JWT. Servers with
+	// MethodDPoP get proofs by Key in any case.
 	DPoPKey keystore.Key
 
 	// ClientID is the OAuth client_id. Profiles with "iss" need it; see
@@ -187,8 +188,10 @@ type Config struct {
 	// signed ahead. At most a minute. See the package documentation.
 	SignAhead time.Duration
 
-	// Base sends the requests. Nil means http.DefaultTransport. A second attempt at a
-	// challenge goes to a connection of its own if Base is an *http.Transport.
+	// Base sends the requests. It must send each request once: a library that repeats
+	// requests would send one proof twice, and servers refuse that. Nil means
+	// http.DefaultTransport. A second attempt at a challenge goes to a connection of its
+	// own if Base is an *http.Transport.
 	Base http.RoundTripper
 
 	// Logger gets what an operator may want to see; never a credential. Nil
