@@ -17,8 +17,8 @@ func InBackground(ctx context.Context, wanted <-chan struct{}) context.Context {
 	return context.WithValue(ctx, backgroundKey{}, wanted)
 }
 
-// Background is for whoever writes a Store: it reports whether ctx is one of
-// [InBackground], and returns its channel.
+// Background reports whether [InBackground] has made ctx, and returns the channel that
+// InBackground was given. It is for those who write a Store.
 func Background(ctx context.Context) (wanted <-chan struct{}, ok bool) {
 	wanted, ok = ctx.Value(backgroundKey{}).(<-chan struct{})
 	return wanted, ok

@@ -68,9 +68,9 @@ type Key interface {
 
 // A Store creates keys and finds them again by name.
 //
-// Names are checked with [CheckName] before anything is done. Stores are safe
-// for concurrent use, and what one Store has created, every Store over the
-// same device and folder can open.
+// A Store checks a name with [CheckName] before it does anything else. Stores are safe
+// for concurrent use. Every Store over the same device and folder can open the keys that
+// one of them has created.
 type Store interface {
 	// Create makes a new key under a name that is free. If the name is taken,
 	// by a usable key or not, it returns an error that matches ErrExists and

@@ -28,10 +28,10 @@ const (
 //		return tpm.NewConn(conn), nil
 //	}
 //
-// A response is read by the length in its header, in as many pieces as it comes
-// in, and never more than 4096 bytes. Send returns every response as it is:
-// busy codes are not retried here. After an error the stream is out of step
-// and every later Send fails. Send must not be called concurrently.
+// Send reads a response by the length in its header, in as many pieces as it comes in,
+// and never more than 4096 bytes. It returns every response as it is, and does not repeat
+// a command after a busy code. After an error the stream is out of step, and every later
+// Send fails. Send must not be called concurrently.
 func NewConn(rwc io.ReadWriteCloser) transport.TPMCloser { return &conn{stream: rwc} }
 
 type conn struct {

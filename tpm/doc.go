@@ -12,16 +12,16 @@
 //
 // # Where a key is
 //
-// The TPM has little room, so a key is kept outside of it, encrypted by the TPM
-// with its storage root key, in a file: NAME.pem in Config.Dir, in the TSS2 PEM
-// format (draft-bottomley-tpm2-keys) that OpenSSL's tpm2 provider, ssh-tpm-agent
-// and tpm2-tools read and write (none of them uses keys that are bound to PCRs as
-// they are here). Whoever copies the file can do nothing with it without the TPM.
-// Whoever may use the TPM and reads the file can sign, unless the key has a PIN; so
-// files have mode 0600 and one that others may read is refused. A second PEM block,
+// The TPM has little room. So the Store keeps a key outside of the TPM, in a file,
+// encrypted by the TPM with its storage root key. The file is NAME.pem in Config.Dir, in
+// the TSS2 PEM format (draft-bottomley-tpm2-keys) that OpenSSL's tpm2 provider,
+// ssh-tpm-agent and tpm2-tools read and write (none of them uses keys that are bound to
+// PCRs as they are here). Whoever copies the file can do nothing with it without the TPM.
+// Whoever may use the TPM and reads the file can sign, unless the key has a PIN. So files
+// have mode 0600, and the Store refuses a file that others may read. A second PEM block,
 // which other programs ignore, has the Name of the storage root key: another one is
-// refused, and so is a TPM that was exchanged or that someone on its bus pretends to
-// be. Such a TPM gets no PIN of a new key either.
+// refused, and so is a TPM that was exchanged or that someone on its bus pretends to be.
+// Such a TPM gets no PIN of a new key either.
 //
 // The parent of a key that is made here is the TCG's ECC storage root key in the
 // owner hierarchy (template H-2). It is made anew whenever a key is loaded and

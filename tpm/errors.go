@@ -75,9 +75,9 @@ type dialError struct{ error }
 
 func (e *dialError) Unwrap() error { return e.error }
 
-// A LockoutError is the cause of keystore.ErrLockedOut: the TPM has seen too
-// many wrong PINs or power cuts, with this key or another, and refuses all keys
-// without noDA: those that have a PIN, and those that other programs have made.
+// A LockoutError is the cause of keystore.ErrLockedOut. The TPM has seen too many wrong
+// PINs or power cuts, with this key or another. It now refuses all keys without the
+// attribute noDA: keys with a PIN, and keys that other programs have made.
 type LockoutError struct {
 	// Recovery is how long the TPM has to stay switched on until it forgives
 	// one wrong PIN and answers again (Lockout.Interval of [Store.Status]). 0:

@@ -13,11 +13,11 @@ import (
 	"github.com/instancekey/instancekey/tpm/internal/keyfile"
 )
 
-// Import takes a key that was made elsewhere and wrapped for this TPM's storage
-// root key: a TSS2 PEM "importable key", as a Client Attester provisions it.
-// From then on the key is a file like any other and never leaves this TPM in
-// the clear, but whoever made it has also held it; such a key cannot be fixedTPM or
-// fixedParent, by which an attester tells it apart.
+// Import takes a key that was made elsewhere and wrapped for this TPM's storage root key:
+// a TSS2 PEM "importable key", as a Client Attester provisions it. From then on the key
+// has a file like any other key, and never leaves this TPM in the clear. But whoever made
+// the key has also held it. Such a key cannot have the attributes fixedTPM and
+// fixedParent, so an attester can tell it apart.
 //
 // The error matches keystore.ErrExists if the name is taken, keystore.ErrCorrupt
 // if pem is not an importable ECDSA key, and keystore.ErrKeyLost if it was

@@ -20,14 +20,14 @@ type KeyOptions struct {
 	// P-384. "" is "ES256".
 	Algorithm string
 
-	// PIN makes a key that signs only with the PIN that Config.PIN gives. Wrong
-	// PINs count toward the TPM's lockout. Without, whoever may use the TPM and
-	// has the key file can sign, and a lockout does not touch the key.
+	// PIN makes a key that signs only with the PIN that Config.PIN returns. Wrong PINs
+	// count toward the TPM's lockout. With a key without a PIN anybody can sign who may
+	// use the TPM and has the key file. A lockout does not affect such a key.
 	PIN bool
 
-	// PCRs binds the key to the values that these PCRs (0 to 23, SHA-256 bank)
-	// have now: when the device boots something else, the key does not sign.
-	// Empty: bound to nothing.
+	// PCRs binds the key to the present values of these PCRs (0 to 23, SHA-256 bank). If
+	// the device boots something else, the key does not sign. Empty means that the key is
+	// not bound.
 	PCRs []int
 }
 

@@ -18,8 +18,8 @@ import (
 	"github.com/instancekey/instancekey/keystore"
 )
 
-// ErrInUse is the cause of a keystore.ErrUnavailable: the TPM behind a socket is
-// there, but another program has it.
+// ErrInUse: the TPM behind a socket is there, but another program is using it. It is the
+// cause of an error that matches keystore.ErrUnavailable.
 var ErrInUse = errors.New("TPM in use")
 
 // inUseAfter is how long a TPM behind a socket may take to be there for us.

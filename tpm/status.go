@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Status is what a TPM says of itself, for those who look for what is wrong with
-// a device. All of it can be a lie of whoever sits on the TPM's bus.
+// Status is what a TPM says of itself, for those who look for what is wrong with a
+// device. An attacker on the TPM's bus can forge all of it.
 type Status struct {
 	Manufacturer  string // of the TCG Vendor ID Registry, such as "INTC"
 	Model         string // what the manufacturer calls it; may be empty

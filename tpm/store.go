@@ -18,38 +18,37 @@ import (
 // Config says which TPM a Store uses and where its key files are. At most one
 // of Device, Dial and TPM may be set.
 type Config struct {
-	// Device is the TPM's device file, or the socket of a program that speaks plain
-	// TPM commands, such as swtpm's "--server": "unix:PATH" or "tcp:HOST:PORT". "" is
-	// /dev/tpmrm0 on Linux, which many programs share, and the TPM Base Services on
-	// Windows, which has no device files.
+	// Device is the TPM's device file, or the socket of a program that speaks plain TPM
+	// commands, such as swtpm's "--server". Write a socket as "unix:PATH" or
+	// "tcp:HOST:PORT". "" means /dev/tpmrm0 on Linux, which several programs can share,
+	// and the TPM Base Services on Windows, which has no device files.
 	//
-	// A socket is taken for one that serves one program at a time, as swtpm's does, so
-	// that Exclusive is implied; for one that leads to a resource manager use Dial.
-	// While another program has it, connecting to it takes 5 seconds and fails with
-	// ErrInUse.
+	// Open assumes that a socket serves one program at a time, as swtpm's does, so a
+	// socket implies Exclusive. For a socket that leads to a resource manager use Dial.
+	// If another program has the socket, Open fails with ErrInUse after 5 seconds.
 	Device string
 
-	// Dial opens a connection instead of Device, for example to a socket (see
-	// [NewConn]). It is called by Open and again whenever a connection was
-	// lost, never concurrently, and the Store closes what it returned. The
-	// context ends when Dial has returned and must not end the connection.
+	// Dial opens a connection, in place of Device: see [NewConn]. Open calls Dial, and
+	// the Store calls it again when a connection was lost, never concurrently. The Store
+	// closes what Dial has returned. The context ends when Dial has returned. That must
+	// not end the connection.
 	Dial func(context.Context) (transport.TPMCloser, error)
 
-	// TPM is an open connection instead of both. The Store never closes it and
-	// cannot reopen it. Between Open and Close nobody else may use it.
+	// TPM is an open connection, in place of Device and Dial. The Store never closes it
+	// and cannot reopen it. Nobody else may use it between Open and Close.
 	TPM transport.TPM
 
-	// Dir is the folder of the key files, NAME.pem. It is made, with mode 0700,
-	// if it is not there; nobody but its owner may write to it. "" is an error.
+	// Dir is the folder of the key files, NAME.pem. Open makes the folder, with mode
+	// 0700, if it does not exist. Nobody but its owner may write to it. "" is an error.
 	Dir string
 
-	// PIN returns the PIN of a key: 1 to 32 bytes, none of them zero. It is
-	// called when a key is created with a PIN, and for a signature or evidence
-	// when the key's PIN was not used for 30 seconds: for so long the Store keeps
-	// one that the TPM has taken in memory. One goroutine at a time calls it. It
-	// must return when ctx ends. The Store overwrites the returned slice with
-	// zeros after use. An error of its own gives keystore.ErrAuth. nil: Create
-	// makes keys without a PIN, and keys that have one give keystore.ErrAuth.
+	// PIN returns the PIN of a key: 1 to 32 bytes, none of them zero. The Store calls it
+	// when it creates a key with a PIN. It calls it for a signature or evidence, too, if
+	// the key's PIN was not used for 30 seconds: for that time the Store keeps in memory
+	// a PIN that the TPM has accepted. One goroutine at a time calls PIN. PIN must return
+	// when ctx ends. The Store overwrites the returned slice with zeros after use. If PIN
+	// returns an error, the operation fails with keystore.ErrAuth. nil means that Create
+	// makes keys without a PIN, and that keys with a PIN give keystore.ErrAuth.
 	PIN func(ctx context.Context, name string) ([]byte, error)
 
 	// OwnerAuth and EndorsementAuth are the authorization values of the owner
@@ -57,11 +56,11 @@ type Config struct {
 	// empty, as on most devices.
 	OwnerAuth, EndorsementAuth []byte
 
-	// EKCertificates are certificates (DER) that an attester is sent beside those
-	// in the TPM: the one of this TPM's endorsement key, where its maker has it
-	// elsewhere, on a web site for example, and links from it to the maker's
-	// root. If there is none for this TPM, neither here nor in the TPM,
-	// enrolment fails. 15 are the most.
+	// EKCertificates are certificates (DER) that the attester gets beside those in the
+	// TPM. Some makers do not put the certificate of the endorsement key into the TPM,
+	// but publish it on a web site, for example. Put it here, with the links from it to
+	// the maker's root. If no certificate for this TPM is here or in the TPM, enrolment
+	// fails. There may be 15 at the most.
 	EKCertificates [][]byte
 
 	// EventLog returns the log of what was measured into the PCRs, of at most 1
@@ -76,9 +75,9 @@ type Config struct {
 	// after the PCRs were quoted, so that nothing that the quote covers is missing.
 	UserspaceLog, IMALog func(context.Context) ([]byte, error)
 
-	// Exclusive says that no other program uses the TPM and no resource manager
-	// is between: each time it connects, the Store flushes every transient
-	// object and session, which a process that was killed may have left.
+	// Exclusive says that no other program uses the TPM, and that there is no resource
+	// manager between Store and TPM. Each time it connects, the Store then flushes every
+	// transient object and session: a process that was killed may have left them.
 	Exclusive bool
 }
 
@@ -176,13 +175,12 @@ func (cfg Config) check() error {
 	return nil
 }
 
-// Close waits for the command that is running, takes the Store's objects and
-// sessions out of the TPM and closes a connection that the Store has opened.
-// Whatever is called later, or was still waiting for its turn, gives
-// keystore.ErrClosed. Closing again does nothing. The error matches
-// keystore.ErrUnavailable if something was left in the TPM, or if the TPM does not
-// answer: Close waits 70 seconds at the most, and 20 for an operation whose caller
-// has given up.
+// Close waits for the command that is running, takes the Store's objects and sessions out
+// of the TPM, and closes a connection that the Store has opened. Calls that still wait
+// for their turn, and all later calls, fail with keystore.ErrClosed. Closing again does
+// nothing. The error matches keystore.ErrUnavailable if something was left in the TPM, or
+// if the TPM does not answer. Close waits 70 seconds at the most, and 20 seconds for an
+// operation whose caller has given up.
 func (s *Store) Close() error {
 	if err := s.device.close(); err != nil {
 		return fmt.Errorf("tpm: close: %w", err)

@@ -34,9 +34,8 @@ const maxBoundBody = 1 << 20
 // in OpenID Connect Core, section 3.1.3.6). A server that does not know it
 // ignores it.
 //
-// The context is good for one request and its retries; a second one fails with
-// [ErrBinding], and so does a request in combined mode, where there is no PoP
-// JWT.
+// The context is good for one request and its retries. A second request fails with
+// [ErrBinding]. So does a request in combined mode, which has no PoP JWT.
 func BindMessage(ctx context.Context, octets []byte) context.Context {
 	return binding.With(ctx, octets)
 }

@@ -69,9 +69,10 @@ func Refused(resp *http.Response) (code, description string) {
 	return o.code, o.description
 }
 
-// Repeats reports whether text may repeat a credential of the request that a Transport
-// has authenticated and resp is the answer to, as [Refused] has it: for what else of an
-// answer a program wants to show or log. The credentials of all sends are compared.
+// Repeats reports whether text may repeat a credential of the request that resp answers,
+// by the rule of [Refused]. A Transport must have authenticated that request. Use Repeats
+// before you show or log other parts of an answer. It compares the credentials of all
+// sends.
 func Repeats(resp *http.Response, text string) bool {
 	o := outcomeOf(resp)
 	return o.request != nil && (echoes(text, o.sent.secrets()) || echoesBody(text, o.request))

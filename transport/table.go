@@ -111,9 +111,9 @@ const maxFormer = 256
 // profile is another one. Requests that are under way go on by what they began with.
 // After an error nothing has changed.
 //
-// A POST to what was a server's endpoint and is none any more is not sent: it was meant
-// for the server, and holds what only the server may see. It fails with an *[Error] of
-// [StepMetadata].
+// The Transport does not send a POST to a URL that was a server's endpoint and is none
+// any more. Such a request was meant for the server, and contains what only the server
+// may see. It fails with an *[Error] of [StepMetadata].
 func (t *Transport) Update(servers []Server, resources []Resource) error {
 	before, err := t.replace(servers, resources)
 	if err != nil {

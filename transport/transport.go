@@ -79,9 +79,9 @@
 //
 // # Redirects
 //
-// net/http forwards custom header fields to any host on a redirect. Credentials
-// are therefore set only here, on a copy of the request, and a redirect away
-// from an authenticated request is refused with [ErrRedirect].
+// On a redirect net/http forwards custom header fields to any host. Therefore the
+// Transport sets credentials on a copy of the request, and refuses a redirect away from
+// an authenticated request with [ErrRedirect].
 //
 // The documentation of net/http says that a RoundTripper should not handle
 // authentication. This one does: each HTTP request needs a PoP of its own, and only a
