@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/instancekey/instancekey/internal/flight"
+	"github.com/instancekey/instancekey/keystore"
 	"github.com/instancekey/instancekey/transport"
 )
 
@@ -95,6 +96,9 @@ func (a *attestations) Attestation(ctx context.Context, rejected string, signing
 	}
 	asked := false // by this call, and not by one whose renewal it has joined
 	name := listKey(signingAlgs)
+	if _, inBackground := keystore.Background(ctx); inBackground {
+		name = "background " + name // it may fail for want of a PIN, and others can ask for that
+	}
 	renew := func(ctx context.Context) (string, error) {
 		asked = true
 		return a.renew(ctx, rejected, signingAlgs, false)

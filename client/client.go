@@ -190,6 +190,8 @@ type Client struct {
 	descriptions *flight.Group[struct{}] // of resources
 	grants       *flight.Group[*oauth2.Token]
 
+	tokenRenewals *flight.Group[*oauth2.Token] // in the background
+
 	// mu guards what is known, and is held over the making of the transport's table.
 	mu        sync.Mutex
 	current   *server   // nil: not known yet
@@ -231,6 +233,7 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 		base = http.DefaultTransport
 	}
 	if cfg.Timekeeper == nil {
+		c.tokenRenewals = flight.NewGroup[*oauth2.Token](c.ctx, tokenTimeout, true)
 		c.clock = newClock(cfg.Clock, c.log)
 	} else {
 		c.clock = cfg.Timekeeper.clock

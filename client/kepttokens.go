@@ -12,6 +12,9 @@ import (
 // expiryDelta is how long before its expiry a token is no longer handed out.
 const expiryDelta = 10 * time.Second
 
+// minPutOff is how long a renewal that has failed is not tried again at least.
+const minPutOff = time.Second
+
 // tokens are the tokens that Token keeps, by what they are for.
 type tokens struct {
 	kept  map[string]keptToken
@@ -24,6 +27,7 @@ type keptToken struct {
 	*oauth2.Token
 	asked moment
 	life  time.Duration
+	renew time.Duration // the age from which on it is renewed
 }
 
 // moment is a time by the corrected clock of the device, which may be set back, and by
@@ -33,21 +37,46 @@ type moment struct{ device, process time.Time }
 
 func (c *Client) ages() moment { return moment{c.clock.now(), time.Now()} }
 
-// isFresh reports whether a token can be handed out.
-func (t keptToken) isFresh(device, process time.Duration) bool {
-	return max(device, process) < t.life-expiryDelta
-}
+// usable is the age up to which a token can be handed out.
+func (t keptToken) usable() time.Duration { return t.life - expiryDelta }
 
-// keptToken returns a copy of the token that is kept for that, nil if there is none.
-func (c *Client) keptToken(key string) *oauth2.Token {
+// keptToken returns a copy of the token that is kept for that, nil if there is none, and
+// whether it is to be renewed.
+func (c *Client) keptToken(key string) (token *oauth2.Token, due bool) {
 	c.mu.Lock()
 	kept, ok := c.tokens.kept[key]
 	c.mu.Unlock()
-	if !ok || !kept.isFresh(c.clock.since(kept.asked.device), time.Since(kept.asked.process)) {
-		return nil
+	if !ok {
+		return nil, false
 	}
-	token := *kept.Token
-	return &token
+	age := c.age(kept)
+	if age >= kept.usable() {
+		return nil, false
+	}
+	copied := *kept.Token
+	return &copied, age >= kept.renew
+}
+
+func (c *Client) age(t keptToken) time.Duration {
+	return max(c.clock.since(t.asked.device), time.Since(t.asked.process))
+}
+
+// putOff has a token renewed later that could not be renewed now, and again and again, less
+// and less long before its end.
+func (c *Client) putOff(key string) {
+	c.mu.Lock()
+	kept, ok := c.tokens.kept[key]
+	c.mu.Unlock()
+	if !ok {
+		return
+	}
+	age := c.age(kept)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now, ok := c.tokens.kept[key]; ok && now.Token == kept.Token {
+		now.renew = age + max((now.usable()-age)/4, minPutOff)
+		c.tokens.kept[key] = now
+	}
 }
 
 // keepToken keeps a token that was asked for at that moment. One without an end would
@@ -56,7 +85,8 @@ func (c *Client) keepToken(key string, token *oauth2.Token, asked moment) {
 	if token.Expiry.IsZero() {
 		return
 	}
-	kept := keptToken{token, asked, time.Until(token.Expiry)}
+	kept := keptToken{Token: token, asked: asked, life: time.Until(token.Expiry)}
+	kept.renew = kept.usable() * 3 / 4
 	now := c.ages()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -68,7 +98,7 @@ func (c *Client) keepToken(key string, token *oauth2.Token, asked moment) {
 		return
 	}
 	maps.DeleteFunc(c.tokens.kept, func(_ string, t keptToken) bool {
-		return !t.isFresh(now.device.Sub(t.asked.device), now.process.Sub(t.asked.process))
+		return max(now.device.Sub(t.asked.device), now.process.Sub(t.asked.process)) >= t.usable()
 	})
 	c.tokens.sweep = 2*len(c.tokens.kept) + 16
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/instancekey/instancekey/internal/binding"
 	"github.com/instancekey/instancekey/internal/flight"
+	"github.com/instancekey/instancekey/keystore"
 	"github.com/instancekey/instancekey/transport"
 )
 
@@ -31,7 +32,8 @@ const tokenTimeout = 2 * time.Minute
 // Token returns an access token by the client credentials grant (RFC 6749, section 4.4)
 // with these scopes, for all of Config.Resources. If the server does not issue one token
 // for several resources, use [Client.TokenFor]. The Client keeps a token until 10 seconds
-// before it expires, if the server says when that is.
+// before it expires, if the server says when that is. A call in the last quarter of that
+// time has the next token fetched in the background, and does not wait for it.
 //
 // Callers that come at the same time share one grant. A caller's context ends only that
 // caller's wait. When all callers have gone, the grant goes on for 10 seconds, so that a
@@ -93,11 +95,16 @@ func (c *Client) token(ctx context.Context, name string, resources []*resource, 
 	scopes = slices.DeleteFunc(slices.Compact(scopes), func(s string) bool { return s == "" })
 	key := name + "\x00" + strings.Join(scopes, " ") // no identifier has a control character
 
-	if token := c.keptToken(key); token != nil {
+	if token, due := c.keptToken(key); token != nil {
+		if due {
+			c.tokenRenewals.Begin(ctx, key, func(ctx context.Context) (*oauth2.Token, error) {
+				return c.renewToken(ctx, key, resources, scopes)
+			})
+		}
 		return token, nil
 	}
 	shared, err := c.grants.Do(ctx, key, func(ctx context.Context) (*oauth2.Token, error) {
-		if token := c.keptToken(key); token != nil {
+		if token, _ := c.keptToken(key); token != nil {
 			return token, nil
 		}
 		return c.grant(binding.Without(ctx), key, resources, scopes)
@@ -110,6 +117,21 @@ func (c *Client) token(ctx context.Context, name string, resources []*resource, 
 	}
 	token := *shared // callers may change theirs
 	return &token, nil
+}
+
+// renewToken gets the next token while the present one is used. Whoever needs one because
+// that has ended does not wait for this, but asks on its own: for a PIN, too, which is
+// not asked for here.
+func (c *Client) renewToken(ctx context.Context, key string, resources []*resource, scopes []string) (*oauth2.Token, error) {
+	if token, due := c.keptToken(key); !due {
+		return token, nil // another renewal was just before this one
+	}
+	token, err := c.grant(keystore.InBackground(binding.Without(ctx), nil), key, resources, scopes)
+	if err != nil && c.ctx.Err() == nil {
+		c.putOff(key)
+		c.log.WarnContext(ctx, "client: token not renewed, the present one is used on", "issuer", c.issuer, "error", err)
+	}
+	return token, err
 }
 
 func (c *Client) grant(ctx context.Context, key string, resources []*resource, scopes []string) (*oauth2.Token, error) {

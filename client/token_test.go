@@ -29,11 +29,15 @@ func TestTokenIsKeptUntilShortlyBeforeItExpires(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var issued []string
+		issued := []string{first.AccessToken}
 		for _, step := range []struct {
 			after  time.Duration
 			grants int
-		}{{0, 1}, {280 * time.Second, 1}, {19 * time.Second, 2}, {280 * time.Second, 2}, {time.Hour, 3}} { // of 300 s each
+			isNew  bool
+		}{ // of 300 s each, of which 290 are used; after 217.5 the next is fetched in the background
+			{0, 1, false}, {217 * time.Second, 1, false}, {time.Second, 2, false}, {time.Second, 2, true},
+			{280 * time.Second, 3, false}, {9 * time.Second, 3, true}, {291 * time.Second, 4, true}, {time.Hour, 5, true},
+		} {
 			pass(step.after)
 			token, err := c.Token(t.Context(), "scope")
 			if err != nil {
@@ -42,13 +46,14 @@ func TestTokenIsKeptUntilShortlyBeforeItExpires(t *testing.T) {
 			if !token.Valid() {
 				t.Error("an expired token")
 			}
+			synctest.Wait()
+			if isNew := token.AccessToken != issued[len(issued)-1]; isNew != step.isNew {
+				t.Errorf("after %v more: another token: %v, want %v", step.after, isNew, step.isNew)
+			}
 			issued = append(issued, token.AccessToken)
 			if n := r.Count(transporttest.Token); n != step.grants {
 				t.Errorf("after %v more: %d grants, want %d", step.after, n, step.grants)
 			}
-		}
-		if issued[0] != first.AccessToken || issued[1] != first.AccessToken || issued[2] == first.AccessToken {
-			t.Error("the kept token is another one")
 		}
 	})
 }

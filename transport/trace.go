@@ -36,7 +36,7 @@ type TraceEvent struct {
 	Duration time.Duration
 	Waited   time.Duration // before Start, for the key's turn; 0 for all but signatures
 	Kind     string        // what of several things it was: of a signature or a proof, the JWT's typ; "" where there is one thing only
-	Ahead    bool          // of a signature: no request waited for it when it was begun
+	Ahead    bool          // of a signature: nobody waited for it when it was begun
 	Audience string        // issuer or resource identifier; "" for signatures
 	Send     int           // which send of the request, from 1; 0 where that has no meaning
 	Status   int           // HTTP status of the response; 0 without one
