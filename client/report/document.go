@@ -48,7 +48,10 @@
 //   - page.go, view.go, figure.go, layout.go, timeline.go: the page
 package report
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Version is that of the JSON format. A Document of another one is not read.
 const Version = 1
@@ -147,6 +150,9 @@ type Field struct {
 	// Hidden is the size of a value that is not in the report, in bytes.
 	Hidden int `json:"hidden_bytes,omitempty"`
 }
+
+// Long reports whether the value has several lines.
+func (f Field) Long() bool { return strings.Contains(f.Value, "\n") }
 
 // A JWT is what one says, without its signature.
 type JWT struct {

@@ -281,6 +281,3 @@ func (v actView) Timed() (timed []stepView) {
 	}
 	return timed
 }
-
-// Short is a value that fits on a line.
-func (c claimView) Short() bool { return !strings.Contains(c.Value, "\n") }

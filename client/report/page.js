@@ -20,12 +20,14 @@
       if (top > innerHeight - 80 || bottom < 80) chosen.scrollIntoView({ block: "start" });
     };
 
-    for (const [i, link] of links.entries()) {
+    for (const link of act.querySelectorAll("a[data-step]")) { // also those of the table
       link.addEventListener("click", (event) => {
         event.preventDefault();
         choose(link.dataset.step, true);
         history.replaceState(null, "", link.getAttribute("href"));
       });
+    }
+    for (const [i, link] of links.entries()) {
       link.addEventListener("keydown", (event) => {
         const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
         if (event.key === " ") {

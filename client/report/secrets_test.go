@@ -38,7 +38,7 @@ func TestNoSecrets(t *testing.T) {
 		}
 		rw.Header().Set("Set-Cookie", cookie)
 		give(rw, 200, map[string]any{
-			"access_token": accessToken, "refresh_token": "refresh-" + accessToken, "id_token": "id-" + accessToken, "token_type": "Bearer",
+			"access_token": accessToken, "refresh_token": refreshToken, "id_token": idToken, "token_type": "Bearer",
 			"expires_in": 300, "scope": "scope " + accessToken,
 		})
 	}
@@ -77,7 +77,7 @@ func TestNoSecrets(t *testing.T) {
 
 	act := recorder.Act()
 	page, text, figure := written(t, act)
-	secrets := append([]string{accessToken, ek, serial, ueid, cookie, "0123456789query", "private", "code-0123456789", "verifier-0123456789", "secret-0123456789", "7391846"}, w.secrets...)
+	secrets := append([]string{accessToken, refreshToken, idToken, ek, serial, ueid, cookie, "0123456789query", "private", "code-0123456789", "verifier-0123456789", "secret-0123456789", "7391846"}, w.secrets...)
 	if len(w.secrets) < 7 {
 		t.Fatalf("%d signatures were seen", len(w.secrets))
 	}

@@ -29,6 +29,9 @@ const (
 	attesterURL = "https://attester.example.com"
 	resourceURL = "https://rs.example.com/readings"
 	accessToken = "access-token-0123456789abcdef"
+	// Of nothing in common with it.
+	refreshToken = "RT.kq7Zp2Xw9sLm4Vb8"
+	idToken      = "IT.hY3nTc6RfJg1Qd5U"
 )
 
 // A world is an attester, a server and a resource that take whatever they are sent, in
@@ -98,7 +101,7 @@ func (w *world) usual(rw http.ResponseWriter, req *http.Request) {
 	case issuer + "/challenge":
 		give(rw, 200, map[string]any{"attestation_challenge": "the-challenge"})
 	case issuer + "/token":
-		give(rw, 200, map[string]any{"access_token": accessToken, "refresh_token": "refresh-" + accessToken, "token_type": "Bearer", "expires_in": 300})
+		give(rw, 200, map[string]any{"access_token": accessToken, "refresh_token": refreshToken, "token_type": "Bearer", "expires_in": 300})
 	case attesterURL + "/challenge":
 		give(rw, 200, map[string]any{"challenge": "attesters-challenge"})
 	case attesterURL + "/client-attestation":

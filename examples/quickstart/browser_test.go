@@ -50,7 +50,7 @@ func TestPage(t *testing.T) {
 	pages := []struct {
 		name               string
 		acts, steps, shots int
-	}{{"run", 1, 10, 5}, {"story", 6, 59, 2}, {"failed", 1, 0, 2}, {"hostile", 1, 10, 2}, {"empty", 1, 0, 2}}
+	}{{"run", 1, 10, 5}, {"story", 6, 60, 2}, {"failed", 1, 0, 2}, {"hostile", 1, 10, 2}, {"empty", 1, 0, 2}}
 	args := []string{"browser/walk.mjs", browser, shots}
 	for _, p := range pages {
 		args = append(args, page(p.name))
