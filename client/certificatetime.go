@@ -16,10 +16,10 @@ import (
 )
 
 // RoundTripper returns base, made to verify the certificates of servers at a time that
-// does not lock the device out: as crypto/tls does, at the time that Now shows or, if a
-// certificate is not valid then, at the earliest time that it may be, which is the
-// later one of the certificates' begin and of a time that is certainly past (see
-// TimekeeperConfig.IsSet and SECURITY.md). It is for Config.Base, for
+// does not lock the device out. It verifies as crypto/tls does, at the time that Now
+// shows. If a certificate is not valid then, it verifies at the earliest time that it may
+// be. That is when the certificates begin, or a time that is certainly past, whichever is
+// later (see TimekeeperConfig.IsSet and SECURITY.md). It is for Config.Base, for
 // HTTPAttester.Client, and for whatever else the program calls.
 //
 // base is copied, and its TLSClientConfig.Time replaced; it must not have a DialTLS or

@@ -82,12 +82,12 @@ type Config struct {
 	Claims func(*http.Request) (map[string]any, error)
 
 	// SignAhead is how old a proof may be that was signed before its request was made.
-	// Shortly after a request the proofs of the Client Instance Key for another one like
-	// it are then signed in the background, so that it does not wait for a TPM; see
-	// package transport for what is signed when, and what is thrown away. Servers take
-	// proofs that are some 15 seconds old or more. When requests come at longer intervals
-	// each signature is in vain: see [Client.Prepare]. Zero means that none are signed
-	// ahead. At most a minute.
+	// Shortly after a request the Client then signs, in the background, the proofs of the
+	// Client Instance Key for another request like it. That request does not wait for a
+	// TPM. Package transport says what is signed when, and what is thrown away. Servers
+	// take proofs that are some 15 seconds old or more. When requests come at longer
+	// intervals each signature is in vain: see [Client.Prepare]. Zero means that none are
+	// signed ahead. At most a minute.
 	SignAhead time.Duration
 
 	// Metadata is the server's metadata, for a server that does not publish
@@ -121,10 +121,10 @@ type Config struct {
 	// Trace is called after each step that takes time. Nil means no calls.
 	Trace *Trace
 
-	// Clock is the device's clock. The Client corrects it by what the server
-	// says over TLS, for JWTs and for the expiry of attestations, and until it
-	// is set right: by any amount, but by 7 days at the most once the two have agreed
-	// as far. Nil means time.Now.
+	// Clock is the device's clock. For JWTs and for the expiry of attestations, the
+	// Client corrects it by what the server says over TLS, until the clock is set right.
+	// It corrects by any amount. Once the two have agreed within 7 days, it corrects by 7
+	// days at the most. Nil means time.Now.
 	Clock func() time.Time
 
 	// Timekeeper is what knows the time, instead of Clock, on a device whose clock may

@@ -31,14 +31,13 @@ import (
 // authorization servers. Nothing in the request names the server that the
 // attestation is for.
 //
-// With its challenge the attester says whether it wants evidence of where the
-// key is kept and what the device has booted. Then the key must be a
-// keystore.AttestableKey, or the error is ErrNoEvidence. The device's attestation
-// key is enrolled with the attester when there is no valid certificate for it, and
-// once more when the attester does not know it; an enrolment that the attester does not
-// know any more (invalid_session) is begun anew, once. Evidence names the device to the
-// attester by its TPM; see tpm.Config.EventLog and those after it for
-// what they tell of the boot.
+// With its challenge the attester says whether it wants evidence of where the key is kept
+// and what the device has booted. Then the key must be a keystore.AttestableKey, or the
+// error is ErrNoEvidence. The HTTPAttester enrols the device's attestation key with the
+// attester if there is no valid certificate for it, and once more if the attester does
+// not know it. If the attester does not know an enrolment any more (invalid_session), the
+// HTTPAttester begins it anew, once. Evidence names the device to the attester by its
+// TPM; see tpm.Config.EventLog and those after it for what they tell of the boot.
 type HTTPAttester struct {
 	// URL is the attester's base URL and its identifier, the "aud" of
 	// requests. It must be https, or http on a loopback host. Required.

@@ -43,11 +43,11 @@ type TimekeeperConfig struct {
 }
 
 // A Timekeeper knows what time it is on a device whose clock may be wrong by years: not
-// set since the power was off, behind after a month in the store, or ahead. It begins with
-// the device's clock, never earlier than this version of the package, the program and the
-// newest time heard in an earlier run; and it follows the Date of the issuers of those
-// Clients that have it in Config.Timekeeper. Who shares one must have issuers whose
-// clocks agree.
+// set since the power was off, behind after a month in the store, or ahead. It begins
+// with the device's clock, but never earlier than this version of the package, the
+// program, and the newest time heard in an earlier run. From then on it follows the Date
+// of the issuers whose Clients have it in Config.Timekeeper. Who shares one must have
+// issuers whose clocks agree.
 //
 // SECURITY.md has the rules, and what they are good for. Its methods are safe for
 // concurrent use.

@@ -25,11 +25,11 @@ type Trace struct {
 	// Renewal is called after the attester was asked for an attestation.
 	Renewal func(ctx context.Context, e transport.TraceEvent)
 
-	// Evidence is called after the key was used on behalf of an [HTTPAttester]: Kind is
-	// "enrolment" (what names the device's attestation key), "activate" (the answer
-	// to the attester's challenge for that), "evidence" (of key and boot), or
-	// "request" (the signature over the request). Each is one or several commands of
-	// a TPM. It is within the time of Renewal.
+	// Evidence is called after the key was used on behalf of an [HTTPAttester]. Kind says
+	// for what. "enrolment" names the device's attestation key, "activate" answers the
+	// attester's challenge for that key, "evidence" proves key and boot, and "request" is
+	// the signature over the request. Each is one or several commands of a TPM. It is
+	// within the time of Renewal.
 	Evidence func(ctx context.Context, e transport.TraceEvent)
 }
 

@@ -21,13 +21,13 @@
 //
 // # Errors
 //
-// Every error of a Key or a Store that a caller may want to act on matches one
-// of the sentinels of this package with [errors.Is], and the cause (a TPM
-// response code, an [fs.PathError]) as well. The important distinction is
-// between [ErrNotFound] (there is none of that name: creating one is safe) and
-// [ErrKeyLost] (there is, and this device can no longer use it: refresh
-// tokens and attestations bound to it are lost, and only the application can
-// decide to enrol again).
+// Every error of a Key or a Store that a caller may want to act on matches one of the
+// sentinels of this package with [errors.Is], and the cause (a TPM response code, an
+// [fs.PathError]) as well. The important distinction is between [ErrNotFound] and
+// [ErrKeyLost]. After ErrNotFound there is no key of that name, and it is safe to create
+// one. After ErrKeyLost there is a key, and this device can no longer use it. Refresh
+// tokens and attestations bound to the key are lost, and only the application can decide
+// to enrol again.
 //
 // No text that a Key or a Store gives, be it an error, formatted, logged or
 // marshalled, holds private key material.

@@ -39,9 +39,9 @@ type Description struct {
 	ParentName []byte
 }
 
-// Describe reads a key's file. It sends no command, so that it does not tell
-// whether the TPM still takes the key, as Open does. Errors are those of
-// [Store.Open] that the file can cause.
+// Describe reads a key's file. It sends no command, so it does not tell whether the TPM
+// can still use the key. Store.Open does. Errors are those of [Store.Open] that the file
+// can cause.
 func (s *Store) Describe(ctx context.Context, name string) (Description, error) {
 	if err := s.check(ctx, name); err != nil {
 		return Description{}, err

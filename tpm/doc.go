@@ -27,13 +27,12 @@
 // owner hierarchy (template H-2). It is made anew whenever a key is loaded and
 // flushed at once; nothing in the TPM is changed, except by Persist.
 //
-// Reading changes no file, and nor does Open. The first signature with a key of
-// another program adds the Name of its parent to the file; whatever else is in a
-// file, such as comments and certificates, stays octet for octet, and so do its
-// owner, group and mode. Root's new files belong to the owner of the folder. A
-// process may be killed at any time: then the key is whole, or nothing is left that
-// could sign, where the file system has files without a name (O_TMPFILE), or once
-// the folder is opened again.
+// Reading changes no file, and nor does Open. The first signature with a key of another
+// program adds the Name of the key's parent to the file. Whatever else is in a file, such
+// as comments and certificates, stays octet for octet. Owner, group and mode stay, too.
+// Root's new files belong to the owner of the folder. A process may be killed at any
+// time: then the key is whole, or nothing is left that could sign, where the file system
+// has files without a name (O_TMPFILE), or once the folder is opened again.
 //
 // Several processes may use one folder at the same time. Persist, Unpersist and
 // Delete keep each other waiting there, by a lock that ends with its holder, for
@@ -67,13 +66,13 @@
 //
 // # PIN
 //
-// The PIN is the key's authorization value, byte by byte, as other programs use
-// it: 1 to 32 bytes, none of them zero. It is never on the TPM's bus: TPM2_Create
-// gets it encrypted, and signatures are authorized by an HMAC session that is
-// salted to the storage root key and encrypts TPM2_Sign's parameter. One session
-// serves all keys. It is kept, and each key's PIN in memory, until it was not used
-// for 30 seconds; where keys are used less often than that, a session is opened for
-// one signature, and the PIN alone stays in memory for 30 seconds.
+// The PIN is the key's authorization value, byte by byte, as other programs use it: 1 to
+// 32 bytes, none of them zero. It is never on the TPM's bus: TPM2_Create gets it
+// encrypted, and signatures are authorized by an HMAC session that is salted to the
+// storage root key and encrypts TPM2_Sign's parameter. One session serves all keys. The
+// session stays, and each key's PIN stays in memory, until it was not used for 30
+// seconds. If keys are used less often than that, a session is opened for each signature,
+// and the PIN alone stays in memory for 30 seconds.
 //
 // Wrong PINs count toward the lockout of the whole TPM, so one that was refused is
 // not sent again for that key as long as the process lives, in whatever Store, or
@@ -86,26 +85,24 @@
 // The password of a hierarchy is not on the bus either, but no salt protects it:
 // whoever records one command can try guesses on it. It should be a long random one.
 //
-// Under GODEBUG=fips140=only, which allows neither AES-CFB nor HMACs with short
-// keys, only keys that have no PIN and are bound to no PCRs can be used, and
-// hierarchies' passwords of at least 14 bytes; anything else is
-// keystore.ErrUnavailable. fips140=on allows everything.
+// GODEBUG=fips140=only allows neither AES-CFB nor HMACs with short keys. Under it a key
+// must have no PIN and be bound to no PCRs, and the password of a hierarchy must have at
+// least 14 bytes. Anything else is keystore.ErrUnavailable. fips140=on allows everything.
 //
 // # Evidence
 //
-// Keys are [keystore.AttestableKey]s: the TPM proves where the key lives
-// (TPM2_Certify) and what was booted (TPM2_Quote), by an attestation key in the
-// endorsement hierarchy that is made when it is needed and does nothing else.
-// An attester certifies that key once, by credential activation with the TPM's
-// endorsement key; the certificates are kept beside the key files. The attester
-// is sent what the TPM has in NV for its endorsement key: the certificate, and the
-// links from 0x01c00100 on that lead to the maker's root; the key is made by the
-// maker's own template or nonce, where these are beside the certificate.
-// Config.EKCertificates adds what a maker has elsewhere. Evidence
-// costs 3 commands, 5 with a quote of up to eight PCRs. The measured-boot log is
-// part of it only if Config.EventLog is set, to [LinuxEventLog] or [WindowsEventLog] for example; so are,
-// by Config.UserspaceLog and IMALog, those of what was measured later: by systemd,
-// and by Linux's IMA.
+// Keys are [keystore.AttestableKey]s: the TPM proves where the key lives (TPM2_Certify)
+// and what was booted (TPM2_Quote), by an attestation key in the endorsement hierarchy
+// that is made when it is needed and does nothing else. An attester certifies that key
+// once, by credential activation with the TPM's endorsement key; the certificates are
+// kept beside the key files. The attester gets what the TPM has in NV for its endorsement
+// key: the certificate, and the links from 0x01c00100 on that lead to the maker's root.
+// If the maker's own template or nonce is beside the certificate, the key is made by
+// these. Config.EKCertificates adds what a maker has elsewhere. Evidence costs 3
+// commands, 5 with a quote of up to eight PCRs. The measured-boot log is part of it only
+// if Config.EventLog is set, to [LinuxEventLog] or [WindowsEventLog] for example; so are,
+// by Config.UserspaceLog and IMALog, those of what was measured later: by systemd, and by
+// Linux's IMA.
 //
 // [Store.Status] and [Store.Describe] tell a technician about TPM and keys, and
 // change nothing.
@@ -229,11 +226,11 @@
 // the Store. The cause of an ErrLockedOut is a [LockoutError], which says when the
 // lockout ends; keys that are made here without a PIN go on working in one.
 //
-// The key files have their own faults: keystore.ErrCorrupt for one that is torn,
-// empty or no key; keystore.ErrUnavailable and [errors.ErrUnsupported] for a healthy
-// key that cannot sign ES256 or ES384, or whose parent is in another hierarchy;
-// keystore.ErrUnavailable for one that others may read, with the mode to set, and for
-// what the operating system refuses.
+// The key files have their own faults. keystore.ErrCorrupt: the file is torn, empty or no
+// key. keystore.ErrUnavailable with [errors.ErrUnsupported]: the key is healthy, but
+// cannot sign ES256 or ES384, or its parent is in another hierarchy.
+// keystore.ErrUnavailable alone: others may read the file, and the text has the mode to
+// set; or the operating system refuses.
 //
 // keystore.ErrKeyLost is certain: the key's parent, whose Name the file has, is
 // another one, or is not in the TPM, which lists its handles and has the hierarchy

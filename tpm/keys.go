@@ -31,8 +31,8 @@ type KeyOptions struct {
 	PCRs []int
 }
 
-// Create makes an ES256 key: with a PIN if Config.PIN is set, without one
-// otherwise. See [keystore.Store].
+// Create makes an ES256 key. The key has a PIN if Config.PIN is set. See
+// [keystore.Store].
 func (s *Store) Create(ctx context.Context, name string) (keystore.Key, error) {
 	return s.CreateKey(ctx, name, KeyOptions{PIN: s.config.PIN != nil})
 }
@@ -87,12 +87,12 @@ func (s *Store) askNewPIN(ctx context.Context, name string) ([]byte, error) {
 // Open finds a key and loads it into the TPM. See [keystore.Store]. It changes no
 // file.
 //
-// It takes any TSS2 PEM key file with an ECDSA key on P-256 or P-384, as
-// OpenSSL's tpm2 provider, ssh-tpm-agent and tpm2-tools write them, whose parent
-// is in the owner hierarchy or a persistent key without a password. Such a file
-// does not say which storage root key it belongs to, or even another one, as those
-// of tpm2_encodeobject do: what [Store.Open] has found out is added to the file by
-// the first signature, and the rest of it stays as it is.
+// It takes any TSS2 PEM key file with an ECDSA key on P-256 or P-384, as OpenSSL's tpm2
+// provider, ssh-tpm-agent and tpm2-tools write them, whose parent is in the owner
+// hierarchy or a persistent key without a password. Such a file does not say which
+// storage root key it belongs to. Files of tpm2_encodeobject even name another key. The
+// first signature adds to the file what [Store.Open] has found out, and the rest of the
+// file stays as it is.
 //
 // Files of tpm2-tools up to 5.7 say the opposite of what is true about the PIN.
 // That is found out by a signature without one, which the TPM counts as a wrong try
@@ -158,10 +158,10 @@ func (s *Store) note(ctx context.Context, name string, k *keyfile.File, change f
 	return nil
 }
 
-// Delete removes a key's file, takes the key out of the TPM, and removes it from
-// the persistent handle where Persist has put it. See [keystore.Store]. A
-// [keystore.Key] that was opened before can still sign until the Store is
-// closed, and where ctx ends early the key leaves the TPM only then.
+// Delete removes a key's file, takes the key out of the TPM, and removes it from the
+// persistent handle where Persist has put it. See [keystore.Store]. A [keystore.Key] that
+// was opened before can still sign until the Store is closed. If ctx ends early, the key
+// stays in the TPM until then.
 func (s *Store) Delete(ctx context.Context, name string) error {
 	if err := s.check(ctx, name); err != nil {
 		return err

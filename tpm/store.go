@@ -63,10 +63,10 @@ type Config struct {
 	// fails. There may be 15 at the most.
 	EKCertificates [][]byte
 
-	// EventLog returns the log of what was measured into the PCRs, of at most 1
-	// MiB: LinuxEventLog or WindowsEventLog. It is asked for only when evidence is
-	// collected that quotes PCRs, which its error makes fail with
-	// keystore.ErrUnavailable. nil: evidence has no log.
+	// EventLog returns the log of what was measured into the PCRs, of at most 1 MiB: use
+	// LinuxEventLog or WindowsEventLog. The Store calls EventLog only to collect evidence
+	// with a quote of PCRs. If EventLog returns an error, that fails with
+	// keystore.ErrUnavailable. nil means that evidence has no log.
 	EventLog func(context.Context) ([]byte, error)
 
 	// UserspaceLog and IMALog return, in the same manner, what was measured since the

@@ -52,10 +52,10 @@ func outcomeOf(resp *http.Response) outcome {
 // for one that a Transport has authenticated, 0 for any other.
 func Sends(resp *http.Response) int { return outcomeOf(resp).sends }
 
-// Refused returns what the server says of a refusal (400 or 401) of a request that a
-// Transport has authenticated: the OAuth error code, from the response's body or its
-// WWW-Authenticate field, where some authorization servers and all resources put it,
-// and the description for people (error_description). Both are "" if there are none.
+// Refused returns what the server says when it refuses (400 or 401) a request that a
+// Transport has authenticated: the OAuth error code, and the description for people
+// (error_description). They are in the response's body, or in its WWW-Authenticate field,
+// which some authorization servers and all resources use. Both are "" if there are none.
 //
 // Code and description are the server's text: at most 100 and 200 printable ASCII
 // characters. Refused returns "" for a text that repeats a credential of the request, or

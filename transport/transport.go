@@ -35,13 +35,14 @@
 //
 // # Signing ahead
 //
-// A TPM takes 200 ms or more for a signature. With Config.SignAhead no request waits for
-// it that comes after another one of its kind: shortly after a response the PoP JWT for the
-// next request to that server or resource is signed in the background, with the newest
-// challenge, and a DPoP proof by the Client Instance Key for the same method and URL, at a
-// resource once they were repeated. [Transport.Prepare] signs before a first request, or
-// one after a long time. Of requests at the same time one has its proof at hand; the
-// others wait for the key as without.
+// A TPM takes 200 ms or more for a signature. With Config.SignAhead a request does not
+// wait for it if it follows another request of its kind. Shortly after a response the
+// Transport signs, in the background, the PoP JWT for the next request to that server or
+// resource, with the newest challenge. Where DPoP proofs are by the Client Instance Key,
+// it also signs one for the same method and URL; for a resource, it does so once these
+// were repeated. [Transport.Prepare] signs before a first request, or one after a long
+// time. Of requests at the same time one has its proof at hand; the others wait for the
+// key as without.
 //
 // Such a proof is sent once, within SignAhead. It is thrown away when it is older, by its
 // iat, which has whole seconds, or when there is a newer challenge, another attestation or

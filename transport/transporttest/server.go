@@ -21,12 +21,11 @@
 //	}
 //
 // Every request is recorded with what it carried and how it was judged; see
-// [Server.Requests]. By default the server refuses a good challenge now and then,
-// at random; a test that counts requests says that it must not
-// ([Policy].NoRandomRefusals). The seed of what is random is logged, so the test
-// that fails shows it, and a run with that [Config].Seed does the same: nothing
-// else is left to chance or to the clock, except the order in which concurrent
-// requests arrive.
+// [Server.Requests]. By default the server refuses a good challenge now and then, at
+// random; a test that counts requests says that it must not ([Policy].NoRandomRefusals).
+// New logs the seed of what is random, so a test that fails shows it. A run with that
+// [Config].Seed does the same. Nothing else depends on chance or on the clock, except the
+// order in which concurrent requests arrive.
 //
 // For clients in other languages the server is a program, hostileserver.
 package transporttest
