@@ -51,14 +51,13 @@ func attest(ctx context.Context, p *program, args []string) (err error) {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := f.limit(ctx)
+	defer cancel()
 	store, err := openStore(ctx, p, &f.store, f.makesKey())
 	if err != nil {
 		return err
 	}
 	defer store.Close()
-
-	ctx, cancel := context.WithTimeout(ctx, f.timeout)
-	defer cancel()
 	key, err := f.openKey(ctx, store, attester, network)
 	if err != nil {
 		return err

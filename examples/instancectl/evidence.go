@@ -24,12 +24,13 @@ import (
 const previewChallenge = "instancectl evidence"
 
 func evidence(ctx context.Context, p *program, args []string) error {
-	fs := p.newFlags("evidence", "", "Shows what a Client Attester would get to see of a key and of the device, but for the boot log, which\n"+
-		"instancectl does not send (tpm.Config.EventLog is for programs that do). Nothing is sent. It is\n"+
-		"private to the device: the endorsement key tells it from all others.")
+	fs := p.newFlags("evidence", "", "Shows what a Client Attester would get to see of a key and of the device; of the logs that -event-log,\n"+
+		"-userspace-log and -ima-log name, how long they are. Nothing is sent. It is private to the device: the\n"+
+		"endorsement key tells it from all others.")
 	var f keyFlags
 	f.store.RegisterPIN(fs)
 	f.store.RegisterEK(fs)
+	f.store.RegisterLogs(fs)
 	pcrs := fs.String("pcrs", "0,1,2,3,4,5,6,7", "the `PCRs` that the attester asks for, such as 0,2,7; empty: none")
 	if err := p.parseKey(fs, &f, args, ""); err != nil {
 		return err
@@ -71,7 +72,11 @@ type evidenceView struct {
 	AttestationKey string     `json:"attestation_key_name"` // TPM Name
 	Key            keyProof   `json:"key"`
 	Quote          *quoteView `json:"quote,omitempty"`
-	EventLogSize   int        `json:"event_log_bytes"` // 0: no log is sent
+
+	// Sizes; 0: no such log is sent.
+	EventLogSize     int `json:"event_log_bytes"`
+	UserspaceLogSize int `json:"userspace_log_bytes,omitempty"`
+	IMALogSize       int `json:"ima_log_bytes,omitempty"`
 }
 
 type ekView struct {
@@ -125,7 +130,7 @@ func collectEvidence(ctx context.Context, key keystore.AttestableKey, pcrs []int
 	if err != nil {
 		return nil, err
 	}
-	view := &evidenceView{EventLogSize: len(collected.EventLog), Key: keyProof{Thumbprint: thumbprint}}
+	view := &evidenceView{EventLogSize: len(collected.EventLog), UserspaceLogSize: len(collected.UserspaceLog), IMALogSize: len(collected.IMALog), Key: keyProof{Thumbprint: thumbprint}}
 	if err := view.readEnrolment(enrolment); err != nil {
 		return nil, fmt.Errorf("enrolment: %w", err)
 	}

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"crypto/ecdsa"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -60,11 +61,12 @@ func (f *clientFlags) registerClient(fs *flag.FlagSet, issuer, clientID, atteste
 	one := " (" + attester + ")"
 	f.store.RegisterKeys(fs)
 	f.store.RegisterEK(fs)
+	f.store.RegisterLogs(fs)
 	f.store.RegisterAuth(fs)
 	fs.StringVar(&f.name, "name", "", "`name` of the key (default: derived from -issuer and -client-id)")
 	fs.StringVar(&f.issuer, "issuer", "", "the authorization server's issuer identifier, a `URL` ("+issuer+")")
 	fs.StringVar(&f.clientID, "client-id", "", "the OAuth client_id, `ID` ("+clientID+")")
-	fs.StringVar(&f.attester, "attester", "", "ask the Client Attester at this `URL`, without a boot log"+one)
+	fs.StringVar(&f.attester, "attester", "", "ask the Client Attester at this `URL`"+one)
 	fs.StringVar(&f.attestation, "attestation", "", "use the Client Attestation in this `file`, provisioned beforehand, for a key that exists"+one)
 	fs.StringVar(&f.self, "self", "", "let the instance attest itself with the private EC JWK in this `file`"+one)
 	registerCA(fs, &f.caFile)
@@ -250,6 +252,11 @@ func (f *clientFlags) newClient(ctx context.Context, store keystore.Store, attes
 	return client.New(ctx, cfg)
 }
 
+// limit ends what a command does at -timeout.
+func (f *clientFlags) limit(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, f.timeout, lateError(f.timeout))
+}
+
 // openStore opens the key store. A command that makes keys does without -keys,
 // with a warning; to others a temporary folder would look like an empty one.
 func openStore(ctx context.Context, p *program, f *storeflag.Flags, makes bool) (*storeflag.Store, error) {
@@ -265,6 +272,9 @@ func openStore(ctx context.Context, p *program, f *storeflag.Flags, makes bool) 
 	done := p.progress.step("opening the key store")
 	store, err := f.Open(ctx)
 	done()
+	if late := new(lateError); err != nil && errors.As(context.Cause(ctx), late) {
+		return nil, *late // says more than that a context has ended
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -276,6 +276,8 @@ func given(fs *flag.FlagSet, name string) (found bool) {
 // A lateError is a command that has taken longer than it may.
 type lateError time.Duration
 
+func (e lateError) Is(target error) bool { return target == context.DeadlineExceeded }
+
 func (e lateError) Error() string {
 	return fmt.Sprintf("not done after %s: a TPM or a server does not answer; -timeout allows more time", time.Duration(e))
 }

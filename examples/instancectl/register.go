@@ -32,13 +32,13 @@ func register(ctx context.Context, p *program, args []string) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := f.limit(ctx)
+	defer cancel()
 	store, err := openStore(ctx, p, &f.store, false)
 	if err != nil {
 		return err
 	}
 	defer store.Close()
-	ctx, cancel := context.WithTimeout(ctx, f.timeout)
-	defer cancel()
 	c, err := f.newClient(ctx, existing{store}, attester, network, p.log)
 	if err != nil {
 		return err

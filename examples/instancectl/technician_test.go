@@ -103,7 +103,13 @@ func TestDeadTPM(t *testing.T) {
 			defer conn.Close()
 		}
 	}()
-	for _, args := range [][]string{{"key", "create", "-name", "k"}, {"doctor"}} {
+	self, _ := newSelf(t)
+	client := []string{"-issuer", "http://127.0.0.1:1", "-client-id", "c", "-self", self}
+	for _, args := range [][]string{
+		{"key", "create", "-name", "k"}, {"key", "list"}, {"key", "show", "-name", "k"}, {"key", "delete", "-name", "k"}, {"key", "unpersist", "-name", "k"},
+		{"evidence", "-name", "k"}, {"doctor"}, append([]string{"doctor"}, client...),
+		append([]string{"token"}, client...), append([]string{"attest"}, client...), append([]string{"register"}, client...),
+	} {
 		r := instancectl(t, append(args, "-store", "unix:"+socket, "-keys", t.TempDir(), "-timeout", "100ms")...)
 		if r.status != 1 || !strings.Contains(r.stderr, "not done after 100ms") || !strings.Contains(r.stderr, "-timeout") {
 			t.Errorf("%q: status %d, stderr %s", args, r.status, r.stderr)

@@ -51,6 +51,8 @@ func (f *tokenFlags) newRun(ctx context.Context, p *program) (r *tokenRun, err e
 		return r, err
 	}
 	r.counter = &sendCounter{base: r.network}
+	ctx, cancel := f.limit(ctx) // of what is opened; each token has its own
+	defer cancel()
 	if r.store, err = openStore(ctx, p, &f.store, f.makesKey()); err != nil {
 		return r, err
 	}

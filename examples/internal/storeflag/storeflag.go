@@ -49,6 +49,7 @@ type Flags struct {
 	KeyFlags
 	EKFlags
 	AuthFlags
+	LogFlags
 
 	// Boot is no flag. If it is not nil, Open calls it with the simulated TPM
 	// that has just been started, for what a device's makers and its firmware do
@@ -104,6 +105,9 @@ func (f *Flags) Check() error {
 		}
 		if f.OwnerAuthFile != "" || f.EndorsementAuthFile != "" {
 			return errors.New("-owner-auth-file and -endorsement-auth-file need a TPM: software has no hierarchies")
+		}
+		if f.LogFlags.any() {
+			return errors.New("-event-log, -userspace-log and -ima-log need a TPM: they explain its PCRs")
 		}
 		return nil
 	}
@@ -161,6 +165,9 @@ func (f *Flags) tpmConfig() (cfg tpm.Config, err error) {
 		return cfg, err
 	}
 	if err := f.AuthFlags.read(&cfg); err != nil {
+		return cfg, err
+	}
+	if err := f.LogFlags.configure(&cfg); err != nil {
 		return cfg, err
 	}
 	if f.Store, err = fromTCTI(f.Store); err != nil {
