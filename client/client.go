@@ -39,10 +39,10 @@
 // revocation are plain form POSTs through the same HTTP client, to the endpoints
 // in [Client.Metadata]; token exchange and CIBA's polls go to the token endpoint.
 //
-// Token sources of x/oauth2 keep the context they are made with and hold a lock
-// while they fetch, so one stalled request holds up all who share the source.
-// Where that matters use [Client.Token], or [Client.TokenSource], which is over it: each
-// caller's context ends its own wait.
+// Token sources of x/oauth2 keep the context that they are made with, and hold a lock
+// while they fetch. So one stalled request holds up all who share the source.
+// [Client.Token] has no such lock: each caller's context ends that caller's wait.
+// [Client.TokenSource] is an x/oauth2 token source over it.
 //
 // # Failing early
 //
@@ -53,49 +53,66 @@
 // # Retry libraries
 //
 // A library that repeats requests, such as go-retryablehttp, goes around the Client's
-// HTTP client and never into Config.Base: there it would send one proof twice, which
-// servers refuse. Have it give up on errors of the key: those that match
-// keystore.ErrAuth, ErrLockedOut, ErrPolicy or ErrKeyLost do not pass, and a wrong PIN
-// that is tried again and again locks the TPM. The method Temporary of
-// [*transport.Error] tells what is worth trying again.
+// HTTP client. It never goes into Config.Base: there it would send one proof twice, and
+// servers refuse that. The library should not repeat what cannot succeed, such as a
+// request after a wrong PIN. [transport.Error] tells:
+//
+//	library.HTTPClient = c.HTTPClient()
+//	library.CheckRetry = func(ctx context.Context, resp *http.Response, err error) (bool, error) {
+//		var failed *transport.Error
+//		if errors.As(err, &failed) && !failed.Temporary() {
+//			return false, err
+//		}
+//		return retryablehttp.DefaultRetryPolicy(ctx, resp, err)
+//	}
+//
+// A Store of package tpm sends the TPM each wrong PIN once, however often a library
+// repeats the request. Other Stores may count each try toward a lockout.
+//
+// # What to store
+//
+// The Store keeps the key, and Config.Cache the attestation. The program keeps refresh
+// tokens, by [StoredToken.Write], before it does anything else with them. Nothing else
+// needs to outlive the process. None of it is of use on another device.
 //
 // # What waits, and how long
 //
-// Work that several callers wait for is done once: metadata and challenges (30
-// seconds at the most), tokens of Token (2 minutes), attestations (3 minutes). It goes on
-// for 10 seconds after the last of them has given up. A request for metadata, for a
-// challenge, or for a token of Token that has no answer after 5 seconds is made once more
-// beside the first, and that one is replaced every 10 seconds. So a connection that has
-// died holds nobody up for long, and no more than two requests are open. An attester, a
-// refresh token and an authorization code are never asked for twice at a time.
+// The Client does work once that several callers wait for: metadata and challenges (30
+// seconds at the most), tokens of Token (2 minutes), attestations (3 minutes). The work
+// goes on for 10 seconds after the last caller has given up. If a request for metadata,
+// for a challenge, or for a token of Token has no answer after 5 seconds, the Client
+// makes a second request beside it. The Client replaces that second one every 10 seconds.
+// So a connection that has died holds nobody up for long, and no more than two requests
+// are open. The Client never makes a second request to an attester, or with a refresh
+// token or an authorization code.
 //
 // A second request has a connection of its own if Config.Base is an *http.Transport, as
-// it is by default, or of a Timekeeper. Of other types the Client knows no such way, and on HTTP/2 all
-// requests to a server share a connection: have it send pings, with http.HTTP2Config's
-// SendPingTimeout for example, so that a dead one is found out. The same helps the
-// application's own requests, which are sent once, under any Base.
+// it is by default, or is of a Timekeeper. With another Base the Client cannot open one,
+// and on HTTP/2 all requests to a server share a connection. Let such a Base send pings,
+// with http.HTTP2Config's SendPingTimeout for example, so that it finds a dead
+// connection. Pings also help the application's own requests, which the Client sends
+// once, under any Base.
 //
 // # Hooks
 //
-// Nothing is locked while a hook runs: Logger, Trace, Clock, Attester, Cache, Base or
-// Claims. Any of them may call the Client. What would have to wait for the very work that
-// the hook is called in fails at once, if the hook passes on the context that it was
-// given. Log records come when that work is done.
+// Hooks are Logger, Trace, Clock, Attester, Cache, Base and Claims. The Client holds no
+// lock while it calls one, so a hook may call the Client. Such a call must not wait for
+// the work that the hook belongs to. It fails at once in that case, if the hook passes on
+// its own context. Log records come when that work is done.
 //
 // # Where credentials go
 //
-// Only to the endpoints in the metadata of the configured issuer and to
-// Config.Resources, over TLS or to a loopback host, and never along a redirect.
-// All other requests through HTTPClient are passed on, without header fields of
-// the attestation's two names.
+// Credentials go to the endpoints in the metadata of the configured issuer and to
+// Config.Resources, and nowhere else. They go over TLS or to a loopback host, and never
+// along a redirect. All other requests through HTTPClient pass through, without header
+// fields of the attestation's two names.
 //
 // # When a key is lost
 //
-// An error that matches keystore.ErrKeyLost means that the device can no longer
-// use its key, for example because its TPM was cleared. Refresh tokens and
-// attestations of that key are gone with it; a new key has to be enrolled. The
-// Client never makes one on its own: delete the key from the Store and make a
-// new Client.
+// An error that matches keystore.ErrKeyLost means that the device can no longer use its
+// key, for example because its TPM was cleared. Refresh tokens and attestations of that
+// key are lost, too, and a new key has to be enrolled. The Client never replaces a key by
+// itself. Delete the key from the Store and make a new Client.
 //
 // # Where to find what
 //
