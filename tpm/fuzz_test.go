@@ -49,7 +49,12 @@ func ourFiles(t testing.TB, sim *tpmtest.Sim) map[string][]byte {
 // errors.ErrUnsupported, or what was understood is written and read again as the same.
 func FuzzKeyFile(f *testing.F) {
 	paths, err := filepath.Glob("testdata/keyfiles/*.pem")
-	if err != nil || len(paths) < 4 {
+	if err == nil {
+		var more []string
+		more, err = filepath.Glob("testdata/keyfiles/programs/*.pem")
+		paths = append(paths, more...)
+	}
+	if err != nil || len(paths) < 9 {
 		f.Fatalf("%d seeds, %v", len(paths), err)
 	}
 	for _, path := range paths {

@@ -22,6 +22,9 @@ type SWConfig struct {
 	TCP        bool // a port of 127.0.0.1 instead of a Unix socket
 	NotStarted bool // leave out TPM2_Startup, at every start
 
+	// State is the content of a tpm2-00.permall to begin with, as a TPM that has made keys before. nil: a new TPM.
+	State []byte
+
 	EKCertificates bool // with endorsement keys and their certificates, see SW.CA; takes a second more
 }
 
@@ -106,6 +109,12 @@ func (s *SW) reset() {
 	s.dir = s.t.TempDir()
 	if s.cfg.EKCertificates {
 		s.manufacture(s.dir)
+	}
+	if s.cfg.State == nil {
+		return
+	}
+	if err := os.WriteFile(filepath.Join(s.dir, "tpm2-00.permall"), s.cfg.State, 0o600); err != nil {
+		s.t.Fatal(err)
 	}
 }
 
