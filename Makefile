@@ -8,10 +8,11 @@ GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 # Modules of their own, for dependencies that nobody else needs.
 NESTED = examples/otel examples/interop/webauthn examples/interop/httpclients
 
-# What imports neither tests nor examples builds without cgo for all of these.
+# What imports neither tests nor examples builds without cgo for all of these, and
+# everything for Windows.
 PLATFORMS = linux/amd64 linux/arm64 linux/arm linux/riscv64 windows/amd64
 
-.PHONY: demo figure figure-test test interop-old interop-keycloak kernel lint cross
+.PHONY: demo figure figure-test test interop-old interop-keycloak kernel windows lint cross
 
 # A client instance creates its key in a simulated TPM, is attested, and gets a token.
 demo:
@@ -58,6 +59,13 @@ figure-test:
 		export FIGURE_BROWSER FIGURE_NODE && \
 		CGO_ENABLED=1 go test -count=1 $(TESTFLAGS) -run '^TestPage$$' ./examples/quickstart
 
+# The tests on Windows: in Wine, which debootstrap fetches the first time, with swtpm
+# behind the TPM Base Services: two minutes, and two more then.
+windows:
+	@.ci/prerequisites swtpm wine
+	WINE_ROOT=$$(.ci/wine) && export WINE_ROOT && \
+		CGO_ENABLED=0 go test -count=1 -v $(TESTFLAGS) -timeout 20m -run '^TestWindows$$' ./internal/winetest
+
 lint:
 	@.ci/prerequisites cgo
 	@unformatted=$$($$(go env GOROOT)/bin/gofmt -l .) && \
@@ -73,6 +81,7 @@ cross:
 		echo "build for $$p"; \
 		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go build ./client ./tpm ./softkey || exit 1; \
 	done
+	CGO_ENABLED=0 GOOS=windows go vet ./...
 
 # What follows is outside of .ci/run.
 .PHONY: api fuzz newest vulnerabilities

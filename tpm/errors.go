@@ -260,7 +260,7 @@ func explained(err error) bool {
 // understood reports whether err is an answer of the TPM or has another known
 // cause.
 func understood(err error) bool {
-	return errors.As(err, new(tpm2.TPMRC)) || errors.As(err, new(*connError)) || errors.Is(err, errNeedPIN) || explained(err)
+	return errors.As(err, new(tpm2.TPMRC)) || errors.As(err, new(*connError)) || errors.Is(err, errNeedPIN) || errors.Is(err, tbsCommandBlocked) || explained(err)
 }
 
 // repeatable reports whether an operation that failed with err may work when it

@@ -39,13 +39,19 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// dialChild has ways to a TPM for a child that are no socket.
+var dialChild = map[string]func(context.Context) (transport.TPMCloser, error){}
+
 func child(job []string) (err error) {
 	socket, dir, operation := job[0], job[1], job[2]
 	ctx := context.Background()
-	config := tpm.Config{Dir: filepath.Join(dir, "keys"), Dial: func(context.Context) (transport.TPMCloser, error) {
-		conn, err := net.Dial("unix", socket)
-		return tpm.NewConn(conn), err
-	}}
+	config := tpm.Config{Dir: filepath.Join(dir, "keys"), Dial: dialChild[socket]}
+	if config.Dial == nil {
+		config.Dial = func(context.Context) (transport.TPMCloser, error) {
+			conn, err := net.Dial("unix", socket)
+			return tpm.NewConn(conn), err
+		}
+	}
 	if operation == "sign" || operation == "FIPS" {
 		withPIN(childPIN)(&config)
 	}
@@ -84,6 +90,8 @@ func child(job []string) (err error) {
 		return errors.Join(err, s.Close())
 	case "FIPS":
 		return errors.Join(underFIPS(ctx, s), s.Close())
+	case "race":
+		return errors.Join(race(ctx, s), s.Close())
 	case "persist":
 		err = s.Persist(ctx, "key", handle)
 	case "unpersist":

@@ -208,7 +208,7 @@ func (c *call) persist(k *keyfile.File) error {
 	}
 	err := c.evict(tpm2.NamedHandle{Handle: c.key.handle, Name: k.Name}, k.Handle)
 	c.forget(k)
-	if err != nil && !errors.As(err, new(tpm2.TPMRC)) {
+	if err != nil && !errors.As(err, new(tpm2.TPMRC)) && !errors.Is(err, tbsCommandBlocked) {
 		return err
 	}
 	// What the TPM has said of it is not authorized by anything.

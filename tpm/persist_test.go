@@ -9,17 +9,19 @@ import (
 	"testing"
 
 	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
 
 	"github.com/instancekey/instancekey/internal/tpmtest"
 	"github.com/instancekey/instancekey/keystore"
 	"github.com/instancekey/instancekey/tpm"
 )
 
-const handle = 0x81010001
+// handle is one that no TPM has used for its endorsement key.
+const handle = 0x81010f01
 
-func persistent(t *testing.T, sim *tpmtest.Sim) []tpm2.TPMHandle {
+func persistent(t *testing.T, chip transport.TPM) []tpm2.TPMHandle {
 	t.Helper()
-	return tpmtest.Handles(t, sim, tpm2.TPMHTPersistent)
+	return tpmtest.Handles(t, chip, tpm2.TPMHTPersistent)
 }
 
 func TestPersist(t *testing.T) {

@@ -5,6 +5,7 @@ package tpm
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -64,6 +65,9 @@ func (c *call) exchange(command []byte) ([]byte, tpm2.TPMRC, error) {
 	// parameters in the caller's memory.
 	answer, err := c.tpm.Send(slices.Clone(command))
 	c.sent = time.Now()
+	if errors.Is(err, tbsCommandBlocked) {
+		return nil, 0, err // it has not come to the TPM, and the next one may
+	}
 	if err == nil && !fits(answer, command) {
 		err = fmt.Errorf("%w: %d bytes, %.10x", errGarbled, len(answer), answer)
 	}

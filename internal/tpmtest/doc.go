@@ -28,7 +28,7 @@
 //   - [Record] counts and keeps what passes: commands by code, bytes, connections.
 //   - [Inject] makes chosen commands, or opening the device, go wrong by a script of [Fault].
 //   - [NewResourceManager] behaves like Linux's /dev/tpmrm0; each connection is an open file of it.
-//   - [ServeUnix] offers any Device to other processes on a Unix socket, and [TCTI] points tpm2-tools and OpenSSL's
+//   - [ServeUnix] and [ServeTCP] offer any Device to other processes on a socket, and [TCTI] points tpm2-tools and OpenSSL's
 //     tpm2 provider at it.
 //
 // # Checks and helpers

@@ -26,7 +26,19 @@ import (
 func ServeUnix(t testing.TB, d Device) (path string) {
 	t.Helper()
 	path = socketPath(t)
-	l, err := net.Listen("unix", path)
+	listen(t, d, "unix", path)
+	return path
+}
+
+// ServeTCP is ServeUnix on a port of 127.0.0.1.
+func ServeTCP(t testing.TB, d Device) (address string) {
+	t.Helper()
+	return listen(t, d, "tcp", "127.0.0.1:0")
+}
+
+func listen(t testing.TB, d Device, network, address string) string {
+	t.Helper()
+	l, err := net.Listen(network, address)
 	if err != nil {
 		t.Fatalf("tpmtest: %v", err)
 	}
@@ -37,7 +49,7 @@ func ServeUnix(t testing.TB, d Device) (path string) {
 		s.closeAll()
 		s.running.Wait()
 	})
-	return path
+	return l.Addr().String()
 }
 
 type server struct {
