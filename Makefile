@@ -12,7 +12,7 @@ NESTED = examples/otel examples/interop/webauthn examples/interop/httpclients
 # everything for Windows.
 PLATFORMS = linux/amd64 linux/arm64 linux/arm linux/riscv64 windows/amd64
 
-.PHONY: demo figure figure-test test interop-old interop-keycloak kernel windows lint cross
+.PHONY: demo figure figure-test test interop-old interop-keycloak kernel windows device-vm lint cross
 
 # A client instance creates its key in a simulated TPM, is attested, and gets a token.
 demo:

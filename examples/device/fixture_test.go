@@ -20,6 +20,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/instancekey/instancekey/examples/attester"
+	"github.com/instancekey/instancekey/examples/attester/evidence"
 	"github.com/instancekey/instancekey/examples/authserver"
 	"github.com/instancekey/instancekey/internal/tpmtest"
 	"github.com/instancekey/instancekey/transport/transporttest"
@@ -99,6 +100,11 @@ type world struct {
 }
 
 func newWorld(t *testing.T) *world {
+	return newWorldOf(t, newPlace, nil)
+}
+
+// newWorldOf makes the servers in such places, with an attester that wants that evidence.
+func newWorldOf(t *testing.T, newPlace func(*testing.T) *place, wants *evidence.Verifier) *world {
 	w := &world{
 		t: t, attester: newPlace(t), authServer: newPlace(t), resource: newPlace(t), state: filepath.Join(t.TempDir(), "state"),
 		refused: make(map[string]bool),
@@ -109,7 +115,7 @@ func newWorld(t *testing.T) *world {
 	}
 	silent := slog.New(slog.DiscardHandler)
 	a, err := attester.New(attester.Config{
-		URL: w.attester.URL, Clients: []string{clientID}, Logger: silent,
+		URL: w.attester.URL, Clients: []string{clientID}, Logger: silent, Evidence: wants,
 		Key: jose.JSONWebKey{Key: key, KeyID: "attester", Algorithm: string(jose.ES256), Use: "sig"},
 	})
 	if err != nil {

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build devicevm
+
+package main
+
+import (
+	"bufio"
+	"encoding/base64"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A machine is a Debian in QEMU, with swtpm for a chip, and a shell of root's on a port.
+type machine struct {
+	t     *testing.T
+	dir   string // of the test
+	image string // .ci/device-vm's folder
+	qemu  *exec.Cmd
+	chip  *exec.Cmd
+	shell net.Conn
+	lines *bufio.Reader
+}
+
+// boot starts the machine, off or new, and waits for its shell.
+func (m *machine) boot(hasChip bool, arguments string) {
+	m.t.Helper()
+	socket := filepath.Join(m.dir, "shell")
+	_ = os.Remove(socket)
+	args := []string{
+		"-machine", "q35,accel=tcg", "-cpu", "max", "-m", "512", "-smp", "1", "-display", "none", "-no-reboot", "-rtc", "base=1970-01-01T00:00:00,clock=vm",
+		"-kernel", filepath.Join(m.image, "vmlinuz"), "-initrd", filepath.Join(m.image, "initrd"), "-append", "root=/dev/vda rw console=ttyS0 quiet panic=-1 no_timer_check rcupdate.rcu_cpu_stall_suppress=1 " + arguments,
+		"-drive", "if=virtio,format=raw,cache=writeback,file=" + filepath.Join(m.dir, "root.img"),
+		"-drive", "if=virtio,format=raw,readonly=on,file=" + filepath.Join(m.dir, "files.tar"),
+		"-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net",
+		"-device", "virtio-serial", "-chardev", "socket,id=shell,server=on,wait=off,path=" + socket, "-device", "virtserialport,chardev=shell,name=agent",
+		"-serial", "file:" + filepath.Join(m.dir, "console"),
+	}
+	if hasChip {
+		control := filepath.Join(m.dir, "chip")
+		_ = os.Remove(control)
+		m.chip = exec.Command("swtpm", "socket", "--tpm2", "--tpmstate", "dir="+filepath.Join(m.dir, "tpm"), "--ctrl", "type=unixio,path="+control)
+		m.start(m.chip)
+		m.until("swtpm", 30*time.Second, func() bool { _, err := os.Stat(control); return err == nil })
+		args = append(args, "-chardev", "socket,id=chip,path="+control, "-tpmdev", "emulator,id=tpm,chardev=chip", "-device", "tpm-crb,tpmdev=tpm")
+	}
+	m.qemu = exec.Command("qemu-system-x86_64", args...)
+	m.start(m.qemu)
+	m.until("the shell's port", 30*time.Second, func() bool {
+		var err error
+		m.shell, err = net.Dial("unix", socket)
+		return err == nil
+	})
+	m.lines = bufio.NewReaderSize(m.shell, 1<<20)
+	m.read(5 * time.Minute)
+}
+
+func (m *machine) start(cmd *exec.Cmd) {
+	m.t.Helper()
+	var output strings.Builder
+	cmd.Stdout, cmd.Stderr = &output, &output
+	if err := cmd.Start(); err != nil {
+		m.t.Fatalf("%v (make device-vm installs it on Debian)", err)
+	}
+	go func() { _ = cmd.Wait() }()
+}
+
+// cut takes the power away.
+func (m *machine) cut() {
+	for _, cmd := range []*exec.Cmd{m.qemu, m.chip} {
+		if cmd != nil {
+			_ = cmd.Process.Kill()
+		}
+	}
+	if m.shell != nil {
+		m.shell.Close()
+	}
+	m.qemu, m.chip, m.shell = nil, nil, nil
+	time.Sleep(time.Second) // for the sockets and the disk to be let go
+}
+
+func (m *machine) read(limit time.Duration) string {
+	m.t.Helper()
+	_ = m.shell.SetReadDeadline(time.Now().Add(limit))
+	line, err := m.lines.ReadString('\n')
+	if err != nil {
+		console, _ := os.ReadFile(filepath.Join(m.dir, "console"))
+		m.t.Fatalf("the machine does not answer: %v\n%s", err, console[max(0, len(console)-2000):])
+	}
+	return strings.TrimSpace(line)
+}
+
+// try runs a script as root in the machine.
+func (m *machine) try(script string) (output string, status int) {
+	m.t.Helper()
+	if _, err := fmt.Fprintln(m.shell, base64.StdEncoding.EncodeToString([]byte(script))); err != nil {
+		m.t.Fatal(err)
+	}
+	code, encoded, _ := strings.Cut(m.read(3*time.Minute), " ")
+	text, err := base64.StdEncoding.DecodeString(encoded)
+	status, numErr := strconv.Atoi(code)
+	if err != nil || numErr != nil {
+		m.t.Fatalf("the machine answers %q", code)
+	}
+	return strings.TrimSpace(string(text)), status
+}
+
+// sh runs a script that has to succeed.
+func (m *machine) sh(script string) string {
+	m.t.Helper()
+	output, status := m.try("set -e\n" + script)
+	if status != 0 {
+		m.t.Fatalf("status %d of\n%s\n%s", status, script, output)
+	}
+	return output
+}
+
+// journal returns what the service has logged since this boot, without the first lines.
+func (m *machine) journal(skip int) []string {
+	m.t.Helper()
+	lines := strings.Split(m.sh("journalctl -b -o cat _SYSTEMD_UNIT=instancekey-device.service"), "\n")
+	return lines[min(skip, len(lines)):]
+}
+
+func (m *machine) until(what string, limit time.Duration, done func() bool) {
+	m.t.Helper()
+	for start := time.Now(); !done(); time.Sleep(200 * time.Millisecond) {
+		if time.Since(start) > limit {
+			m.t.Fatalf("%s: not within %v", what, limit)
+		}
+	}
+}
+
+// logs waits for a line with all of these in it, after the first lines.
+func (m *machine) logs(skip int, parts ...string) {
+	m.t.Helper()
+	m.until(fmt.Sprintf("a line with %q", parts), time.Minute, func() bool { return matching(m.journal(skip), parts...) > 0 })
+}
+
+func matching(lines []string, parts ...string) (n int) {
+	for _, line := range lines {
+		all := true
+		for _, part := range parts {
+			all = all && strings.Contains(line, part)
+		}
+		if all {
+			n++
+		}
+	}
+	return n
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	if output, err := exec.Command("cp", "--sparse=always", from, to).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, output)
+	}
+}

@@ -1,0 +1,438 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build devicevm
+
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// vmChecks are the rows of the README's table, in the order in which they are tried. They
+// go on where the one before has stopped: it is one life of one device.
+var vmChecks = []struct {
+	name string
+	run  func(l *vmLife)
+}{
+	{"the clock shows 1970", (*vmLife).clockShows1970},
+	{"a certificate authority is installed later", (*vmLife).authorityLater},
+	{"the server's certificate is younger than the program", (*vmLife).youngCertificate},
+	{"the attester asks for the boot log", (*vmLife).bootLog},
+	{"IMA is on", (*vmLife).ima},
+	{"the clock is 20 days behind", (*vmLife).clockBehind},
+	{"the clock is 30 days ahead", (*vmLife).clockAhead},
+	{"the clock is set while it runs", (*vmLife).clockIsSet},
+	{"network, authorization server and resource are away", (*vmLife).serversAway},
+	{"the Client Attester is away", (*vmLife).attesterAway},
+	{"the resource refuses the token", (*vmLife).tokenRefused},
+	{"the refresh token has ended", (*vmLife).refreshEnds},
+	{"the disk is full", (*vmLife).diskFull},
+	{"the file system is read-only", (*vmLife).readOnly},
+	{"SIGTERM", (*vmLife).sigterm},
+	{"power cut", (*vmLife).powerCut},
+	{"no network at boot", (*vmLife).noNetwork},
+	{"the TPM's driver is late", (*vmLife).lateDriver},
+	{"suspend to RAM", (*vmLife).suspend},
+	{"the TPM is cleared", (*vmLife).cleared},
+	{"no TPM at all", (*vmLife).noChip},
+}
+
+// vmLife is a device in a virtual machine, and its servers on this one.
+type vmLife struct {
+	*testing.T
+	*machine
+	*vmWorld
+}
+
+// TestDeviceVM installs the program on a Debian with systemd as the README says, and does
+// to it what stands in the README's table:
+//
+//	make device-vm
+func TestDeviceVM(t *testing.T) {
+	image := os.Getenv("DEVICE_VM")
+	if image == "" {
+		t.Fatal("DEVICE_VM does not name a folder that .ci/device-vm has made: use make device-vm")
+	}
+	m := &machine{t: t, dir: t.TempDir(), image: image}
+	defer m.cut()
+	copyFile(t, filepath.Join(image, "root.img"), filepath.Join(m.dir, "root.img"))
+	w := newVMWorld(t, m.dir)
+	w.pack(t, m.dir)
+	m.boot(true, "ima_policy=tcb")
+	l := &vmLife{T: t, machine: m, vmWorld: w}
+	l.install()
+	for i, check := range vmChecks {
+		if !t.Run(check.name, func(t *testing.T) { l.T, m.t, w.t = t, t, t; check.run(l) }) {
+			l.T, m.t = t, t
+			t.Logf("the service's last lines:\n%s", m.sh("journalctl -b -o cat -u instancekey-device -n 40"))
+			t.Fatalf("%d checks not tried", len(vmChecks)-i-1)
+		}
+		l.T, m.t, w.t = t, t, t
+	}
+}
+
+// pack puts what a technician brings along into an archive, which is a disk of the machine.
+func (w *vmWorld) pack(t *testing.T, dir string) {
+	t.Helper()
+	program := filepath.Join(dir, "instancekey-device")
+	build := exec.Command("go", "build", "-o", program, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if output, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, output)
+	}
+	var archive bytes.Buffer
+	to := tar.NewWriter(&archive)
+	for name, from := range map[string]string{"instancekey-device": program, "instancekey-device.service": "instancekey-device.service", "private-ca.crt": w.ca} {
+		content, err := os.ReadFile(from)
+		if err == nil {
+			err = to.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(content)), Typeflag: tar.TypeReg})
+		}
+		if err == nil {
+			_, err = to.Write(content)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := to.Close(); err != nil {
+		t.Fatal(err)
+	}
+	archive.Write(make([]byte, 1<<20-archive.Len()%(1<<20))) // whole sectors
+	if err := os.WriteFile(filepath.Join(dir, "files.tar"), archive.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// readme returns the block of commands in the README that has this line in it.
+func readme(t *testing.T, has string) string {
+	t.Helper()
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var blocks []string
+	inBlock := false
+	for line := range strings.Lines(string(text)) {
+		indented := strings.HasPrefix(line, "    ")
+		if indented && !inBlock {
+			blocks = append(blocks, "")
+		}
+		if inBlock = indented; indented {
+			blocks[len(blocks)-1] += strings.TrimLeft(line, " ")
+		}
+	}
+	for _, block := range blocks {
+		if strings.Contains(block, has) {
+			return block
+		}
+	}
+	t.Fatalf("the README has no commands with %q", has)
+	return ""
+}
+
+// install does what the README says under "As a service".
+func (l *vmLife) install() {
+	l.sh("mkdir -p /root/files && cd /root/files && tar -xf /dev/vdb")
+	l.networkUp()
+	block := readme(l.T, "install -m 755 instancekey-device")
+	before, rest, found := strings.Cut(block, "DEVICE_FLAGS=")
+	_, after, ends := strings.Cut(rest, "\n")
+	if !found || !ends {
+		l.Fatalf("the README sets no flags: %s", block)
+	}
+	flags := fmt.Sprintf("-issuer %s -client-id %s -attester %s -resource %s/readings -scope readings -every 2s",
+		l.authServer.URL, clientID, l.attester.URL, l.resource.URL)
+	l.sh("cd /root/files\n" + before + "DEVICE_FLAGS=" + flags + "\n" + after)
+}
+
+func (l *vmLife) networkUp() {
+	l.sh(`link=$(ls /sys/class/net | grep -v lo)
+		ip link set $link up; ip addr add 10.0.2.15/24 dev $link; ip route add default via 10.0.2.2`)
+}
+
+func (l *vmLife) calls() int { return l.resource.count("/readings") }
+
+// goesOn waits for good calls.
+func (l *vmLife) goesOn(limit time.Duration) {
+	l.Helper()
+	from := l.calls()
+	l.until("calls", limit, func() bool { return l.calls() >= from+3 })
+}
+
+// startAt starts the service with a clock that shows that, and without the tokens, and the
+// time, of earlier runs.
+func (l *vmLife) startAt(clock time.Time, forget string) {
+	l.Helper()
+	l.sh(fmt.Sprintf("systemctl stop instancekey-device; cd /var/lib/private/instancekey-device; rm -rf %s; date -s @%d; systemctl start instancekey-device", forget, clock.Unix()))
+	l.goesOn(30 * time.Second)
+}
+
+const allButKey = "token.json attestations time"
+
+func (l *vmLife) clockShows1970() {
+	if year, _ := strconv.Atoi(l.sh("date +%Y")); year >= time.Now().Year() && l.sh("date +%m") >= "11" {
+		l.Errorf("the clock shows %s", l.sh("date"))
+	}
+	l.logs(0, "level=WARN", "calls fail", "unknown authority")
+}
+
+func (l *vmLife) authorityLater() {
+	if n := matching(l.journal(0), "calls fail", "cure=", "restart"); n != 1 {
+		l.Errorf("%d lines that say what to do", n)
+	}
+	l.sh("cd /root/files\n" + readme(l.T, "update-ca-certificates"))
+	l.goesOn(time.Minute)
+	if seconds, _ := strconv.ParseInt(l.sh("date +%s"), 10, 64); time.Since(time.Unix(seconds, 0)) < 24*time.Hour {
+		l.Error("the clock is right already")
+	}
+	// As old as a clock gets.
+	l.startAt(time.Unix(24*60*60, 0), allButKey)
+	l.startAt(time.Unix(24*60*60, 0), "token.json")
+}
+
+func (l *vmLife) youngCertificate() {
+	if !l.certificate.NotBefore.After(time.Now().Add(-time.Hour)) {
+		l.Error("the certificate is old")
+	}
+	if n := matching(l.journal(0), "does not know when it was built"); n > 1 {
+		l.Errorf("%d warnings of no build time", n)
+	}
+	l.goesOn(time.Minute)
+}
+
+func (l *vmLife) bootLog() {
+	if size := l.largestLog(); size < 1000 {
+		l.Errorf("a boot log of %d bytes was sent; here it has %s", size, l.sh("ls -l /sys/kernel/security/tpm0/; stat -c %s /sys/kernel/security/tpm0/binary_bios_measurements"))
+	}
+}
+
+func (l *vmLife) ima() {
+	if n, _ := strconv.Atoi(l.sh("wc -l </sys/kernel/security/ima/ascii_runtime_measurements")); n < 100 {
+		l.Errorf("IMA has measured %d files", n)
+	}
+	l.startAt(time.Now(), allButKey) // and is attested beside it
+}
+
+func (l *vmLife) clockBehind() {
+	for _, forget := range []string{allButKey, "token.json attestations", ""} {
+		l.startAt(time.Now().AddDate(0, 0, -20), forget)
+	}
+}
+
+func (l *vmLife) clockAhead() {
+	for _, ahead := range []time.Time{time.Now().AddDate(0, 0, 30), time.Now().AddDate(3, 0, 0)} {
+		for _, forget := range []string{allButKey, "token.json attestations"} {
+			l.startAt(ahead, forget)
+		}
+	}
+}
+
+func (l *vmLife) clockIsSet() {
+	mark := len(l.journal(0))
+	for _, clock := range []time.Time{time.Now(), time.Unix(1000000, 0), time.Now().AddDate(0, 0, 30), time.Now()} {
+		l.sh(fmt.Sprintf("date -s @%d", clock.Unix()))
+		l.refuse()
+		l.goesOn(time.Minute)
+	}
+	if n := matching(l.journal(mark), "calls fail"); n > 3 {
+		l.Errorf("%d lines of calls that fail", n)
+	}
+}
+
+func (l *vmLife) serversAway() {
+	mark := len(l.journal(0))
+	l.network(false)
+	l.logs(mark, "level=WARN", "calls fail")
+	time.Sleep(5 * time.Second)
+	l.network(true)
+	l.goesOn(time.Minute)
+	if n := matching(l.journal(mark), "level=WARN"); n != 1 {
+		l.Errorf("%d warnings in an outage:\n%s", n, strings.Join(l.journal(mark), "\n"))
+	}
+	l.logs(mark, "level=INFO", "calls work")
+}
+
+func (l *vmLife) attesterAway() {
+	l.attester.set(true)
+	defer l.attester.set(false)
+	asked := l.attester.count("/challenge")
+	l.sh("systemctl restart instancekey-device")
+	l.goesOn(time.Minute)
+	if n := l.attester.count("/challenge"); n != asked {
+		l.Errorf("the attester was asked %d times", n-asked)
+	}
+}
+
+func (l *vmLife) tokenRefused() {
+	mark, tokens := len(l.journal(0)), l.authServer.count("/token")
+	l.refuse()
+	l.goesOn(time.Minute)
+	if n := l.authServer.count("/token") - tokens; n != 1 {
+		l.Errorf("%d token requests, want 1", n)
+	}
+	if n := matching(l.journal(mark), "calls fail"); n != 0 {
+		l.Errorf("%d lines of calls that fail", n)
+	}
+}
+
+func (l *vmLife) refreshEnds() {
+	mark := len(l.journal(0))
+	as := l.authServer.handler
+	l.authServer.serve(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if strings.Contains(string(body), "grant_type=refresh_token") {
+			answer(rw, http.StatusBadRequest, map[string]any{"error": "invalid_grant"})
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		as.ServeHTTP(rw, r)
+	}))
+	defer l.authServer.serve(as)
+	l.refuse()
+	l.goesOn(time.Minute)
+	l.logs(mark, "level=WARN", "refresh token has ended")
+}
+
+func (l *vmLife) diskFull() {
+	mark := len(l.journal(0))
+	l.sh("dd if=/dev/zero of=/fill bs=1M 2>/dev/null || true; sync")
+	l.refuse()
+	l.goesOn(time.Minute)
+	l.logs(mark, "not kept")
+	l.sh("rm /fill; sync")
+	l.refuse()
+	l.goesOn(time.Minute)
+	if n := matching(l.journal(mark), "not kept"); n != 1 {
+		l.Errorf("%d lines of what was not kept:\n%s", n, strings.Join(l.journal(mark), "\n"))
+	}
+}
+
+func (l *vmLife) readOnly() {
+	l.sh("sync; echo u >/proc/sysrq-trigger; sleep 1; ! touch /x 2>/dev/null")
+	mark := len(l.journal(0))
+	l.sh("systemctl restart instancekey-device")
+	l.goesOn(time.Minute)
+	l.refuse()
+	l.goesOn(time.Minute)
+	l.logs(mark, "not kept")
+	l.sh("mount -o remount,rw /; touch /x; systemctl restart instancekey-device")
+	l.goesOn(time.Minute)
+}
+
+func (l *vmLife) sigterm() {
+	l.sh("systemctl stop instancekey-device")
+	if result := l.sh("systemctl show -P Result instancekey-device; systemctl show -P ExecMainStatus instancekey-device"); result != "success\n0" {
+		l.Errorf("it ended with %q", result)
+	}
+	for _, kind := range []string{"transient", "loaded-session", "saved-session"} {
+		if left := l.sh("tpm2_getcap handles-" + kind); left != "" {
+			l.Errorf("left in the TPM: %s", left)
+		}
+	}
+	l.sh("systemctl start instancekey-device")
+	l.goesOn(time.Minute)
+}
+
+func (l *vmLife) powerCut() {
+	// Anew, so that something was just written.
+	l.refuse()
+	l.goesOn(time.Minute)
+	l.cut()
+	attested, instances := l.attester.count("/client-attestation"), l.instances()
+	l.network(false)
+	l.boot(true, "vm.latechip")
+	l.sh("test -s /var/lib/private/instancekey-device/keys/device.pem")
+	l.after = func() {
+		l.Helper()
+		if n := l.instances(); n != instances {
+			l.Errorf("%d keys, want %d", n, instances)
+		}
+		if n := l.attester.count("/client-attestation"); n != attested {
+			l.Errorf("attested again, %d times", n-attested)
+		}
+	}
+}
+
+func (l *vmLife) noNetwork() {
+	l.sh("systemctl is-active instancekey-device && systemctl is-active multi-user.target")
+	if routes := l.sh("ip route"); routes != "" {
+		l.Errorf("there is a network: %s", routes)
+	}
+	l.networkUp()
+	l.network(true)
+}
+
+func (l *vmLife) lateDriver() {
+	l.sh("test ! -e /dev/tpmrm0")
+	l.logs(0, "level=WARN", "no key store", "no TPM")
+	pid := l.sh("systemctl show -P MainPID instancekey-device")
+	l.sh("for d in /sys/bus/acpi/drivers/tpm_crb /sys/bus/platform/drivers/tpm_crb /sys/bus/platform/drivers/tpm_tis; do for c in MSFT0101:00; do [ -e $d/bind ] && echo $c >$d/bind || true; done; done; test -e /dev/tpmrm0")
+	l.goesOn(6 * time.Minute)
+	if now := l.sh("systemctl show -P MainPID instancekey-device"); now != pid {
+		l.Error("it was started again")
+	}
+	l.after() // the power cut
+}
+
+func (l *vmLife) suspend() {
+	l.sh("echo +3 >/sys/class/rtc/rtc0/wakealarm; echo mem >/sys/power/state")
+	l.sh("dmesg | grep -q 'PM: suspend exit'")
+	l.refuse()
+	l.goesOn(time.Minute)
+	l.after()
+}
+
+func (l *vmLife) cleared() {
+	for i, recover := range []string{"/&-re-enrol /", "rm -rf /var/lib/instancekey-device/keys"} {
+		instances := l.instances()
+		l.sh("tpm2_clear -c p || tpm2_clear -c l")
+		l.sh("systemctl restart instancekey-device")
+		l.until("the end", time.Minute, func() bool {
+			return l.sh("systemctl show -P ActiveState instancekey-device") == "failed"
+		})
+		if status := l.sh("systemctl show -P ExecMainStatus instancekey-device"); status != strconv.Itoa(statusKeyLost) {
+			l.Errorf("status %s", status)
+		}
+		l.logs(0, "level=ERROR", "the key is lost")
+		l.sh("systemctl reset-failed instancekey-device; true")
+		l.sh(readme(l.T, recover))
+		l.goesOn(time.Minute)
+		if n := l.instances(); n != instances+1 {
+			l.Errorf("after %d: %d keys, want %d", i, n, instances+1)
+		}
+	}
+	if flags := l.sh("cat /etc/instancekey-device.conf"); strings.Contains(flags, "re-enrol") {
+		l.Errorf("left: %s", flags)
+	}
+	// The program was run by hand, as root.
+	l.sh("chown root /var/lib/private/instancekey-device/keys/device.pem; systemctl restart instancekey-device")
+	l.logs(0, "level=WARN", "permission denied", "chown")
+	l.sh(readme(l.T, "chown -R --reference"))
+	l.goesOn(time.Minute)
+}
+
+func (l *vmLife) noChip() {
+	l.cut()
+	l.boot(false, "")
+	l.logs(0, "level=WARN", "no key store", "no TPM")
+	waited := l.sh(`a=$(systemctl show -P ActiveEnterTimestampMonotonic basic.target)
+		b=$(systemctl show -P ActiveEnterTimestampMonotonic multi-user.target)
+		test $b -gt 0; echo $(( (b - a) / 1000000 ))`)
+	if seconds, err := strconv.Atoi(waited); err != nil || seconds > 45 {
+		l.Errorf("multi-user.target came %s s after basic.target", waited)
+	}
+	if n := matching(l.journal(0), "level=WARN", "no key store"); n != 1 {
+		l.Errorf("%d lines of it", n)
+	}
+}
