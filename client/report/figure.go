@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"strings"
 )
 
 //go:embed figure.svg.tmpl
@@ -129,12 +130,18 @@ func drawStep(spot spot, act Act, prefix string, below func(*Step) string) drawn
 	if ran != nil {
 		extra = below(ran)
 	}
-	if extra != "" {
-		y := spot.textY + len(d.Lines)*lineHeight
-		if spot.middle {
-			y = spot.badgeY + 30
+	y := spot.textY + len(d.Lines)*lineHeight
+	if spot.middle {
+		y = spot.badgeY + 30
+	}
+	texts := []string{extra}
+	if spot.arrow != nil && !spot.middle { // there is little room between two arrows
+		texts = strings.Split(extra, separator)
+	}
+	for i, text := range texts {
+		if text != "" {
+			d.Lines = append(d.Lines, drawnLine{y + i*lineHeight, "fact", text})
 		}
-		d.Lines = append(d.Lines, drawnLine{y, "fact", extra})
 	}
 	d.Says = fmt.Sprintf("Step %s: %s. %s", label(spot.id), step.title, act.stateInWords(spot.id))
 	if a := spot.arrow; a != nil {

@@ -56,15 +56,16 @@ type actView struct {
 type stepView struct {
 	Prefix, ID, Badge, Title, State string
 	Idle                            string
-	Count                           int
-	Requests                        string
+	Times, Requests                 string
 	TPM, Network, Waiting           string
 	TPMName                         string
-	Error                           string
-	Verdict                         []Verdict
-	VerdictOf                       string
-	Messages                        []messageView
-	More                            string
+	// What a time comes to each time; "" if it ran once.
+	TPMEach, NetworkEach, WaitingEach string
+	Error                             string
+	Verdict                           []Verdict
+	VerdictOf                         string
+	Messages                          []messageView
+	More                              string
 }
 
 type messageView struct {
@@ -175,11 +176,20 @@ func (a Act) stepView(i int, s *Step, prefix string) stepView {
 		v.Idle = of.idle
 		return v
 	}
-	v.Count = s.Count
 	if s.Requests > 0 {
 		v.Requests = plural(s.Requests, "request")
 	}
 	v.TPM, v.Network, v.Waiting = told(s.TPM), told(s.Network), told(s.Waiting)
+	if s.Count > 1 {
+		v.Times = plural(s.Count, "time")
+		each := func(m Milliseconds) string {
+			if m <= 0 {
+				return ""
+			}
+			return fmt.Sprintf(" in all, %s each", m/Milliseconds(s.Count))
+		}
+		v.TPMEach, v.NetworkEach, v.WaitingEach = each(s.TPM), each(s.Network), each(s.Waiting)
+	}
 	v.Verdict = s.Verdict
 	switch of.id {
 	case VerifyEvidence:

@@ -119,8 +119,11 @@ func timesOf(s *Step) string {
 	if total := s.TPM + s.Network + s.Waiting; total > 0 {
 		parts = append(parts, total.String())
 	}
-	return strings.Join(parts, " · ")
+	return strings.Join(parts, separator)
 }
+
+// separator stands between what is said of a step.
+const separator = " · "
 
 // lastJWT returns the last JWT of a step, and the last message that was received or
 // made, zero if there is none.
