@@ -58,7 +58,7 @@ func attest(ctx context.Context, p *program, args []string) (err error) {
 		return err
 	}
 	defer store.Close()
-	key, err := f.openKey(ctx, store, attester, network)
+	key, err := f.openKey(ctx, f.labelled(p, store), attester, network)
 	if err != nil {
 		return err
 	}

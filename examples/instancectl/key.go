@@ -93,11 +93,11 @@ func keyShow(ctx context.Context, p *program, args []string) error {
 }
 
 func keyList(ctx context.Context, p *program, args []string) error {
-	fs := p.newFlags("key list", "", "Lists the names of all keys, usable or not. To see what is the matter with one: key show.")
+	fs := p.newFlags("key list", "", "Lists the names of all keys, usable or not; with -json also whose a key is that token or attest has named.\nTo see what is the matter with one: key show.")
 	var flags storeflag.Flags
 	flags.RegisterDefaults(fs, "required", "required")
 	flags.RegisterAuth(fs)
-	asJSON := fs.Bool("json", false, "print one JSON object on one line for each key: name")
+	asJSON := fs.Bool("json", false, "print one JSON object on one line for each key: name, and issuer and client_id where token or attest has named it")
 	if err := p.parse(fs, args, ""); err != nil {
 		return err
 	}
@@ -113,7 +113,10 @@ func keyList(ctx context.Context, p *program, args []string) error {
 	encoder := json.NewEncoder(p.stdout)
 	for _, name := range names {
 		if *asJSON {
-			err = encoder.Encode(map[string]string{"name": name})
+			err = encoder.Encode(struct {
+				Name string `json:"name"`
+				keyLabel
+			}{name, readLabel(store.Dir, name)})
 		} else {
 			_, err = fmt.Fprintln(p.stdout, name)
 		}
@@ -132,5 +135,8 @@ func keyDelete(ctx context.Context, p *program, args []string) error {
 		return err
 	}
 	defer store.Close()
-	return store.Delete(ctx, f.name)
+	if err := store.Delete(ctx, f.name); err != nil {
+		return err
+	}
+	return removeLabel(store.Dir, f.name)
 }

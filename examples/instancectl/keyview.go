@@ -25,6 +25,7 @@ type keyView struct {
 	JWK        jose.JSONWebKey `json:"jwk"`
 	Place      string          `json:"place"`
 	Protection string          `json:"protection"`
+	keyLabel                   // of one that token or attest has named
 }
 
 func (p *program) showKey(ctx context.Context, f *keyFlags, store *storeflag.Store, key keystore.Key) error {
@@ -36,7 +37,7 @@ func (p *program) showKey(ctx context.Context, f *keyFlags, store *storeflag.Sto
 	if err != nil {
 		return err
 	}
-	view := keyView{f.name, key.Algorithm(), thumbprint, jwk, "memory", store.Protection}
+	view := keyView{f.name, key.Algorithm(), thumbprint, jwk, "memory", store.Protection, readLabel(store.Dir, f.name)}
 	if store.Dir != "" {
 		view.Place = filepath.Join(store.Dir, f.name+".pem")
 	}

@@ -56,7 +56,7 @@ func (f *tokenFlags) newRun(ctx context.Context, p *program) (r *tokenRun, err e
 	if r.store, err = openStore(ctx, p, &f.store, f.makesKey()); err != nil {
 		return r, err
 	}
-	r.client, err = f.newClient(ctx, r.store, attester, r.counter, p.log)
+	r.client, err = f.newClient(ctx, f.labelled(p, r.store), attester, r.counter, p.log)
 	if err == nil && r.refresh != nil {
 		err = r.refresh.bind(r.client)
 	}

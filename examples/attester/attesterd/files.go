@@ -159,11 +159,14 @@ func provision(cfg attester.Config, ek, dir string, lifetime time.Duration) erro
 	if len(cfg.Clients) != 1 {
 		return errors.New("-provision is for one client: give one -client-id")
 	}
+	key, attestation := filepath.Join(dir, "key.pem"), filepath.Join(dir, "attestation.jwt")
+	if err := roomFor(dir, key, attestation); err != nil { // before the key is made, which nobody else has
+		return err
+	}
 	made, err := server.Provision(cfg.Clients[0], ek, lifetime)
 	if err != nil {
 		return err
 	}
-	key, attestation := filepath.Join(dir, "key.pem"), filepath.Join(dir, "attestation.jwt")
 	if err := privatefile.Create(key, made.Key); err != nil {
 		return err
 	}
@@ -171,5 +174,21 @@ func provision(cfg attester.Config, ek, dir string, lifetime time.Duration) erro
 		return err
 	}
 	fmt.Printf("provisioned %s %s\n", key, attestation)
+	return nil
+}
+
+// roomFor makes a folder for files that are not there yet.
+func roomFor(dir string, files ...string) error {
+	if dir == "" {
+		return errors.New("-out is empty: name the folder for what -provision makes")
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("-out: %w", err)
+	}
+	for _, file := range files {
+		if _, err := os.Lstat(file); err == nil {
+			return fmt.Errorf("-out: %s: %w: name another folder for each device", file, fs.ErrExist)
+		}
+	}
 	return nil
 }

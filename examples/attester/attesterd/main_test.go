@@ -172,6 +172,22 @@ func TestProvision(t *testing.T) {
 	if after, _ := os.ReadFile(filepath.Join(dir, "key.pem")); string(after) != string(text) {
 		t.Error("the existing key is gone")
 	}
+	// A folder that is not there is made, and no half of a device is left.
+	made := filepath.Join(t.TempDir(), "devices", "1")
+	if err := provision(cfg, ek, made, time.Hour); err != nil {
+		t.Error(err)
+	}
+	half := t.TempDir()
+	writeIn(t, half, "attestation.jwt", "old")
+	if err := provision(cfg, ek, half, time.Hour); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("over an existing attestation: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(half, "key.pem")); err == nil {
+		t.Error("a key was left that there is no attestation for")
+	}
+	if err := provision(cfg, ek, "", time.Hour); err == nil {
+		t.Error("no folder at all was taken")
+	}
 	cfg.Clients = append(cfg.Clients, "other")
 	if err := provision(cfg, ek, t.TempDir(), time.Hour); err == nil {
 		t.Error("two clients, one key")
