@@ -217,7 +217,11 @@
 // connection, and where the TPM is full with what the Store itself has loaded, the
 // operation is begun anew, once: on a new connection, with the key loaded again.
 // Where any PCR is extended while a key that is bound to PCRs signs, as Linux's IMA
-// does, policy and signature are repeated for up to 10 seconds.
+// does, policy and signature are repeated for up to 10 seconds. The time that counts is
+// that of TPM2_PolicyPCR with all that a resource manager does around it, 6 commands, or
+// 3 with a key at a persistent handle: what comes meanwhile is next, and voids the
+// policy. Where extends are as frequent as that takes, each signature is repeated some
+// times; then Persist the key, or have IMA measure less.
 // TPM2_Startup is sent where that was forgotten. A connection on which a command
 // is not answered within a minute is given up, once nobody waits for that command
 // any more.
