@@ -6,13 +6,13 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 # Modules of their own, for dependencies that nobody else needs.
-NESTED = examples/otel examples/interop/webauthn examples/interop/httpclients
+NESTED = examples/otel examples/interop/webauthn examples/interop/httpclients internal/bench
 
 # What imports neither tests nor examples builds without cgo for all of these, and
 # everything for Windows.
 PLATFORMS = linux/amd64 linux/arm64 linux/arm linux/riscv64 windows/amd64
 
-.PHONY: demo figure figure-test test interop-old interop-keycloak kernel windows device-vm lint cross
+.PHONY: demo bench figure figure-test test interop-old interop-keycloak kernel windows device-vm lint cross
 
 # A client instance creates its key in a simulated TPM, is attested, and gets a token.
 demo:
@@ -24,6 +24,12 @@ figure:
 	@.ci/prerequisites cgo
 	CGO_ENABLED=1 go run ./examples/quickstart -store simulator -report examples/quickstart/figure.svg >/dev/null
 	chmod 644 examples/quickstart/figure.svg
+
+# Latency, commands and growth on a TPM that is slow like a chip, beside others' packages: the
+# table, and the plots of the README. Three minutes.
+bench:
+	@.ci/prerequisites cgo swtpm
+	cd internal/bench && BENCH=1 CGO_ENABLED=1 go test -count=1 -v .
 
 # Everything, with the race detector, on both TPMs, and with the servers and verifiers of examples/interop but Keycloak.
 # With a non-empty CI in the environment nothing is skipped: what cannot run fails.
