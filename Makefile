@@ -86,6 +86,7 @@ lint:
 	go mod tidy -diff
 	go vet ./...
 	go vet -tags hardware ./tpm
+	go vet -tags soak ./internal/soak
 	go run $(STATICCHECK) ./...
 	@for m in $(NESTED); do (cd $$m && go mod tidy -diff && go vet ./... && go run $(STATICCHECK) ./...) || exit 1; done
 
@@ -97,7 +98,7 @@ cross:
 	CGO_ENABLED=0 GOOS=windows go vet ./...
 
 # What follows is outside of .ci/run.
-.PHONY: api fuzz newest vulnerabilities
+.PHONY: api fuzz mutants newest soak vulnerabilities
 
 # What has changed in the API since the last release.
 api:
@@ -107,6 +108,17 @@ api:
 fuzz:
 	@.ci/prerequisites cgo swtpm
 	@CGO_ENABLED=1 .ci/fuzz $(FUZZ)
+
+# Breaks single lines, one at a time: the test that each is listed with has to notice.
+# MUTANTS="-only pool.go" tries some.
+mutants:
+	@.ci/prerequisites cgo
+	@CGO_ENABLED=1 go run ./internal/mutants $(MUTANTS)
+
+# Clients at services on which everything goes wrong, for a minute; SOAK="-for 10m -seed 1".
+soak:
+	@.ci/prerequisites cgo
+	CGO_ENABLED=1 go test -race -tags soak -count=1 -v -timeout 0 ./internal/soak -args $(SOAK)
 
 # The tests with the newest version of each dependency.
 newest:

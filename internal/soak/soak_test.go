@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build soak
+
+// Package soak_test lets clients with keys in one TPM work for a while at services on
+// which everything goes wrong in turn: make soak. It prints what has happened, and
+// fails where a request was formed wrongly, a credential went astray, a Client does not
+// recover when all is well again, or something piles up.
+package soak_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/instancekey/instancekey/client"
+	"github.com/instancekey/instancekey/client/clienttest"
+	"github.com/instancekey/instancekey/internal/tpmtest"
+	"github.com/instancekey/instancekey/tpm"
+	"github.com/instancekey/instancekey/transport"
+	"github.com/instancekey/instancekey/transport/transporttest"
+)
+
+var (
+	length  = flag.Duration("for", time.Minute, "how long things go wrong")
+	seed    = flag.Uint64("seed", 0, "decides what goes wrong; 0 draws one")
+	callers = flag.Int("callers", 64, "goroutines that make requests")
+)
+
+const clients = 4 // with a key each
+
+// policies are what the authorization server is in turn.
+var policies = map[string]transporttest.Policy{
+	"strict":               {},
+	"single use":           {Kind: transporttest.SingleUse},
+	"single use, always":   {Kind: transporttest.SingleUse, Offer: transporttest.OfferAlways, NoEndpoint: true},
+	"every third refused":  {RefuseEvery: 3},
+	"all refused":          {RefuseAll: true},
+	"the refused again":    {RefuseAll: true, RepeatRefused: true},
+	"no header":            {Kind: transporttest.SingleUse, Offer: transporttest.OfferNever},
+	"huge bodies":          {RefuseEvery: 2, Body: transporttest.HugeBody},
+	"zipped bodies":        {RefuseEvery: 2, Body: transporttest.GzipBody},
+	"challenges too large": {ChallengeBytes: 9000},
+	"unknown client":       {UnknownClient: true},
+	"redirects":            {Redirect: http.StatusTemporaryRedirect},
+	"cuts":                 {Cut: true},
+	"early":                {Early: true, RefuseEvery: 2},
+}
+
+// A soak is a run.
+type soak struct {
+	*tally
+	services *clienttest.Services
+	store    *tpm.Store
+	cache    client.DirCache
+	network  *http.Transport
+	offset   atomic.Int64 // of the devices' clock
+
+	mu      sync.Mutex
+	clients [clients]*client.Client
+}
+
+func TestSoak(t *testing.T) {
+	for *seed == 0 {
+		*seed = rand.Uint64()
+	}
+	t.Logf("seed %d, for %s, %d goroutines", *seed, *length, *callers)
+	dice := rand.New(rand.NewPCG(*seed, 0))
+
+	chip := tpmtest.Simulator(t)
+	store, err := tpm.Open(t.Context(), tpm.Config{Dial: chip.Dial, Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	s := &soak{tally: newTally(), services: clienttest.New(t, clienttest.Config{}), store: store, cache: client.DirCache(t.TempDir()), network: new(http.Transport)}
+	for i := range s.clients {
+		s.replace(t, i)
+	}
+
+	over, stop := context.WithTimeout(t.Context(), *length)
+	defer stop()
+	var all sync.WaitGroup
+	for range *callers {
+		own := rand.New(rand.NewPCG(*seed, dice.Uint64()))
+		all.Go(func() {
+			for over.Err() == nil {
+				s.call(s.client(own.IntN(clients)), own)
+			}
+		})
+	}
+	all.Go(func() { s.disturb(t, over, dice, chip) })
+	all.Go(func() { s.watch(over) })
+	all.Wait()
+
+	s.calm(t)
+	for i := range s.clients {
+		s.client(i).Close()
+	}
+	s.network.CloseIdleConnections()
+	s.collect(s.services)
+	s.print(t)
+	s.check(t, *callers)
+}
+
+// replace closes a Client, whatever it is doing, and puts another one in its place.
+func (s *soak) replace(t *testing.T, i int) {
+	cfg := s.services.ClientConfig()
+	cfg.Key, cfg.Store, cfg.KeyName = nil, s.store, fmt.Sprint("key", i)
+	cfg.Base, cfg.Cache = s.network, s.cache
+	cfg.Clock = func() time.Time { return time.Now().Add(time.Duration(s.offset.Load())) }
+	cfg.Attester = client.HTTPAttester{URL: s.services.Attester.URL, Client: &http.Client{Transport: s.network}}
+	cfg.Trace = &client.Trace{Trace: transport.Trace{Request: s.sent}}
+	c, err := client.New(t.Context(), cfg)
+	if err != nil {
+		t.Errorf("client %d: %v", i, err)
+		return
+	}
+	s.mu.Lock()
+	old := s.clients[i]
+	s.clients[i] = c
+	s.mu.Unlock()
+	if old != nil {
+		old.Close()
+	}
+}
+
+func (s *soak) client(i int) *client.Client {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.clients[i]
+}
+
+// call makes one request of a kind, and not all callers are patient.
+func (s *soak) call(c *client.Client, dice *rand.Rand) {
+	patience := 10 * time.Second
+	if dice.IntN(4) == 0 {
+		patience = time.Duration(1+dice.IntN(200)) * time.Millisecond
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	var err error
+	switch scope := fmt.Sprint("scope-", dice.IntN(1000)); dice.IntN(3) {
+	case 0:
+		_, err = c.Token(ctx, scope)
+	case 1:
+		err = get(ctx, c.ResourceClient(scope), s.services.Resource.URL)
+	default:
+		err = introspect(ctx, c.HTTPClient(), s.services.Server.Endpoint(transporttest.Introspection))
+	}
+	s.count(err)
+}
+
+func get(ctx context.Context, h *http.Client, url string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	return do(h, req)
+}
+
+func introspect(ctx context.Context, h *http.Client, endpoint string) error {
+	form := url.Values{"token": {"of somebody"}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(form.Encode()))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	return do(h, req)
+}
+
+func do(h *http.Client, req *http.Request) error {
+	resp, err := h.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(io.Discard, resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		return status(resp.StatusCode)
+	}
+	return err
+}
+
+// disturb lets something else go wrong every half second.
+func (s *soak) disturb(t *testing.T, over context.Context, dice *rand.Rand, chip *tpmtest.Sim) {
+	var names []string
+	for name := range policies {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for calm := false; wait(over, 500*time.Millisecond); calm = !calm {
+		if calm { // half of the time, or there would be nothing but refusals
+			s.allIsWell()
+			continue
+		}
+		switch event := dice.IntN(10); event {
+		default:
+			name := names[dice.IntN(len(names))]
+			s.be(policies[name])
+			s.happened("server: " + name)
+		case 5:
+			chip.Reset()
+			s.happened("TPM reset")
+		case 6:
+			s.services.Attester.SetAway(true)
+			s.happened("attester away")
+		case 7:
+			s.offset.Store(int64([]time.Duration{time.Minute, time.Hour, -time.Hour, 8 * 24 * time.Hour}[dice.IntN(4)]))
+			s.happened("clock set")
+		case 8:
+			s.replace(t, dice.IntN(clients))
+			s.happened("Close in the middle")
+		case 9:
+			s.services.RevokeTokens()
+			s.services.Server.Rotate()
+			s.happened("tokens and challenges revoked")
+		}
+	}
+}
+
+// be changes the server's policy, but not what it grants.
+func (s *soak) be(p transporttest.Policy) {
+	s.services.Server.Set(func(now *transporttest.Policy) {
+		p.Answer = now.Answer
+		*now = p
+	})
+}
+
+func (s *soak) allIsWell() {
+	s.be(transporttest.Policy{})
+	s.services.Attester.SetAway(false)
+	s.offset.Store(0)
+}
+
+// calm lets all be well again: each Client must recover by itself.
+func (s *soak) calm(t *testing.T) {
+	s.allIsWell()
+	for i := range s.clients {
+		ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+		var err error
+		for again := true; again; again = wait(ctx, time.Second) {
+			_, err = s.client(i).Token(ctx, "at the end")
+			if err == nil {
+				break
+			}
+		}
+		if err != nil {
+			t.Errorf("client %d does not recover: %v", i, err)
+		}
+		cancel()
+	}
+}
+
+// watch takes a sample of what could pile up, 60 in all.
+func (s *soak) watch(over context.Context) {
+	for wait(over, max(*length/60, 100*time.Millisecond)) {
+		s.collect(s.services)
+		runtime.GC()
+		s.sample()
+	}
+}
+
+// wait returns false once ctx has ended.
+func wait(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
