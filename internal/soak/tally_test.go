@@ -31,7 +31,7 @@ type tally struct {
 	calls, good          int
 	errs, events         map[string]int
 	sends, refused       int
-	retries              int // sends of a request after its first
+	retries              int            // sends of a request after its first
 	verdicts             map[string]int // by code and reason, where a request was refused
 	heap, files, threads []uint64       // over time; the last are goroutines
 	began                int            // goroutines at the beginning
