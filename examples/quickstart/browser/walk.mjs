@@ -40,7 +40,8 @@ async function look (file, isFirst) {
     const at = `${width} ${scheme}`
     const page = await open(file, width, scheme, (problem) => problems.push(`${at}: ${problem}`), found)
     await noScroll(page, at, problems)
-    await page.screenshot({ path: join(folder, `${name}-${width}-${scheme}.png`), fullPage: true })
+    // Of a long page the beginning is enough.
+    await page.screenshot({ path: join(folder, `${name}-${width}-${scheme}.png`), fullPage: isFirst })
     found.screenshots++
     if (!(scheme === 'light' && width === 360) && !(scheme === 'dark' && width === 1280)) await walk(page, at, problems, found)
     await page.$$eval('button.all', (buttons) => buttons.forEach((button) => button.click()))
@@ -50,7 +51,7 @@ async function look (file, isFirst) {
     }
     await page.close()
   }
-  await print(file, name, problems, found)
+  await print(file, name, isFirst, problems, found)
   return found
 }
 
@@ -159,7 +160,7 @@ async function walk (page, at, problems, found) {
 }
 
 // print sees that on paper every step is there, and that no colour is taken for granted.
-async function print (file, name, problems, found) {
+async function print (file, name, isFirst, problems, found) {
   const page = await open(file, 800, 'dark', (problem) => problems.push(`print: ${problem}`), found)
   await page.emulateMediaType('print')
   const seen = await page.evaluate(() => ({
@@ -170,10 +171,12 @@ async function print (file, name, problems, found) {
   if (seen.hidden.length > 0) problems.push(`print: ${seen.hidden} is not there`)
   if (seen.ground !== 'rgb(255, 255, 255)') problems.push(`print: the ground is ${seen.ground}`)
   if (seen.buttons > 0) problems.push('print: there are buttons')
-  const pdf = await page.pdf({ path: join(folder, `${name}.pdf`), format: 'A4' })
-  if (pdf.length < 10_000) problems.push('print: the PDF is empty')
-  await page.setViewport({ width: 720, height: 1000 })
-  await page.screenshot({ path: join(folder, `${name}-print.png`), fullPage: true })
-  found.screenshots++
+  if (isFirst) {
+    const pdf = await page.pdf({ path: join(folder, `${name}.pdf`), format: 'A4' })
+    if (pdf.length < 10_000) problems.push('print: the PDF is empty')
+    await page.setViewport({ width: 720, height: 1000 })
+    await page.screenshot({ path: join(folder, `${name}-print.png`), fullPage: true })
+    found.screenshots++
+  }
   await page.close()
 }
