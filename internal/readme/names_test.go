@@ -23,7 +23,7 @@ func TestNames(t *testing.T) {
 		exported[name] = exportedOf(parseDir(t, dir))
 	}
 	qualified := regexp.MustCompile(`(^|[^\w./"-])(client|clienttest|keystore|keystoretest|softkey|tpm|transport|transporttest)\.([A-Z]\w*)(?:\.([A-Z]\w*))?`)
-	method := regexp.MustCompile("(^|[^\\w./-])c\\.([A-Z]\\w*)")
+	method := regexp.MustCompile(`(^|[^\w./-])c\.([A-Z]\w*)`)
 	checked := 0
 	check := func(name, text string) {
 		for _, m := range qualified.FindAllStringSubmatch(text, -1) {
