@@ -32,8 +32,10 @@ const blockType = "PRIVATE KEY"
 // that contains no such key, or that is not a plain file. The Store does not follow
 // symbolic links, because Delete could not destroy what they point to. Errors match
 // keystore.ErrUnavailable for a file that others than its owner may read, and if the
-// operating system refuses; the cause is then an [fs.PathError]. On Windows the Store
-// does not check modes: the folder's access control list decides.
+// operating system refuses; the cause is then an [fs.PathError]. On Windows
+// access control lists are made and checked instead of modes: those of the owner, SYSTEM
+// and Administrators. There, letters in upper case and the names of devices are escaped
+// in a file's name: MyKey is in +my+key.pem, and nul in nul+.pem.
 func OpenDir(dir string) (*Store, error) {
 	if dir == "" {
 		return nil, errors.New("softkey: no folder given")

@@ -100,7 +100,8 @@
 // If the maker's own template or nonce is beside the certificate, the key is made by
 // these. Config.EKCertificates adds what a maker has elsewhere. Evidence costs 3
 // commands, 5 with a quote of up to eight PCRs. The measured-boot log is part of it only
-// if Config.EventLog is set, to [LinuxEventLog] or [WindowsEventLog] for example; so are,
+// if Config.EventLog is set, to [LinuxEventLog] or
+// [WindowsEventLog] for example; so are,
 // by Config.UserspaceLog and IMALog, those of what was measured later: by systemd, and by
 // Linux's IMA.
 //
@@ -110,7 +111,8 @@
 // # Faults
 //
 // Errors match a sentinel of package keystore and their cause, a [tpm2.TPMRC] or
-// a [syscall.Errno], with [errors.Is], and say what to do:
+// a [syscall.Errno], with [errors.Is], and say what to do; what Windows' TPM Base
+// Services return they name:
 //
 //	LOCKOUT
 //	    ErrLockedOut: wrong PINs, or power cuts while a key without noDA was in
@@ -253,10 +255,36 @@
 //
 // # Windows
 //
-// Through the TPM Base Services, which manage resources like Linux's /dev/tpmrm0.
-// That path compiles and is as short as can be; it was not tried on a device.
-// Files' modes are not checked there: the folder's access control list decides.
-// The folder is not locked.
+// The TPM Base Services (TBS) are between, and manage resources as Linux's
+// /dev/tpmrm0 does. All of this was tried in Wine, with swtpm behind a TBS that
+// forwards to it, and not yet on a real Windows.
+//
+// A key's file is NAME.pem, but Windows takes b and B for one file, and nul for a
+// device. So a plus sign is before each upper-case letter (+my+key.pem), number signs
+// are around three and more (#key#.pem), and a plus sign is behind the name of a
+// device (nul+.pem). The letters of a file that somebody else puts there count as
+// lower case.
+//
+// Instead of modes there are access control lists. Files and folders that are made
+// here get a list of their own, of their owner, SYSTEM and Administrators. A file
+// that anybody else may read is refused, and so is a folder that anybody else may
+// write to. The error has the icacls command that mends it. What belongs to another
+// user who is no service is refused, too: in ProgramData each user may make folders.
+// The folder's lock is the file .lock in it. What another program has open, so that
+// it cannot be replaced, is tried again for five seconds.
+//
+// Microsoft's documentation, which was not put to the test, has TBS block some
+// commands, and not know the owner's password on newer Windows. Of what is done here,
+// Persist, Unpersist, and Delete of a persistent key (TPM2_EvictControl) may need an
+// administrator, or a service that runs as LocalSystem. So may the endorsement
+// hierarchy, which enrolment and evidence use. Creating keys and signing does not:
+// that is TPM2_CreatePrimary of the owner hierarchy, Create, Load and Sign. An error
+// of the table above tells, and nothing is written then.
+//
+// A service account, such as "NT SERVICE\NAME" or LocalService, keeps its keys in a
+// folder of its own in ProgramData, which the installer makes or the service itself;
+// a program of a user in that user's profile. An administrator's tool may read the
+// former. On ARM64 everything is compiled (GOARCH=arm64), and was not tried.
 package tpm
 
 // A map of the files, from the outside in.
