@@ -73,6 +73,7 @@ func TestC31EndpointAnswers(t *testing.T) {
 		{name: "huge challenge", answer: answer{body: `{"attestation_challenge":"` + strings.Repeat("a", 5000) + `"}`}, err: "5000 bytes"},
 		{name: "huge body", answer: answer{body: `{"attestation_challenge":"a","x":"` + strings.Repeat("a", 1<<20) + `"}`}, err: "65536 bytes"},
 		{name: "500", answer: answer{status: 500, body: `{"attestation_challenge":"a"}`}, err: "500"},
+		{name: "201", answer: answer{status: 201, body: `{"attestation_challenge":"a"}`}, err: "201"},
 		{name: "302", answer: answer{status: 302}, err: "302"},
 		{name: "400", answer: answer{status: 400, body: `{"error":"invalid_request"}`}, err: "400"},
 	}
