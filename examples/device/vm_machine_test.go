@@ -59,7 +59,7 @@ func (m *machine) boot(hasChip bool, arguments string) {
 		return err == nil
 	})
 	m.lines = bufio.NewReaderSize(m.shell, 1<<20)
-	m.read(5 * time.Minute)
+	m.read(8 * time.Minute)
 }
 
 func (m *machine) start(cmd *exec.Cmd) {
