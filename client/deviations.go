@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -34,8 +33,19 @@ type Deviations struct {
 	RefreshTokensOfAnyKey bool
 }
 
-// mediaType is a media type or its subtype alone (RFC 6838, section 4.2).
-var mediaType = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}(/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126})?$`)
+const alphanumerics = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+
+// isMediaType reports whether text is a media type or its subtype alone (RFC 6838, section
+// 4.2).
+func isMediaType(text string) bool {
+	first, second, hasTwo := strings.Cut(text, "/")
+	return isTypeName(first) && (!hasTwo || isTypeName(second))
+}
+
+func isTypeName(name string) bool {
+	return name != "" && len(name) <= 127 && strings.Contains(alphanumerics, name[:1]) &&
+		strings.Trim(name, alphanumerics+"!#$&^_.+-") == ""
+}
 
 // ownTypes are the types of the JWTs that a Client signs with the Client
 // Instance Key. Were attestations of such a type, one could pass for the other.
@@ -45,7 +55,7 @@ func (d Deviations) check() error {
 	switch typ := strings.TrimPrefix(strings.ToLower(d.AttestationType), "application/"); {
 	case d.AttestationType == "":
 		return nil
-	case !mediaType.MatchString(d.AttestationType):
+	case !isMediaType(d.AttestationType):
 		return fmt.Errorf("client: attestation type %.60q is no media type", d.AttestationType)
 	case slices.Contains(ownTypes, typ):
 		return fmt.Errorf("client: attestation type %.60q is that of another JWT", d.AttestationType)
