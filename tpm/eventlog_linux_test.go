@@ -33,7 +33,10 @@ func TestLockedLog(t *testing.T) {
 	if log, err := tpm.ReadEventLog(ctx, path); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("while it is locked: %q, %v", log, err)
 	}
+	written := make(chan struct{})
+	defer func() { <-written }()
 	time.AfterFunc(30*time.Millisecond, func() {
+		defer close(written)
 		_, _ = writer.WriteString(" and whole")
 		_ = syscall.Flock(int(writer.Fd()), syscall.LOCK_UN)
 	})

@@ -152,7 +152,7 @@ func TestOIDCProviderUserinfoByDevice(t *testing.T) {
 		if m := regexp.MustCompile(`at=(\S+) with_code=(\S+)`).FindStringSubmatch(lines.Text()); m != nil {
 			authorize(t, m[1]+"?user_code="+url.QueryEscape(m[2]))
 		}
-		if strings.Contains(lines.Text(), "msg=called") {
+		if strings.Contains(lines.Text(), `msg="calls work"`) {
 			called = true
 			cancel()
 		}

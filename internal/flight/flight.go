@@ -169,7 +169,7 @@ func (g *Group[T]) left(r *run[T]) (finished bool) {
 	}
 	var left *time.Timer
 	left = time.AfterFunc(linger, func() {
-		if r.abandoned(left) {
+		if r.abandoned(&left) {
 			r.attempts.abandon(errLeft)
 		}
 	})
@@ -178,10 +178,10 @@ func (g *Group[T]) left(r *run[T]) (finished bool) {
 }
 
 // abandoned reports whether nobody has come at the last moment, since left was begun.
-func (r *run[T]) abandoned(left *time.Timer) bool {
-	r.group.mu.Lock()
+func (r *run[T]) abandoned(left **time.Timer) bool {
+	r.group.mu.Lock() // under which left was set, too
 	defer r.group.mu.Unlock()
-	if r.left != left {
+	if r.left != *left {
 		return false
 	}
 	r.forget()
