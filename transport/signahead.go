@@ -135,6 +135,9 @@ func (t *Transport) put(ctx context.Context, to *audience, before, p *proof, why
 		return true
 	}
 	to.pool(p.typ).release(p.held)
+	if unused == nil {
+		unused = context.Cause(t.closed) // which ends a signature before Close comes to its proof
+	}
 	if unused != nil && !p.issued.IsZero() { // the key may have signed, although nobody waited
 		t.waste(to, p, unused)
 	} else if p.err != nil && ctx.Err() == nil {
