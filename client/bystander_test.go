@@ -284,8 +284,10 @@ func TestOtherHostsWhileImpatientCallersCome(t *testing.T) {
 				t.Fatal(err)
 			}
 			req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-			if _, err := c.HTTPClient().Do(req); err != nil {
+			if resp, err := c.HTTPClient().Do(req); err != nil {
 				failures++
+			} else {
+				resp.Body.Close()
 			}
 			cancel()
 			time.Sleep(20 * time.Second)

@@ -3,14 +3,10 @@
 package client_test
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"io"
-	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,7 +15,6 @@ import (
 
 	"github.com/instancekey/instancekey/client"
 	"github.com/instancekey/instancekey/internal/release"
-	"github.com/instancekey/instancekey/transport/transporttest"
 )
 
 // TestEveryStartDate (D3 to D6): a device gets its token whatever its clock shows when it
@@ -198,64 +193,6 @@ func TestWrongCertificates(t *testing.T) {
 	}
 }
 
-// TestNewestTimeIsKept: what an issuer has said survives a restart with a clock that does
-// not.
-func TestNewestTimeIsKept(t *testing.T) {
-	r := newTimeRig(t, fresh)
-	file := filepath.Join(t.TempDir(), "time")
-	start := func(off time.Duration) (*client.Timekeeper, *client.Client) {
-		keeper := r.keeper(off, func(cfg *client.TimekeeperConfig) { cfg.File = file })
-		return keeper, r.client(t, keeper)
-	}
-	kept := func() time.Time {
-		t.Helper()
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		at, err := time.Parse(time.RFC3339, strings.TrimSpace(string(text)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return at
-	}
-	const never = -58 * 365 * day
-	_, c := start(never)
-	if err := grant(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
-	first := r.clock.now()
-	if !kept().Equal(first) {
-		t.Errorf("kept %s, want %s", kept(), first)
-	}
-	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("mode %v, %v", info.Mode(), err)
-	}
-	r.clock.advance(59 * time.Minute) // not each time
-	if err := grant(t.Context(), c); err != nil || !kept().Equal(first) {
-		t.Errorf("kept %s, %v, want %s", kept(), err, first)
-	}
-	r.clock.advance(2 * time.Minute)
-	if err := grant(t.Context(), c); err != nil || !kept().Equal(r.clock.now()) {
-		t.Errorf("kept %s, %v, want %s", kept(), err, r.clock.now())
-	}
-	newest := kept()
-	keeper, _ := start(never)
-	if now := keeper.Now(); now.Before(newest) || now.After(newest.Add(time.Minute)) {
-		t.Errorf("after the restart it is %s, want %s", now, newest)
-	}
-	if now := func() time.Time { k, _ := start(30 * day); return k.Now() }(); !now.After(newest.Add(29 * day)) {
-		t.Errorf("a clock that shows more is not believed: %s", now)
-	}
-
-	// A server that says an earlier time does not take it back.
-	r.clock.advance(-2 * day)
-	_, c = start(never)
-	if err := grant(t.Context(), c); err != nil || !kept().Equal(newest) {
-		t.Errorf("kept %s, %v, want %s", kept(), err, newest)
-	}
-}
-
 // TestServerLiesAboutTheTime: one whose certificate has ended by what it says is not
 // believed, and a lie within that is over with the lie, and after a restart.
 func TestServerLiesAboutTheTime(t *testing.T) {
@@ -300,116 +237,5 @@ func TestServerLiesAboutTheTime(t *testing.T) {
 				t.Errorf("after a restart: %v", err)
 			}
 		})
-	}
-}
-
-// TestTimekeeperWithoutItsFile: one that is damaged, or whose folder is gone or read-only, is
-// said once, and keeps nobody from starting.
-func TestTimekeeperWithoutItsFile(t *testing.T) {
-	for name, content := range map[string]string{
-		"no time": "yesterday", "empty": "", "huge": strings.Repeat("1", 4096), "a year alone": "2028", "binary": "\x00\x01", "no folder": "-",
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := newTimeRig(t, fresh)
-			file := filepath.Join(t.TempDir(), "time")
-			if content == "-" {
-				file = filepath.Join(t.TempDir(), "not", "there")
-			} else if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			var logged lockedBuilder
-			c := r.client(t, r.keeper(-58*365*day, func(cfg *client.TimekeeperConfig) {
-				cfg.File, cfg.Logger = file, slog.New(slog.NewTextHandler(&logged, nil))
-			}))
-			for range 5 {
-				if err := grant(t.Context(), c); err != nil {
-					t.Fatal(err)
-				}
-				r.clock.advance(2 * time.Hour)
-			}
-			said, want := logged.String(), "of earlier runs is not known"
-			if content == "-" {
-				want = "is not kept"
-			}
-			if n := strings.Count(said, want); n != 1 {
-				t.Errorf("said %d times that it %s: %s", n, want, said)
-			}
-			if _, err := os.ReadFile(file); (err == nil) != (content != "-") {
-				t.Error(err)
-			}
-		})
-	}
-}
-
-// TestRequestsOfAWrongClock: bodies arrive whole over the second connection, a caller's
-// context ends the wait for it, and one that cannot be repeated is not.
-func TestRequestsOfAWrongClock(t *testing.T) {
-	r := newTimeRig(t, fresh)
-	var bodies []string
-	server, roots := fresh.serve(t, r.clock.now(), http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		body, _ := io.ReadAll(req.Body)
-		bodies = append(bodies, string(body))
-	}))
-	keeper := r.keeper(-58 * 365 * day)
-	base := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}
-	to := &http.Client{Transport: keeper.RoundTripper(base)}
-	defer to.CloseIdleConnections()
-	resp, err := to.Post(server.URL, "text/plain", strings.NewReader("one"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp.Body.Close()
-	if resp.Request.URL.String() != server.URL {
-		t.Errorf("the answer is to %s", resp.Request.URL)
-	}
-	if _, err := to.Post(server.URL, "text/plain", io.NopCloser(strings.NewReader("two"))); err == nil {
-		t.Error("a body that is gone was sent")
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	req, _ := http.NewRequestWithContext(ctx, http.MethodGet, server.URL, http.NoBody)
-	if _, err := to.Do(req); !errors.Is(err, context.Canceled) {
-		t.Errorf("error %v", err)
-	}
-	if len(bodies) != 1 || bodies[0] != "one" {
-		t.Errorf("bodies %q", bodies)
-	}
-}
-
-// TestConcurrentRequestsOfAWrongClock at servers whose certificates have no time in common.
-func TestConcurrentRequestsOfAWrongClock(t *testing.T) {
-	r := newTimeRig(t, fresh)
-	old := certificates{[2]time.Duration{3000 * day, 3000 * day}, [2]time.Duration{600 * day, 600 * day}, [2]time.Duration{90 * day, -day}}
-	keeper := r.keeper(-58 * 365 * day)
-	results := make(chan error, 40)
-	for _, chain := range []certificates{fresh, old} {
-		server, roots := chain.serve(t, r.clock.now(), http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-		base := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}
-		network := keeper.RoundTripper(base)
-		for range cap(results) / 2 {
-			go func(server *httptest.Server) {
-				resp, err := (&http.Client{Transport: network}).Get(server.URL)
-				if err == nil {
-					resp.Body.Close()
-				}
-				results <- err
-			}(server)
-		}
-		defer network.(interface{ CloseIdleConnections() }).CloseIdleConnections()
-	}
-	for range cap(results) {
-		if err := <-results; err != nil {
-			t.Error(err)
-		}
-	}
-}
-
-// TestTimekeeperAndClock: a Client has one clock.
-func TestTimekeeperAndClock(t *testing.T) {
-	r := newRig(t, transporttest.Policy{})
-	cfg := r.config()
-	cfg.Timekeeper = client.NewTimekeeper(client.TimekeeperConfig{})
-	if _, err := client.New(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "timekeeper") {
-		t.Errorf("error %v", err)
 	}
 }

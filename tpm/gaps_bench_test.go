@@ -17,7 +17,7 @@ import (
 // sleeps in between, ten minutes at the longest. TestPINUses holds the same in
 // commands.
 //
-//	go test ./tpm -run XXX -bench Gaps -benchtime 3x -timeout 2h
+//	go test ./tpm -run '^$' -bench Gaps -benchtime 3x -timeout 2h
 func BenchmarkGaps(b *testing.B) {
 	const unit = 200 * time.Millisecond
 	for _, gap := range []time.Duration{6 * time.Second, 25 * time.Second, time.Minute, 10 * time.Minute} {

@@ -21,14 +21,21 @@ type T struct {
 // New returns a T, whose End has to be called.
 func New() *T { return new(T) }
 
-func (t *T) Helper()                  {}
-func (t *T) Context() context.Context { return context.Background() }
-func (t *T) Cleanup(f func())         { t.cleanups = append(t.cleanups, f) }
+// Helper does nothing.
+func (t *T) Helper() {}
 
+// Context returns one that does not end.
+func (t *T) Context() context.Context { return context.Background() }
+
+// Cleanup has End call f.
+func (t *T) Cleanup(f func()) { t.cleanups = append(t.cleanups, f) }
+
+// Logf prints a line.
 func (t *T) Logf(format string, args ...any) {
 	fmt.Println(strings.TrimSpace(fmt.Sprintf(format, args...)))
 }
 
+// Errorf prints a line that the output of no Example has.
 func (t *T) Errorf(format string, args ...any) { t.Logf("error: "+format, args...) }
 
 // Fatal ends the process, since an Example cannot end alone.

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -173,61 +172,6 @@ func TestNothingPilesUp(t *testing.T) {
 	}
 }
 
-func TestAttempts(t *testing.T) {
-	const never = -1
-	for name, test := range map[string]struct {
-		answers []time.Duration
-		fails   map[int32]bool
-		repeat  bool
-		after   time.Duration
-		want    string // "" for an error
-		begun   int32
-	}{
-		"the first has time":               {[]time.Duration{12 * time.Second, never}, nil, true, 12 * time.Second, "answer 1", 2},
-		"the second at a dead connection":  {[]time.Duration{never, time.Second}, nil, true, 6 * time.Second, "answer 2", 2},
-		"the third":                        {[]time.Duration{never, never, 0}, nil, true, 15 * time.Second, "answer 3", 3},
-		"the first fails at once":          {[]time.Duration{0, 0}, map[int32]bool{1: true}, true, 0, "", 1},
-		"the first fails beside the other": {[]time.Duration{6 * time.Second, 3 * time.Second}, map[int32]bool{1: true}, true, 8 * time.Second, "answer 2", 2},
-		"the second fails":                 {[]time.Duration{8 * time.Second, 0}, map[int32]bool{2: true}, true, 8 * time.Second, "answer 1", 2},
-		"the second fails, the third":      {[]time.Duration{never, 0, 0}, map[int32]bool{2: true}, true, 15 * time.Second, "answer 3", 3},
-		"both fail":                        {[]time.Duration{6 * time.Second, 3 * time.Second}, map[int32]bool{1: true, 2: true}, true, 8 * time.Second, "", 2},
-		"time is up":                       {[]time.Duration{never}, nil, true, limit, "", 7},
-		"once":                             {[]time.Duration{20 * time.Second}, nil, false, 20 * time.Second, "answer 1", 1},
-		"once, time is up":                 {[]time.Duration{never}, nil, false, limit, "", 1},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				e, start := &endpoint{answers: test.answers, fails: test.fails}, time.Now()
-				got, err := flight.Attempt(t.Context(), limit, func() bool { return test.repeat }, e.work)
-				if got != test.want || (err == nil) != (test.want != "") || time.Since(start) != test.after {
-					t.Errorf("%q, %v after %s", got, err, time.Since(start))
-				}
-				synctest.Wait()
-				if e.begun.Load() != test.begun || e.most.Load() > 2 || e.open.Load() != 0 {
-					t.Errorf("%d attempts, %d at a time, %d left open", e.begun.Load(), e.most.Load(), e.open.Load())
-				}
-			})
-		})
-	}
-}
-
-// TestAttemptThatIgnoresItsContext does not hold up who waits for it.
-func TestAttemptThatIgnoresItsContext(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		let := make(chan struct{})
-		deaf := func(context.Context) (string, error) { <-let; return "", nil }
-		start := time.Now()
-		if _, err := flight.Attempt(t.Context(), limit, flight.Never, deaf); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > limit+time.Second {
-			t.Errorf("%v after %s", err, time.Since(start))
-		}
-		start = time.Now()
-		if _, err := flight.Attempt(within(t, time.Second), limit, flight.Never, deaf); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Second {
-			t.Errorf("%v after %s", err, time.Since(start))
-		}
-		close(let)
-	})
-}
-
 func TestWorkEndsWithoutWaiters(t *testing.T) {
 	for name, test := range map[string]struct {
 		again time.Duration // when somebody waits again; 0: nobody does
@@ -276,23 +220,6 @@ func TestBegunWorkHasItsTime(t *testing.T) {
 	})
 }
 
-func TestGoneTellsTheStep(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := &endpoint{answers: []time.Duration{-1}}
-		g := flight.NewGroup[string](t.Context(), limit, false)
-		_, err := g.Do(within(t, time.Second), "", e.work)
-		var gone *flight.Gone
-		if !errors.As(err, &gone) || gone.Step != "ask" || gone.Send != 1 || !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("%#v", err)
-		}
-		cancelled, cancel := context.WithCancel(t.Context())
-		cancel()
-		if _, err := g.Do(cancelled, "other", e.work); !errors.Is(err, context.Canceled) || e.begun.Load() != 1 {
-			t.Errorf("%v, %d attempts", err, e.begun.Load())
-		}
-	})
-}
-
 func TestWorkEndsWithItsOwner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		life, end := context.WithCancelCause(t.Context())
@@ -313,84 +240,6 @@ func TestWorkEndsWithItsOwner(t *testing.T) {
 		synctest.Wait()
 		if e.begun.Load() != 2 || e.open.Load() != 0 {
 			t.Errorf("%d attempts, %d open", e.begun.Load(), e.open.Load())
-		}
-	})
-}
-
-// TestWorkDoesNotWaitForItself, be it in the same run or one that it has begun.
-func TestWorkDoesNotWaitForItself(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		outer := flight.NewGroup[string](t.Context(), limit, false)
-		inner := flight.NewGroup[string](t.Context(), limit, false)
-		var again flight.Work[string]
-		again = func(ctx context.Context) (string, error) { return outer.Do(ctx, "", again) }
-		start := time.Now()
-		if _, err := outer.Do(t.Context(), "", again); !errors.Is(err, flight.ErrOwn) {
-			t.Error(err)
-		}
-		through := func(ctx context.Context) (string, error) { return inner.Do(ctx, "", again) }
-		if _, err := outer.Do(t.Context(), "", through); !errors.Is(err, flight.ErrOwn) || time.Since(start) != 0 {
-			t.Errorf("%v after %s", err, time.Since(start))
-		}
-	})
-}
-
-// TestExitedAttempt: work that ends its goroutine, as a failed test in a hook does,
-// leaves nobody waiting.
-func TestExitedAttempt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		exit := func(context.Context) (string, error) { runtime.Goexit(); return "", nil }
-		if _, err := flight.Attempt(t.Context(), limit, flight.Always, exit); err == nil {
-			t.Error("no error")
-		}
-	})
-}
-
-// TestAfter: what is called after the work finds that nobody waits for it any more but
-// who calls it, be it one of those who waited or the work itself.
-func TestAfter(t *testing.T) {
-	for name, waits := range map[string]bool{"somebody waits": true, "nobody waits": false} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				inner, outer := flight.NewGroup[string](t.Context(), limit, false), flight.NewGroup[string](t.Context(), limit, false)
-				called := 0
-				work := func(ctx context.Context) (string, error) {
-					time.Sleep(time.Second)
-					flight.After(ctx, func() {
-						called++
-						// Joins what has joined the work.
-						if _, err := outer.Do(t.Context(), "", func(context.Context) (string, error) { return "", nil }); err != nil {
-							t.Error(err)
-						}
-					})
-					return "", nil
-				}
-				start := time.Now()
-				if waits {
-					go inner.Do(t.Context(), "", work)
-				} else {
-					inner.Begin(t.Context(), "", work)
-				}
-				synctest.Wait()
-				join := func(ctx context.Context) (string, error) { return inner.Do(ctx, "", work) }
-				if _, err := outer.Do(t.Context(), "", join); err != nil || time.Since(start) != time.Second {
-					t.Errorf("%v after %s", err, time.Since(start))
-				}
-				synctest.Wait()
-				if called != 1 {
-					t.Errorf("called %d times", called)
-				}
-			})
-		})
-	}
-	t.Run("an attempt that is no run's", func(t *testing.T) {
-		called := 0
-		work := func(ctx context.Context) (string, error) {
-			flight.After(ctx, func() { called++ })
-			return "", nil
-		}
-		if _, err := flight.Attempt(t.Context(), limit, flight.Never, work); err != nil || called != 1 {
-			t.Errorf("%v, called %d times", err, called)
 		}
 	})
 }

@@ -25,6 +25,7 @@ type Error struct {
 	Reason string // for the log alone: what was found wrong helps whoever forges it
 }
 
+// Error has the reason: it is for the log, and not for the device.
 func (e *Error) Error() string { return "evidence: " + e.Code + ": " + e.Reason }
 
 func refuse(code, format string, args ...any) error {
