@@ -149,6 +149,9 @@ func TestFollow(t *testing.T) {
 			{files.reference, `{"policy": "p", "pcrs": [0, 7]}`, false, 2, "the other files"},
 			{files.registry, string(good), true, 2, "list.crl: not a revocation list"},
 			{filepath.Join(files.roots, "list.crl"), "", true, 2, "are in force"}, // removed
+			{files.registry, with(ek), false, 2, "are in force"},
+			{files.registry, "{", false, 2, "cannot be used"}, // who was kept out, still is
+			{files.registry, string(good), true, 2, "are in force"},
 		} {
 			said.take()
 			if step.content == "" {

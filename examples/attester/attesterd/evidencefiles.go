@@ -88,9 +88,9 @@ func (f *evidenceFiles) load(log *slog.Logger) (verifier *evidence.Verifier, rea
 	return verifier, read, err
 }
 
-// follow reads the files again when they change, until ctx ends. digest is theirs
-// of before they were loaded, known what the Verifier knows. While one of them is wrong, that of before stays in
-// force; the others take effect.
+// follow reads the files again when they change, until ctx ends. digest is theirs of
+// before they were loaded, and known is what the Verifier knows. While one of them is
+// wrong, that of before stays in force; the others take effect.
 func (f *evidenceFiles) follow(ctx context.Context, digest string, verifier *evidence.Verifier, known devices, log *slog.Logger) {
 	watch.Files(ctx, digest, f.watched(), func() {
 		read, wrong := f.read(log)
