@@ -5,9 +5,15 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
+	"errors"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -18,6 +24,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/instancekey/instancekey/examples/attester/evidence"
+	"github.com/instancekey/instancekey/examples/internal/factory"
 	"github.com/instancekey/instancekey/examples/internal/watch"
 )
 
@@ -172,6 +180,71 @@ func TestFollow(t *testing.T) {
 			}
 			if text := said.take(); !strings.Contains(text, step.said) {
 				t.Errorf("step %d: said %s, want %q", i, text, step.said)
+			}
+		}
+	})
+}
+
+// TestFollowMakers: while a revocation list is wrong, the TPMs of the makers of before
+// are trusted on, and no others.
+func TestFollowMakers(t *testing.T) {
+	files, ek := operatorFiles(t)
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		maker, err := factory.NewTPMMaker(time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		spki, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		certificate, err := maker.Certify(&key.PublicKey, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		digest := sha256.Sum256(spki)
+		registry, err := os.ReadFile(files.registry)
+		if err != nil {
+			t.Fatal(err)
+		}
+		writeIn(t, filepath.Dir(files.registry), filepath.Base(files.registry), strings.ReplaceAll(string(registry), ek, hex.EncodeToString(digest[:])))
+		root := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: maker.Root.Raw}))
+		watched := watch.Digest(files.watched())
+		verifier, known, err := files.load(quiet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go files.follow(ctx, watched, verifier, known, quiet)
+		for i, step := range []struct {
+			name, content string
+			trusted       bool
+		}{
+			{"list.crl", "x", false},
+			{"maker.pem", root, false}, // beside a list that is wrong
+			{"list.crl", "", true},     // removed
+			{"list.crl", "x", true},
+			{"maker.pem", "", true}, // removed, beside a list that is wrong
+			{"list.crl", "", false},
+		} {
+			if step.content == "" {
+				if err := os.Remove(filepath.Join(files.roots, step.name)); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				writeIn(t, files.roots, step.name, step.content)
+			}
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			_, err := verifier.Enrol(evidence.EnrolmentRequest{EK: spki, EKCertificates: [][]byte{certificate}})
+			var refused *evidence.Error
+			if !errors.As(err, &refused) || (refused.Code == evidence.CodeInvalidAK) != step.trusted {
+				t.Errorf("step %d: %v, trusted: %t", i, err, step.trusted)
 			}
 		}
 	})
