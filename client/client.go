@@ -91,12 +91,12 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 	c.discoveries = flight.NewGroup[*server](c.ctx, discoverTimeout, true)
 	c.descriptions = flight.NewGroup[struct{}](c.ctx, discoverTimeout, true)
 	c.grants = flight.NewGroup[*oauth2.Token](c.ctx, tokenTimeout, true)
+	c.tokenRenewals = flight.NewGroup[*oauth2.Token](c.ctx, tokenTimeout, true)
 	base := cfg.Base
 	if base == nil {
 		base = http.DefaultTransport
 	}
 	if cfg.Timekeeper == nil {
-		c.tokenRenewals = flight.NewGroup[*oauth2.Token](c.ctx, tokenTimeout, true)
 		c.clock = newClock(cfg.Clock, c.log)
 	} else {
 		c.clock = cfg.Timekeeper.clock

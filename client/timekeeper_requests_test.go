@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/instancekey/instancekey/client"
@@ -88,4 +89,24 @@ func TestTimekeeperAndClock(t *testing.T) {
 	if _, err := client.New(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "timekeeper") {
 		t.Errorf("error %v", err)
 	}
+}
+
+// TestTokenRenewalWithATimekeeper: a token that is kept is renewed before its end, as
+// without one.
+func TestTokenRenewalWithATimekeeper(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		keeper := client.NewTimekeeper(client.TimekeeperConfig{Clock: r.clock.now})
+		c := r.client(t, func(cfg *client.Config) { cfg.Clock, cfg.Timekeeper = nil, keeper })
+		for i, want := range []int{1, 1, 2} {
+			if _, err := c.Token(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if n := r.Count(transporttest.Token); n != want {
+				t.Errorf("call %d: %d grants, want %d", i+1, n, want)
+			}
+			r.clock.advance(120 * time.Second)
+			pass(120 * time.Second)
+		}
+	})
 }

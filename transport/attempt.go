@@ -39,7 +39,7 @@ func (t *Transport) authenticate(req *http.Request, to *route) (*http.Response, 
 	ctx := req.Context()
 	a, failed, err := t.prepare(ctx, req, to)
 	if err != nil {
-		t.notSent(to.audience, a.pop, a.proof)
+		t.notSent(ctx, to.audience, a.pop, a.proof)
 		closeBody(req)
 		return nil, t.fail(to, a, failed, err)
 	}
@@ -145,7 +145,8 @@ func (t *Transport) send(req *http.Request, to *route, a attempt) (resp *http.Re
 	out := req.WithContext(ctx)
 	out.Header = req.Header.Clone()
 	flight.At(ctx, string(StepSign), a.number)
-	if err := t.sign(ctx, out, to, a); err != nil {
+	ahead, err := t.sign(ctx, out, to, a)
+	if err != nil {
 		if a.number == 1 {
 			closeBody(req)
 		}
@@ -158,6 +159,7 @@ func (t *Transport) send(req *http.Request, to *route, a attempt) (resp *http.Re
 		}
 		out.Body = body
 	}
+	t.ahead.sent.Add(int64(len(ahead)))
 	flight.Asked(ctx, string(StepSend), a.number)
 	event := TraceEvent{Start: time.Now(), Audience: to.identifier, Send: a.number}
 	resp, err = t.base.RoundTrip(out)
@@ -176,8 +178,9 @@ func (t *Transport) send(req *http.Request, to *route, a attempt) (resp *http.Re
 	return resp, headers, to.offerOf(resp), refused, nil
 }
 
-// sign sets the header fields of client authentication.
-func (t *Transport) sign(ctx context.Context, out *http.Request, to *route, a attempt) error {
+// sign sets the header fields of client authentication, and returns which of the proofs
+// were signed ahead.
+func (t *Transport) sign(ctx context.Context, out *http.Request, to *route, a attempt) (ahead []*proof, err error) {
 	if out.Header == nil {
 		out.Header = make(http.Header)
 	}
@@ -186,42 +189,60 @@ func (t *Transport) sign(ctx context.Context, out *http.Request, to *route, a at
 	if !to.unattested {
 		out.Header[fieldAttestation] = []string{a.attestation}
 	}
-	pop, proof, err := t.proofs(ctx, out, to, a)
+	pop, dpop, ahead, err := t.proofs(ctx, out, to, a)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if to.sendsPoP() {
 		out.Header[fieldAttestationPoP] = []string{pop}
 	}
 	if to.dpop != nil {
 		remove(out.Header, HeaderDPoP)
-		out.Header[fieldDPoP] = []string{proof}
+		out.Header[fieldDPoP] = []string{dpop}
 	}
-	return t.checkHeaderSize(ctx, to, out.Header)
+	if err := t.checkHeaderSize(ctx, to, out.Header); err != nil {
+		t.notSent(ctx, to.audience, ahead...)
+		return nil, err
+	}
+	return ahead, nil
 }
 
 // proofs returns the PoP JWT and the DPoP proof for a send, "" for one that it does not
-// carry. What was signed ahead ages while the other one is signed, so it comes last.
-func (t *Transport) proofs(ctx context.Context, out *http.Request, to *route, a attempt) (pop, proof string, err error) {
+// carry, and those that were signed ahead. These age while another one is signed, so they
+// come last.
+func (t *Transport) proofs(ctx context.Context, out *http.Request, to *route, a attempt) (pop, dpop string, ahead []*proof, err error) {
 	signPoP := func() (string, error) { return t.signPoP(ctx, to, a) }
 	signDPoP := func() (string, error) { return t.signDPoP(ctx, to, out, a.nonce.value()) }
 	if to.sendsPoP() && a.pop == nil {
 		pop, err = signPoP()
 	}
 	if to.dpop != nil && a.proof == nil && err == nil {
-		proof, err = signDPoP()
+		dpop, err = signDPoP()
 	}
 	if err != nil {
-		t.notSent(to.audience, a.pop, a.proof)
-		return "", "", err
+		t.notSent(ctx, to.audience, a.pop, a.proof)
+		return "", "", nil, err
 	}
-	if a.pop != nil {
-		pop, err = t.aheadOr(to.audience, a.pop, signPoP)
+	take := func(p *proof, jwt *string, sign func() (string, error)) {
+		if p == nil {
+			return
+		}
+		if err != nil {
+			t.notSent(ctx, to.audience, p)
+			return
+		}
+		var isAhead bool
+		if *jwt, isAhead, err = t.aheadOr(ctx, to.audience, p, sign); isAhead {
+			ahead = append(ahead, p)
+		}
 	}
-	if a.proof != nil && err == nil {
-		proof, err = t.aheadOr(to.audience, a.proof, signDPoP)
+	take(a.pop, &pop, signPoP)
+	take(a.proof, &dpop, signDPoP)
+	if err != nil {
+		t.notSent(ctx, to.audience, ahead...)
+		return "", "", nil, err
 	}
-	return pop, proof, err
+	return pop, dpop, ahead, nil
 }
 
 // next returns what to send after a refusal; again is false if there is

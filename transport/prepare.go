@@ -7,11 +7,13 @@ import (
 	"errors"
 	"net/http"
 	"time"
+
+	"github.com/instancekey/instancekey/internal/binding"
 )
 
 // ErrSignAhead: no proof can be signed ahead, since Config.SignAhead is zero, or since
-// what goes into proofs is the request's (Config.BindBody, Config.Claims).
-var ErrSignAhead = errors.New("transport: no proof can be signed ahead")
+// what goes into proofs is the request's (Config.BindBody, Config.Claims, BindMessage).
+var ErrSignAhead = errors.New("transport: no proof can be signed ahead: set Config.SignAhead, and neither Config.BindBody nor Config.Claims, and bind no message")
 
 // Prepare signs now what a request with this method, URL and Authorization field will
 // need, so that it does not wait for the key if it is made within Config.SignAhead. The
@@ -23,7 +25,7 @@ var ErrSignAhead = errors.New("transport: no proof can be signed ahead")
 // request's context ends. Errors are of type *[Error], or match ErrSignAhead or
 // [ErrClosed].
 func (t *Transport) Prepare(req *http.Request) error {
-	if t.signAhead == 0 || t.bindBody || t.claims != nil {
+	if t.signAhead == 0 || t.bindBody || t.claims != nil || binding.Of(req.Context()) != nil {
 		return ErrSignAhead
 	}
 	ctx, cancel := context.WithCancel(req.Context())
@@ -87,12 +89,12 @@ func (t *Transport) stockUp(ctx context.Context, to *audience, d demand) error {
 				why = errYounger
 			}
 		}
-		own, p := newProof(ctx, d)
-		isOurs := t.put(own, to, before, p, why)
+		p := newProof(d)
+		isOurs, unused := t.put(ctx, to, before, p, why)
 		switch {
 		case to.stock.isEnded():
 			return errUpdated
-		case isOurs && (ctx.Err() != nil || !errors.Is(p.err, context.Canceled)):
+		case isOurs && (ctx.Err() != nil || unused == nil):
 			return p.err
 		}
 		// Another one has taken its place meanwhile.

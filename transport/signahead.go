@@ -98,33 +98,43 @@ func (t *Transport) restock(to *audience, d demand) {
 			return
 		}
 	}
-	ctx, p := newProof(t.closed, d)
+	p := newProof(d)
 	p.inBackground = true
-	t.put(ctx, to, before, p, why)
+	t.put(t.closed, to, before, p, why)
 }
 
-// newProof returns a proof that is to be signed, with the context that ends with it.
-func newProof(ctx context.Context, d demand) (context.Context, *proof) {
-	p := &proof{demand: d, wanted: make(chan struct{}), done: make(chan struct{})}
-	ctx, p.cancel = context.WithCancel(ctx)
-	return ctx, p
+// newProof returns a proof that is to be signed.
+func newProof(d demand) *proof {
+	return &proof{demand: d, wanted: make(chan struct{}), done: make(chan struct{})}
 }
 
 // put signs a proof and puts it in the place of the one before, which is thrown away. It
-// reports false if that one is not there any more.
-func (t *Transport) put(ctx context.Context, to *audience, before, p *proof, why error) bool {
-	defer p.cancel()
+// reports false if that one is not there any more. unused is why nobody wants the new one
+// in its turn.
+func (t *Transport) put(ctx context.Context, to *audience, before, p *proof, why error) (ok bool, unused error) {
+	own, cancel := context.WithCancel(ctx)
+	p.cancel = cancel
+	defer cancel()
 	if !to.stock.swap(p.typ, before, p) {
-		return false
+		return false, nil
 	}
+	hooks := afterwards(ctx)
 	if before != nil {
-		t.throwAway(to, before, why)
+		t.throwAway(ctx, to, before, why, hooks)
 	}
-	signature := t.fill(ctx, to, p)
+	finished := false
+	defer func() {
+		if !finished { // the key, or the clock, has panicked: those who wait for the proof go on
+			p.err = &aheadError{StepSign, errExited}
+			to.stock.finish(p, 0, nil)
+			to.pool(p.typ).release(p.held)
+		}
+	}()
+	signature := t.fill(own, to, p)
 	lifetime := t.lifetime(to) - time.Duration(p.issued.Nanosecond()) - time.Since(p.begun)
-	unused := to.stock.finish(p, lifetime, func() {
+	finished, unused = true, to.stock.finish(p, lifetime, func() {
 		if to.stock.swap(p.typ, p, nil) {
-			t.throwAway(to, p, errOld)
+			t.throwAway(t.closed, to, p, errOld, afterwards(t.closed))
 		}
 	})
 	// The hook may make a request, which may have waited for the proof.
@@ -132,19 +142,29 @@ func (t *Transport) put(ctx context.Context, to *audience, before, p *proof, why
 		t.trace.signature(ctx, signature)
 	}
 	if unused == nil && p.err == nil {
-		return true
+		return true, nil
 	}
 	to.pool(p.typ).release(p.held)
 	if unused == nil {
 		unused = context.Cause(t.closed) // which ends a signature before Close comes to its proof
 	}
 	if unused != nil && !p.issued.IsZero() { // the key may have signed, although nobody waited
-		t.waste(to, p, unused)
-	} else if p.err != nil && ctx.Err() == nil {
+		t.waste(ctx, to, p, unused, hooks)
+	} else if p.err != nil && own.Err() == nil {
 		t.log.DebugContext(ctx, "transport: no proof is signed ahead", "audience", to.identifier, "error", p.err)
 	}
-	return true
+	return true, unused
 }
+
+var errExited = errors.New("what signs has ended its goroutine")
+
+// afterwards has hooks called once the work that ctx belongs to is done, and aside has
+// them called by themselves, for those who may hold something.
+func afterwards(ctx context.Context) func(func()) {
+	return func(f func()) { flight.After(ctx, f) }
+}
+
+func aside(f func()) { go f() }
 
 // fill signs a proof. The hook is to be called when that is settled.
 func (t *Transport) fill(ctx context.Context, to *audience, p *proof) (signature TraceEvent) {
@@ -273,46 +293,47 @@ func (t *Transport) takeAhead(ctx context.Context, to *audience, d demand) (*pro
 		}
 		why = errChallenge
 	}
-	t.throwAway(to, p, why)
+	t.throwAway(ctx, to, p, why, afterwards(ctx))
 	return nil, use{}
 }
 
 // aheadOr returns a proof that was taken, or signs another one if it has become too old
 // since.
-func (t *Transport) aheadOr(to *audience, p *proof, sign func() (string, error)) (string, error) {
+func (t *Transport) aheadOr(ctx context.Context, to *audience, p *proof, sign func() (string, error)) (jwt string, isAhead bool, err error) {
 	if why := t.aged(to, p); why != nil {
-		t.throwAway(to, p, why)
-		return sign()
+		t.throwAway(ctx, to, p, why, afterwards(ctx))
+		jwt, err = sign()
+		return jwt, false, err
 	}
-	t.ahead.sent.Add(1)
-	return p.jwt, nil
+	return p.jwt, true, nil
 }
 
 // notSent throws away what was taken for a request that cannot be sent.
-func (t *Transport) notSent(to *audience, taken ...*proof) {
+func (t *Transport) notSent(ctx context.Context, to *audience, taken ...*proof) {
 	for _, p := range taken {
 		if p != nil {
-			t.throwAway(to, p, errNotSent)
+			t.throwAway(ctx, to, p, errNotSent, afterwards(ctx))
 		}
 	}
 }
 
-// throwAway sees to a proof that was taken out of the stock and is not sent.
-func (t *Transport) throwAway(to *audience, p *proof, why error) {
+// throwAway sees to a proof that was taken out of the stock and is not sent. hooks calls
+// the hook.
+func (t *Transport) throwAway(ctx context.Context, to *audience, p *proof, why error, hooks func(func())) {
 	if finished := to.stock.giveUp(p, why); !finished {
 		p.cancel()
 		return
 	}
 	if p.err == nil {
 		to.pool(p.typ).release(p.held)
-		t.waste(to, p, why)
+		t.waste(ctx, to, p, why, hooks)
 	}
 }
 
 // waste counts a signature that was in vain.
-func (t *Transport) waste(to *audience, p *proof, why error) {
+func (t *Transport) waste(ctx context.Context, to *audience, p *proof, why error, hooks func(func())) {
 	t.ahead.unused.Add(1)
-	t.trace.unused(t.closed, TraceEvent{Start: p.begun, Duration: time.Since(p.begun), Audience: to.identifier, Kind: string(p.typ), Err: why})
+	t.trace.unused(ctx, TraceEvent{Start: p.begun, Duration: time.Since(p.begun), Audience: to.identifier, Kind: string(p.typ), Err: why}, hooks)
 }
 
 // endAhead throws away all that is signed ahead for the audiences of a table.
@@ -322,7 +343,7 @@ func (t *Transport) endAhead(of *table, why error) {
 	}
 	for a := range of.audiences() {
 		for _, p := range a.stock.end() {
-			t.throwAway(a, p, why)
+			t.throwAway(t.closed, a, p, why, aside) // whoever replaces a table holds a lock meanwhile
 		}
 	}
 }

@@ -50,9 +50,10 @@ func (t *Trace) signature(ctx context.Context, e TraceEvent) {
 	}
 }
 
-func (t *Trace) unused(ctx context.Context, e TraceEvent) {
+// unused has the hook called by call.
+func (t *Trace) unused(ctx context.Context, e TraceEvent, call func(func())) {
 	if t != nil && t.Unused != nil {
-		flight.After(ctx, func() { t.Unused(ctx, e) })
+		call(func() { t.Unused(ctx, e) })
 	}
 }
 
