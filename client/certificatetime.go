@@ -22,11 +22,18 @@ import (
 // later (see TimekeeperConfig.IsSet and SECURITY.md). It is for Config.Base, for
 // HTTPAttester.Client, and for whatever else the program calls.
 //
-// base is copied, and its TLSClientConfig.Time replaced; it must not have a DialTLS or
-// DialTLSContext. A request whose certificate fails takes a second connection; one whose
-// body cannot be had again (http.Request.GetBody) is not repeated. Errors are base's; that of
-// a certificate that has expired for certain says how that is known.
+// base is copied, and its TLSClientConfig.Time replaced. Nil means http.DefaultTransport.
+// base must not have a DialTLS or DialTLSContext. A request whose certificate fails takes a
+// second connection; one whose body cannot be had again (http.Request.GetBody) is not
+// repeated. Errors are base's; that of a certificate that has expired for certain says how
+// that is known.
 func (t *Timekeeper) RoundTripper(base *http.Transport) http.RoundTripper {
+	if base == nil {
+		base, _ = http.DefaultTransport.(*http.Transport)
+	}
+	if base == nil { // the program has another one
+		base = &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true}
+	}
 	v := &verifier{clock: t.clock, turn: make(chan struct{}, 1)}
 	v.now = verifyingAt(base, t.clock.verificationTime)
 	v.other = verifyingAt(base, func() time.Time {

@@ -34,8 +34,9 @@ type TimekeeperConfig struct {
 
 	// File keeps the newest time that an issuer has said over TLS, and that is believed, for
 	// the next start: a text (RFC 3339) with mode 0600, in a folder that exists. It is
-	// written at the first such time and then once an hour at most. One that cannot be
-	// read or written is logged, and done without. Empty means that none is kept.
+	// written at the first such time and then once an hour at most, by the call that has
+	// heard of it, before that returns. One that cannot be read or written is logged, and
+	// done without. Empty means that none is kept.
 	File string
 
 	// Logger gets what an operator may want to see. Nil means that nothing is logged.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,8 +25,8 @@ type Attester struct {
 
 	server *transporttest.Server
 	now    func() time.Time
-	away   toggle
-	refuse toggle
+	away   atomic.Bool
+	refuse atomic.Bool
 
 	mu         sync.Mutex
 	challenges map[string]bool
@@ -38,7 +39,7 @@ func newAttester(tb testing.TB, server *transporttest.Server, now func() time.Ti
 	mux.HandleFunc("POST /challenge", a.challenge)
 	mux.HandleFunc("POST /client-attestation", a.attest)
 	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if a.away.isOn() {
+		if a.away.Load() {
 			panic(http.ErrAbortHandler)
 		}
 		mux.ServeHTTP(w, r)
@@ -50,10 +51,10 @@ func newAttester(tb testing.TB, server *transporttest.Server, now func() time.Ti
 
 // SetAway takes the attester away, or brings it back. Requests to one that is away get no
 // answer.
-func (a *Attester) SetAway(away bool) { a.away.set(away) }
+func (a *Attester) SetAway(away bool) { a.away.Store(away) }
 
 // SetRefuse makes the attester refuse the instance, or attest it again.
-func (a *Attester) SetRefuse(refuse bool) { a.refuse.set(refuse) }
+func (a *Attester) SetRefuse(refuse bool) { a.refuse.Store(refuse) }
 
 // Attested returns how many attestations the attester has given.
 func (a *Attester) Attested() int {
@@ -88,7 +89,7 @@ func (a *Attester) attest(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, status, refusal(code, reason))
 		return
 	}
-	if a.refuse.isOn() {
+	if a.refuse.Load() {
 		writeJSON(w, http.StatusForbidden, refusal("policy_violation", "the test refuses this instance"))
 		return
 	}

@@ -34,7 +34,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"net/http"
-	"sync"
 	"testing"
 	"time"
 
@@ -155,22 +154,4 @@ func (s *Services) RevokeAll() {
 	s.grants.mu.Lock()
 	defer s.grants.mu.Unlock()
 	clear(s.grants.refreshTokens)
-}
-
-// A switch that a test turns while requests come.
-type toggle struct {
-	mu sync.Mutex
-	on bool
-}
-
-func (t *toggle) set(on bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.on = on
-}
-
-func (t *toggle) isOn() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.on
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/instancekey/instancekey/transport/transporttest"
@@ -26,7 +27,7 @@ type Resource struct {
 	grants   *grants
 	attested bool
 	api      http.Handler
-	away     toggle
+	away     atomic.Bool
 
 	mu       sync.Mutex
 	requests []ResourceRequest
@@ -54,7 +55,7 @@ func newResource(tb testing.TB, cfg Config, server *transporttest.Server, g *gra
 
 // SetAway takes the resource away, or brings it back. Requests to one that is away get no
 // answer.
-func (r *Resource) SetAway(away bool) { r.away.set(away) }
+func (r *Resource) SetAway(away bool) { r.away.Store(away) }
 
 // Requests returns the requests so far that got an answer, without those for metadata, in
 // the order in which they came.
@@ -66,7 +67,7 @@ func (r *Resource) Requests() []ResourceRequest {
 
 // ServeHTTP implements http.Handler, for tests that want no network in between.
 func (r *Resource) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
-	if r.away.isOn() {
+	if r.away.Load() {
 		panic(http.ErrAbortHandler)
 	}
 	here, err := url.Parse(r.URL)

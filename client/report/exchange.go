@@ -5,12 +5,15 @@ package report
 import (
 	"bytes"
 	"io"
+	"mime"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/instancekey/instancekey/internal/endpoint"
 	"github.com/instancekey/instancekey/transport"
 )
 
@@ -49,7 +52,6 @@ func (t *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	x.status = resp.StatusCode
 	x.header = resp.Header.Clone()
-	x.sentBody = bodyOf(req)
 	x.count()
 	resp.Body = &tee{ReadCloser: resp.Body, x: x}
 	return resp, nil
@@ -74,7 +76,7 @@ func (r *Recorder) classify(req *http.Request, to Party) (request, answer StepID
 	location := place(req.URL)
 	r.mu.Lock()
 	isChallenge := slices.ContainsFunc(r.challenges, func(c string) bool { return samePlace(c, location) })
-	isResource := slices.ContainsFunc(r.resources, func(id string) bool { return samePlace(id, location) || strings.HasPrefix(location, id) })
+	isResource := slices.ContainsFunc(r.resources, func(id string) bool { return isAt(id, req.URL) })
 	r.mu.Unlock()
 	attested := req.Header.Get(transport.HeaderAttestation) != ""
 	proved := attested || req.Header.Get(transport.HeaderDPoP) != ""
@@ -83,6 +85,8 @@ func (r *Recorder) classify(req *http.Request, to Party) (request, answer StepID
 		return Metadata, Metadata, Server
 	case isChallenge && req.Method == http.MethodPost && !proved:
 		return AskChallenge, Challenge, Server
+	case attested && req.Method == http.MethodPost && isForm(req) && req.Header.Get("Authorization") == "":
+		return SendProof, Answer, Server // which may be below a resource
 	case isResource || req.Header.Get("Authorization") != "" && proved:
 		return ResourceCall, ResourceCall, Resource
 	case proved:
@@ -90,6 +94,17 @@ func (r *Recorder) classify(req *http.Request, to Party) (request, answer StepID
 	default:
 		return "", "", ""
 	}
+}
+
+// isAt reports whether a URL is a resource's, or below it.
+func isAt(identifier string, u *url.URL) bool {
+	base, err := url.Parse(identifier)
+	return err == nil && endpoint.Below(u, base)
+}
+
+func isForm(req *http.Request) bool {
+	mediaType, _, err := mime.ParseMediaType(req.Header.Get("Content-Type"))
+	return err == nil && mediaType == "application/x-www-form-urlencoded"
 }
 
 // An exchange is a request and its answer.
@@ -132,7 +147,6 @@ func (x *exchange) answeredAt() time.Time { return x.start.Add(x.took) }
 // lost records a request without an answer.
 func (x *exchange) lost(err error) {
 	r := x.recorder
-	x.sentBody = bodyOf(x.sent)
 	sent := x.sentMessage(true)
 	lost := Message{From: x.to, To: Instance, Line: "no answer", Failed: true}
 	r.mu.Lock()
@@ -258,22 +272,34 @@ func bodyOf(req *http.Request) []byte {
 // A tee is a body that is recorded as it is read.
 type tee struct {
 	io.ReadCloser
-	x    *exchange
+	x *exchange
+
+	mu   sync.Mutex // a body may be closed while it is read
 	read bytes.Buffer
 	size int
 }
 
 func (t *tee) Read(p []byte) (int, error) {
 	n, err := t.ReadCloser.Read(p)
+	t.mu.Lock()
 	t.size += n
 	t.read.Write(p[:min(n, maxBody-t.read.Len())])
+	t.mu.Unlock()
 	if err != nil {
-		t.x.done(t.read.Bytes(), t.size)
+		t.end()
 	}
 	return n, err
 }
 
 func (t *tee) Close() error {
-	t.x.done(t.read.Bytes(), t.size)
-	return t.ReadCloser.Close()
+	err := t.ReadCloser.Close()
+	t.end()
+	return err
+}
+
+func (t *tee) end() {
+	t.mu.Lock()
+	read, size := bytes.Clone(t.read.Bytes()), t.size
+	t.mu.Unlock()
+	t.x.done(read, size)
 }

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -164,6 +165,7 @@ var remedies = []struct {
 	{isCode("invalid_scope", "invalid_target"), "Ask for a scope and a resource that this client may have at this server."},
 	{isCode("invalid_grant"), "The grant is used up, has expired, or was another key's. Get a new one."},
 	{isStatus(http.StatusTooManyRequests, http.StatusServiceUnavailable), "The server asks to come back later."},
+	{isUnreachable, "See whether the server can be reached from here: name, port, proxy, firewall."},
 	{isA(client.ErrMetadata), "Compare the issuer with the one in the server's metadata: they must be the same, byte for byte. The server must publish its endpoints there."},
 	{isNetwork, "See whether the server can be reached from here: name, port, proxy, firewall."},
 	{isServerError, "The server has a fault of its own: its log says which."},
@@ -197,9 +199,12 @@ func isUntrusted(err error) bool {
 
 func isNotFound(err error) bool { return errors.As(err, new(*net.DNSError)) }
 
-func isNetwork(err error) bool {
-	return errors.As(err, new(*net.OpError)) || errors.As(err, new(*url.Error))
+func isUnreachable(err error) bool {
+	return errors.As(err, new(*net.OpError)) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
+
+// isNetwork says less: there is such an error around most others of a request.
+func isNetwork(err error) bool { return isUnreachable(err) || errors.As(err, new(*url.Error)) }
 
 // refusal is the status and the error code that a server has answered with.
 func refusal(err error) (status int, code string) {

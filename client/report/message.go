@@ -34,16 +34,20 @@ var harmless = []string{"Accept-Encoding", "Accept-Language", "Content-Length", 
 var (
 	shownSent     = []string{"Accept", "Content-Type"}
 	shownReceived = []string{
-		"Cache-Control", "Content-Type", "Date", "Retry-After", "Www-Authenticate",
+		"Cache-Control", "Content-Length", "Content-Type", "Date", "Retry-After", "Www-Authenticate",
 		http.CanonicalHeaderKey(transport.HeaderChallenge), http.CanonicalHeaderKey(transport.HeaderDPoPNonce),
 	}
 )
 
 // sentMessage is the request. It takes note of the credentials in it.
 func (x *exchange) sentMessage(failed bool) Message {
-	u := *x.sent.URL
+	u, size := *x.sent.URL, max(int(x.sent.ContentLength), 0)
+	if x.to != Resource {
+		x.sentBody = bodyOf(x.sent)
+		size = max(size, len(x.sentBody))
+	}
 	m := Message{
-		From: Instance, To: x.to, Line: bounded(x.sent.Method + " " + place(&u)), Bytes: len(x.sentBody), Failed: failed,
+		From: Instance, To: x.to, Line: bounded(x.sent.Method + " " + place(&u)), Bytes: size, Failed: failed,
 		At: x.recorder.at(x.start),
 	}
 	if u.RawQuery != "" {
@@ -51,6 +55,9 @@ func (x *exchange) sentMessage(failed bool) Message {
 	}
 	var found secrets
 	for _, name := range slices.Sorted(maps.Keys(x.sent.Header)) {
+		if len(x.sent.Header[name]) == 0 {
+			continue // is for net/http, and not sent
+		}
 		value := strings.Join(x.sent.Header[name], ", ")
 		field := Field{Name: bounded(name), Hidden: len(value)}
 		isJWT := slices.ContainsFunc(jwtFields, func(n string) bool { return strings.EqualFold(n, name) })
@@ -62,9 +69,12 @@ func (x *exchange) sentMessage(failed bool) Message {
 		case slices.Contains(shownSent, name):
 			field = Field{Name: name, Value: bounded(value)}
 		case name == "Authorization":
-			scheme, credential, _ := strings.Cut(value, " ")
+			scheme, credential, hasScheme := strings.Cut(value, " ")
+			if !hasScheme {
+				scheme, credential = "", value
+			}
 			found.add(credential)
-			field.Value = bounded(scheme) + " …"
+			field.Value = strings.TrimSpace(bounded(scheme) + " …")
 		case !slices.Contains(harmless, name):
 			found.add(value)
 		}

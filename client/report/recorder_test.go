@@ -146,7 +146,7 @@ func TestFailures(t *testing.T) {
 			w.store.Create(w.t.Context(), "key")
 			cfg.Attester = client.PushAttester{File: "/nonexistent"}
 		}, "f", ""},
-		"no server": {away(metadata), "metadata", ""},
+		"no server": {away(metadata), "metadata", "can be reached"},
 		"other issuer": {func(w *world, _ *client.Config) {
 			w.gives(metadata, 200, map[string]any{"issuer": "https://other.example.com", "token_endpoint": "https://other.example.com/t"})
 		}, "metadata", "byte for byte"},

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/instancekey/instancekey/client"
+	"github.com/instancekey/instancekey/client/report"
 )
 
 // TestNoSecrets: no signature, token or other credential is in a report, and what
@@ -98,5 +99,62 @@ func TestNoSecrets(t *testing.T) {
 	}
 	if !json.Valid([]byte(text)) {
 		t.Error("the JSON is none")
+	}
+}
+
+// TestWhoseRequest: a token endpoint below a resource is the server's all the same, so that
+// its credentials are known as such; a resource ends where its path does, and what has no
+// scheme is a credential as a whole.
+func TestWhoseRequest(t *testing.T) {
+	w := newWorld(t)
+	const key = "api-key-0123456789"
+	place := resourceURL + "-of-another"
+	for _, at := range []string{resourceURL, place} {
+		w.answers[at] = func(rw http.ResponseWriter, req *http.Request) {
+			give(rw, 403, map[string]any{"error": "insufficient_scope", "error_description": req.Header.Get("Authorization")})
+		}
+	}
+	resources := []client.Resource{{Identifier: issuer}, {Identifier: resourceURL}}
+	recorder, err := w.run(func(cfg *client.Config) { cfg.Resources = resources })
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := w.config()
+	cfg.Resources = resources
+	recorder.Attach(&cfg)
+	c, err := client.New(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for _, at := range []string{resourceURL, place} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, at, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", key)
+		resp, err := c.HTTPClient().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+	}
+	act := recorder.Act()
+	steps := make(map[report.StepID]report.Step)
+	for _, s := range act.Steps {
+		steps[s.ID] = s
+	}
+	if steps[report.SendProof].Requests != 1 || steps[report.ResourceCall].Requests != 1 {
+		t.Errorf("%d requests to the token endpoint, %d to the resource", steps[report.SendProof].Requests, steps[report.ResourceCall].Requests)
+	}
+	page, text, _ := written(t, act)
+	for _, secret := range []string{accessToken, refreshToken, key} {
+		if strings.Contains(page, secret) || strings.Contains(text, secret) {
+			t.Errorf("%q is in a report", secret)
+		}
+	}
+	if strings.Contains(page, "Idempotency-Key") {
+		t.Error("a header field is shown that was not sent")
 	}
 }
