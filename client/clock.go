@@ -129,8 +129,8 @@ func (c *clock) say(level slog.Level, text string, args ...any) {
 const maxSaid = 16
 
 // tell logs what the clock has to say, and keeps what it has heard, once an hour at most.
-// It is called where nothing is held, and where one caller at the most waits: a handler may take its time, want to know what time
-// it is, or send its records through the Client.
+// It is called where nothing is held, and where one caller at the most waits: a handler may
+// take its time, want to know what time it is, or send its records through the Client.
 func (c *clock) tell(ctx context.Context) {
 	c.keep()
 	c.mu.Lock()

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/instancekey/instancekey/client"
 	"golang.org/x/oauth2"
 )
 
@@ -23,7 +24,7 @@ func (r *tokenRun) byUser(ctx context.Context) (*oauth2.Token, error) {
 		return nil, err
 	}
 	if at.DeviceAuthURL == "" {
-		return nil, errors.New("the server has no device_authorization_endpoint: use another -grant")
+		return nil, fmt.Errorf("%w: the server has no device_authorization_endpoint: use another -grant", client.ErrMetadata)
 	}
 	resources, err := r.client.ResourceParameters(ctx)
 	if err != nil {

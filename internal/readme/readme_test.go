@@ -58,7 +58,7 @@ func anyOtherGrant(ctx context.Context, c *client.Client, code, verifier string)
 }
 
 func resourceCall(c *client.Client, body io.Reader) (*http.Response, error) {
-	// Resources: []client.Resource{{Identifier: "https://api.example.com/readings"}},
+	// In Config, or no token is put on: Resources: []client.Resource{{Identifier: "https://api.example.com/readings"}}
 	resp, err := c.ResourceClient("readings.write").Post("https://api.example.com/readings", "application/json", body)
 	return resp, err
 }

@@ -83,6 +83,9 @@ func run() error {
 		})
 	}
 	digest := watch.Digest(trust.watched())
+	if !*check {
+		trust.await(ctx)
+	}
 	if err := trust.read(ctx, &cfg); err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"reflect"
@@ -71,7 +72,35 @@ func (f *trustFiles) read(ctx context.Context, cfg *authserver.Config) error {
 			wrong = append(wrong, fmt.Errorf("-policy: %w", err))
 		}
 	}
+	if f.jwks == "" && f.roots == "" {
+		wrong = append(wrong, errors.New("no attester is trusted: give -attester-jwks or -attester-roots"))
+	}
 	return errors.Join(wrong...)
+}
+
+// await waits half a minute for an attester that is being started beside this program.
+func (f *trustFiles) await(ctx context.Context) {
+	if !f.isURL() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for said := false; ; said = true {
+		_, err := readSource(ctx, f.jwks)
+		if !errors.As(err, new(*net.OpError)) {
+			return // it answers, or never will
+		}
+		if !said {
+			fmt.Fprintf(os.Stderr, "authserverd: waiting for %s: %v\n", f.jwks, err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 func readRoots(file string) (*x509.CertPool, error) {

@@ -8,13 +8,16 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
 
@@ -136,5 +139,32 @@ func TestTrustFilesAreReadAgain(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestAwait: the attester may be started after the authorization server.
+func TestAwait(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	listener.Close()
+	later := make(chan error, 1)
+	time.AfterFunc(100*time.Millisecond, func() {
+		listener, err := net.Listen("tcp", address)
+		if err == nil {
+			t.Cleanup(func() { listener.Close() })
+			go func() { _ = http.Serve(listener, http.NotFoundHandler()) }()
+		}
+		later <- err
+	})
+	files := trustFiles{jwks: "http://" + address + "/jwks"}
+	files.await(t.Context())
+	if err := <-later; err != nil {
+		t.Skip(err) // the port is another program's now
+	}
+	if _, err := readSource(t.Context(), files.jwks); errors.As(err, new(*net.OpError)) {
+		t.Errorf("it did not wait: %v", err)
 	}
 }
