@@ -199,7 +199,7 @@ func (h hardware) ima(t *testing.T) {
 			name := fmt.Sprintf("%d-%t", i, persistent)
 			key := create(t, s, name, o)
 			if persistent {
-				if err := s.Persist(t.Context(), name, 0x81ffff00); err != nil {
+				if err := s.Persist(t.Context(), name, 0x81000100); err != nil {
 					t.Fatal(err)
 				}
 			}
