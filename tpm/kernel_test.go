@@ -44,7 +44,7 @@ func init() {
 			fmt.Println(fs.kind, err)
 		}
 	}
-	tests := exec.Command("/init", "-test.v", "-test.run", "^TestHardware$")
+	tests := exec.Command("/init", "-test.v", "-test.timeout=15m", "-test.run", "^TestHardware$")
 	tests.Env = []string{"TPM_DEVICE=/dev/tpmrm0", "TPM_MACHINE=1", "HOME=/tmp"}
 	tests.Stdout, tests.Stderr = os.Stdout, os.Stdout
 	err := tests.Run()
