@@ -84,10 +84,10 @@ type Config struct {
 	// SignAhead is how old a proof may be that was signed before its request was made.
 	// Shortly after a request the Client then signs, in the background, the proofs of the
 	// Client Instance Key for another request like it. That request does not wait for a
-	// TPM. Package transport says what is signed when, and what is thrown away. Servers
-	// take proofs that are some 15 seconds old or more. When requests come at longer
-	// intervals each signature is in vain: see [Client.Prepare]. Zero means that none are
-	// signed ahead. At most a minute.
+	// TPM. Package transport says what is signed when, and what is thrown away. When
+	// requests cease, one signature is in vain. Servers take proofs that are some 15
+	// seconds old or more. When requests come at longer intervals each signature is in
+	// vain: see [Client.Prepare]. Zero means that none are signed ahead. At most a minute.
 	SignAhead time.Duration
 
 	// Metadata is the server's metadata, for a server that does not publish

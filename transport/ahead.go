@@ -45,11 +45,16 @@ type proof struct {
 // A stock holds what is signed ahead for one audience: one proof of each type at the
 // most, since they age. A proof that is not in it belongs to whoever took it out.
 type stock struct {
-	mu      sync.Mutex
-	ended   bool // nothing comes in any more
-	pending bool // some are about to be begun
-	last    target
-	proofs  map[jose.ContentType]*proof
+	mu     sync.Mutex
+	ended  bool // nothing comes in any more
+	proofs map[jose.ContentType]*proof
+
+	// What is known of the audience's requests.
+	next     []demand  // what another one like the most recent one will need
+	last     target    // of that one
+	paced    bool      // the proof that was signed ahead last was sent
+	follower *audience // where the request after one of these goes to; nil: none was seen
+	doubted  bool      // the last one went elsewhere
 }
 
 // look returns the proof of that type, nil if there is none.
@@ -165,18 +170,40 @@ func (s *stock) isEnded() bool {
 }
 
 // end takes out all that there is, and lets nothing in any more.
-func (s *stock) end() (left []*proof) {
+func (s *stock) end() []*proof {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ended = true
-	for _, p := range s.proofs {
+	s.ended, s.follower = true, nil
+	return s.takeAll(func(*proof) bool { return true })
+}
+
+// holds reports whether there is something.
+func (s *stock) holds() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.proofs) > 0
+}
+
+// withdraw takes out what nobody has asked for.
+func (s *stock) withdraw() []*proof {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.takeAll(func(p *proof) bool { return p.inBackground && !p.isWanted })
+}
+
+// takeAll takes out those proofs that are so. s.mu is held.
+func (s *stock) takeAll(are func(*proof) bool) (taken []*proof) {
+	for typ, p := range s.proofs {
+		if !are(p) {
+			continue
+		}
 		if p.expiry != nil {
 			p.expiry.Stop()
 		}
-		left = append(left, p)
+		delete(s.proofs, typ)
+		taken = append(taken, p)
 	}
-	clear(s.proofs)
-	return left
+	return taken
 }
 
 // Why a proof that was signed ahead is not sent.
@@ -187,6 +214,7 @@ var (
 	errAttestation = errors.New("there is another attestation")
 	errTarget      = errors.New("the request is for something else")
 	errUpdated     = errors.New("servers and resources were replaced")
+	errElsewhere   = errors.New("the request is for another server or resource")
 	errNotSent     = errors.New("the request was not sent")
 	errYounger     = errors.New("a younger one was asked for")
 )

@@ -94,7 +94,11 @@ func (t *Transport) prepare(ctx context.Context, req *http.Request, to *route) (
 			return a, StepAttestation, err
 		}
 	}
-	for _, d := range t.demands(req, to, a) {
+	demands := t.demands(req, to, a)
+	if len(demands) > 0 {
+		t.expect(ctx, to.audience)
+	}
+	for _, d := range demands {
 		switch p, u := t.takeAhead(ctx, to.audience, d); {
 		case p == nil:
 		case d.typ == typePoP:

@@ -51,10 +51,17 @@
 // bound messages, bodies or claims of the caller's are never signed ahead.
 //
 // Whoever waits for the key has it first, also with other keys in the same device, where
-// their Store heeds [keystore.InBackground]. No PIN is asked for in the background. When
-// requests cease, what was signed for the next one is in vain: one signature for each
-// proof that the last request carried. [Trace].Unused and [Transport.SignedAhead] tell
-// how many.
+// their Store heeds [keystore.InBackground]. No PIN is asked for in the background, and
+// nothing is signed ahead for a request that is itself in the background.
+//
+// When requests cease, what was signed for the next one is in vain. That is one signature,
+// however many servers and resources there are: proofs are signed ahead for one of them at
+// a time, where the next request is expected to go. That is where the request after one
+// like this went before, or to the same again. Where requests come in no order, the proof
+// waits for one of its kind. The second proof of a request that carries two is signed ahead
+// once the first was of use: where such requests have followed one another, what is in
+// vain is two signatures. Nothing is signed anew before the next request, whatever the
+// servers do meanwhile. [Trace].Unused and [Transport.SignedAhead] tell how many were in vain.
 //
 // # Servers and resources that change
 //
@@ -104,6 +111,7 @@
 //   - proof.go: the claims of PoP JWTs and DPoP proofs
 //   - signer.go: the key and its turns
 //   - signahead.go: proofs that are signed before their requests are made
+//   - forecast.go: for which request that is
 //   - ahead.go: those that are at hand
 //   - hold.go: their challenges
 //   - prepare.go: Prepare

@@ -84,6 +84,7 @@ func (t *Transport) stockUp(ctx context.Context, to *audience, d demand) error {
 				}
 				continue // it may have failed, or be another request's
 			case why == nil && t.isYoung(to, before):
+				to.stock.want(before)
 				return nil
 			case why == nil:
 				why = errYounger

@@ -20,14 +20,8 @@ import (
 // for no more than a minute.
 const MaxSignAhead = time.Minute
 
-const (
-	// settling is how long after a response the next proof is begun. A request that
-	// follows at once, with the token that has just come for example, has the key first.
-	settling = 10 * time.Millisecond
-
-	// maxStray is how far the clock may go from the process's without having been set.
-	maxStray = time.Second
-)
+// maxStray is how far the clock may go from the process's without having been set.
+const maxStray = time.Second
 
 // aheadCounts are of the proofs that were signed ahead.
 type aheadCounts struct{ sent, unused atomic.Int64 }
@@ -51,39 +45,6 @@ func (t *Transport) demands(req *http.Request, to *route, a attempt) (demands []
 		demands = append(demands, demand{typ: typeDPoP, attestation: a.attestation, target: to.target(req)})
 	}
 	return demands
-}
-
-// foresee has the proofs for another request like this one signed in the background. A
-// DPoP proof for a resource is made if the request before was for the same.
-func (t *Transport) foresee(req *http.Request, to *route, a attempt, resp *http.Response, refused refusal) {
-	demands := t.demands(req, to, a)
-	if len(demands) == 0 || resp.StatusCode >= 500 || refused.code == codeInvalidAttestation || refused.code == codeInvalidClient {
-		return
-	}
-	s := to.stock
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var next []demand
-	for _, d := range demands {
-		if d.typ == typePoP || !to.isResource || d.target == s.last {
-			next = append(next, d)
-		}
-		if d.typ == typeDPoP {
-			s.last = d.target
-		}
-	}
-	if s.ended || s.pending || len(next) == 0 {
-		return
-	}
-	s.pending = true
-	time.AfterFunc(settling, func() {
-		s.mu.Lock()
-		s.pending = false
-		s.mu.Unlock()
-		for _, d := range next {
-			t.restock(to.audience, d)
-		}
-	})
 }
 
 // restock sees to it that there is a proof for a demand.
@@ -289,6 +250,7 @@ func (t *Transport) takeAhead(ctx context.Context, to *audience, d demand) (*pro
 	}
 	if why == nil {
 		if u, ok := to.pool(p.typ).giveHeld(p.held); ok {
+			to.stock.followed(true)
 			return p, u
 		}
 		why = errChallenge
@@ -333,6 +295,7 @@ func (t *Transport) throwAway(ctx context.Context, to *audience, p *proof, why e
 // waste counts a signature that was in vain.
 func (t *Transport) waste(ctx context.Context, to *audience, p *proof, why error, hooks func(func())) {
 	t.ahead.unused.Add(1)
+	to.stock.followed(false)
 	t.trace.unused(ctx, TraceEvent{Start: p.begun, Duration: time.Since(p.begun), Audience: to.identifier, Kind: string(p.typ), Err: why}, hooks)
 }
 

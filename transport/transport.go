@@ -106,6 +106,7 @@ type Transport struct {
 	bindBody     bool
 	signAhead    time.Duration
 	ahead        *aheadCounts
+	forecast     *forecast
 	claims       func(*http.Request) (map[string]any, error)
 	base         http.RoundTripper
 	log          *slog.Logger
@@ -137,6 +138,7 @@ func New(cfg Config) (*Transport, error) {
 		bindBody:     cfg.BindBody,
 		signAhead:    cfg.SignAhead,
 		ahead:        new(aheadCounts),
+		forecast:     new(forecast),
 		claims:       cfg.Claims,
 		trace:        cfg.Trace,
 		base:         cfg.Base,
