@@ -5,6 +5,7 @@ package tpm_test
 import (
 	"bytes"
 	"crypto/x509"
+	"strings"
 	"testing"
 
 	"github.com/google/go-tpm/tpm2"
@@ -159,5 +160,19 @@ func TestTrimCertificate(t *testing.T) {
 		if got := tpm.TrimCertificate(tt.content); !bytes.Equal(got, tt.want) {
 			t.Errorf("%x: %x, want %x", tt.content, got, tt.want)
 		}
+	}
+}
+
+// TestNVOwnerAuthMissing: who needs the owner's password is told so, and not of a PIN.
+func TestNVOwnerAuthMissing(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	r := newRig(t, sim)
+	key := create(t, r.Store, "key", tpm.KeyOptions{})
+	der := issue(t, endorsementPublic(t, sim, tpm2.RSAEKTemplate))
+	defineNV(t, sim, 0x01c00002, tpm2.TPMANV{OwnerWrite: true, OwnerRead: true, NoDA: true}, len(der), der)
+	setHierarchyAuth(t, sim, tpm2.TPMRHOwner, "password of the owner")
+	_, err := attestable(t, key).Enrolment(t.Context())
+	if wantError(t, err, keystore.ErrAuth); !strings.Contains(err.Error(), "Config.OwnerAuth") || strings.Contains(err.Error(), "PIN") {
+		t.Errorf("%q does not say what is missing", err)
 	}
 }

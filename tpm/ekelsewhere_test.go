@@ -182,3 +182,42 @@ func TestReadLockedNV(t *testing.T) {
 		t.Errorf("%d times TPM2_NV_Read of a locked index", n)
 	}
 }
+
+// TestNVPassword: an index that has a password is not there. Nothing is tried that the
+// TPM would count, however often it is asked, and what else is in it is still found.
+func TestNVPassword(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	for _, index := range []tpm2.TPMHandle{0x01c00002, 0x01c00004, 0x01c00100} {
+		for _, noDA := range []bool{false, true} {
+			for _, byOwner := range []bool{false, true} {
+				der := issue(t, endorsementPublic(t, sim, tpm2.RSAEKTemplate))
+				public := tpm2.TPMSNVPublic{
+					NVIndex: index, NameAlg: tpm2.TPMAlgSHA256, DataSize: uint16(len(der)),
+					Attributes: tpm2.TPMANV{OwnerWrite: true, AuthRead: true, OwnerRead: byOwner, NoDA: noDA},
+				}
+				_, err := tpm2.NVDefineSpace{AuthHandle: tpm2.TPMRHOwner, Auth: tpm2.TPM2BAuth{Buffer: []byte("password")}, PublicInfo: tpm2.New2B(public)}.Execute(sim)
+				if err != nil {
+					t.Fatal(err)
+				}
+				writeNV(t, sim, index, der)
+				r := newRig(t, sim)
+				key := create(t, r.Store, "key", tpm.KeyOptions{})
+				for range 2 {
+					status(t, r.Store)
+					want := 0
+					if byOwner && index == 0x01c00002 {
+						want = 1
+					}
+					if n := len(enrol(t, key).EKCertificates); n != want {
+						t.Errorf("0x%08x, noDA %t, read by the owner %t: %d certificates, want %d", index, noDA, byOwner, n, want)
+					}
+				}
+				if n := wrongTries(t, sim); n != 0 {
+					t.Errorf("0x%08x, noDA %t, read by the owner %t: %d wrong tries", index, noDA, byOwner, n)
+				}
+				r.Close()
+				undefineNV(t, sim, tpm2.TPMRHOwner, index)
+			}
+		}
+	}
+}

@@ -97,6 +97,12 @@ func defineNV(t testing.TB, conn transport.TPM, index tpm2.TPMHandle, attributes
 	if err != nil {
 		t.Fatal(err)
 	}
+	writeNV(t, conn, index, content)
+}
+
+// writeNV writes to an NV index as the owner.
+func writeNV(t testing.TB, conn transport.TPM, index tpm2.TPMHandle, content []byte) {
+	t.Helper()
 	for offset := 0; offset < len(content); offset += 512 {
 		read, err := tpm2.NVReadPublic{NVIndex: index}.Execute(conn) // the Name changes with the first write
 		if err != nil {

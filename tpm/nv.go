@@ -39,7 +39,8 @@ func (c *call) indexes(first, last tpm2.TPMHandle) ([]tpm2.TPMHandle, error) {
 }
 
 // readNV returns the contents of an NV index, or nil if it is not there, was
-// never written or cannot be read with an empty password or the owner's.
+// never written or cannot be read with an empty password or the owner's. An empty
+// password that the TPM would count as a wrong try is not tried.
 func (c *call) readNV(index tpm2.TPMHandle) ([]byte, error) {
 	rsp, err := tpm2.NVReadPublic{NVIndex: index}.Execute(c)
 	if errors.Is(err, tpm2.TPMRCHandle) {
@@ -56,8 +57,8 @@ func (c *call) readNV(index tpm2.TPMHandle) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: its public area: %w", errGarbled, err)
 	}
-	readable := public.Attributes.AuthRead || public.Attributes.OwnerRead
-	if !readable || !public.Attributes.Written || public.Attributes.ReadLocked || public.DataSize > maxNV {
+	byIndex, byOwner := public.Attributes.AuthRead && public.Attributes.NoDA, public.Attributes.OwnerRead
+	if !byIndex && !byOwner || !public.Attributes.Written || public.Attributes.ReadLocked || public.DataSize > maxNV {
 		return nil, nil
 	}
 	most, err := c.property(tpm2.TPMPTNVBufferMax)
@@ -66,9 +67,23 @@ func (c *call) readNV(index tpm2.TPMHandle) ([]byte, error) {
 	}
 	named := tpm2.NamedHandle{Handle: index, Name: *name}
 	var content []byte
-	for len(content) < int(public.DataSize) {
-		size := min(int(most), maxMessage/2, int(public.DataSize)-len(content))
-		part, err := c.readNVPart(named, public.Attributes.AuthRead, size, len(content))
+	if byIndex {
+		content, err = c.readNVBy(named, true, int(most), int(public.DataSize))
+		if !isRefusal(err) {
+			return content, err
+		}
+	}
+	if byOwner {
+		return c.readNVBy(named, false, int(most), int(public.DataSize))
+	}
+	return nil, nil
+}
+
+// readNVBy reads size bytes, as many at once as the TPM gives, authorized by the index
+// or by the owner.
+func (c *call) readNVBy(index tpm2.NamedHandle, byIndex bool, most, size int) (content []byte, err error) {
+	for len(content) < size {
+		part, err := c.readNVPart(index, byIndex, min(most, maxMessage/2, size-len(content)), len(content))
 		if err != nil {
 			return nil, err
 		}
@@ -77,7 +92,7 @@ func (c *call) readNV(index tpm2.TPMHandle) ([]byte, error) {
 	return content, nil
 }
 
-// readNVPart sends TPM2_NV_Read, authorized by the index or by the owner.
+// readNVPart sends TPM2_NV_Read.
 func (c *call) readNVPart(index tpm2.NamedHandle, byIndex bool, size, offset int) ([]byte, error) {
 	authorizer := tpm2.AuthHandle{Handle: index.Handle, Name: index.Name, Auth: tpm2.PasswordAuth(nil)}
 	if !byIndex {
@@ -89,6 +104,9 @@ func (c *call) readNVPart(index tpm2.NamedHandle, byIndex bool, size, offset int
 		authorizer = tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: auth}
 	}
 	rsp, err := tpm2.NVRead{AuthHandle: authorizer, NVIndex: index, Size: uint16(size), Offset: uint16(offset)}.Execute(c)
+	if err != nil && !byIndex {
+		return nil, about(theOwner, err)
+	}
 	if err != nil {
 		return nil, err
 	}
