@@ -81,3 +81,30 @@ func TestUnknownParent(t *testing.T) {
 		t.Errorf("%q gives the wrong advice", err)
 	}
 }
+
+// TestGuessMeetsTheTPM: what goes wrong with the TPM while parents are guessed says
+// nothing about the key, and nobody is told to enrol with a new one.
+func TestGuessMeetsTheTPM(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	r := newRig(t, sim)
+	tools := eccPrimary
+	tools.ObjectAttributes.NoDA = false
+	put(t, r, "key", encodeKey(under(t, sim, tpm2.TPMRHOwner, tools, signingTemplate()), ownerParent))
+	for code, sentinel := range map[tpm2.TPMRC]error{
+		tpm2.TPMRCLockout:       keystore.ErrLockedOut,
+		tpm2.TPMRCFailure:       keystore.ErrUnavailable,
+		tpm2.TPMRCUpgrade:       keystore.ErrUnavailable,
+		tpm2.TPMRCObjectMemory:  keystore.ErrUnavailable,
+		tpm2.TPMRCNVUnavailable: keystore.ErrUnavailable,
+	} {
+		for _, command := range []tpm2.TPMCC{ccCreatePrimary, ccLoad} {
+			r.faults.Add(tpmtest.Fault{Command: command, Skip: 1, RC: code, Times: -1})
+			_, err := r.Open(t.Context(), "key")
+			if wantError(t, err, sentinel, code); strings.Contains(err.Error(), "enrol") {
+				t.Errorf("%v of %v: %q gives the wrong advice", code, command, err)
+			}
+			r.faults.Clear()
+		}
+	}
+	sign(t, open(t, r.Store, "key"))
+}

@@ -36,7 +36,9 @@ func (c *call) load(k *keyfile.File) (none keyfile.Parent, err error) {
 		if guessErr == nil {
 			return parent, nil
 		}
-		if !errors.As(guessErr, new(tpm2.TPMRC)) {
+		// What is not about the guess, such as a lockout or a TPM that is full, says
+		// nothing about the key.
+		if !errors.As(guessErr, new(tpm2.TPMFmt1Error)) {
 			return none, guessErr
 		}
 	}
