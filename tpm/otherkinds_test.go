@@ -3,6 +3,7 @@
 package tpm_test
 
 import (
+	"bytes"
 	"errors"
 	"strings"
 	"testing"
@@ -62,6 +63,32 @@ func TestOtherKinds(t *testing.T) {
 			if strings.Contains(err.Error(), "delete") || !strings.Contains(err.Error(), "program that made it") {
 				t.Errorf("%s, %s: %q gives the wrong advice", name, what, err)
 			}
+		}
+		if err := r.Delete(t.Context(), "key"); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestPolicyNotInFile: a healthy key whose policy its file does not say, as tpm2_create
+// -L makes them, or that nobody can use at all, is no damaged one.
+func TestPolicyNotInFile(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	r := newRig(t, sim)
+	for name, tt := range map[string]struct {
+		policy []byte
+		want   []error
+	}{
+		"policy":    {bytes.Repeat([]byte{7}, 32), []error{keystore.ErrPolicy}},
+		"no policy": {nil, []error{keystore.ErrUnavailable, errors.ErrUnsupported}},
+	} {
+		template := signingTemplate()
+		template.ObjectAttributes.UserWithAuth = false
+		template.AuthPolicy = tpm2.TPM2BDigest{Buffer: tt.policy}
+		put(t, r, "key", encodeKey(under(t, sim, tpm2.TPMRHOwner, eccPrimary, template), ownerParent))
+		_, err := r.Open(t.Context(), "key")
+		if wantError(t, err, tt.want...); strings.Contains(err.Error(), "delete") {
+			t.Errorf("%s: %q gives the wrong advice", name, err)
 		}
 		if err := r.Delete(t.Context(), "key"); err != nil {
 			t.Errorf("%s: %v", name, err)

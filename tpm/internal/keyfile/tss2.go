@@ -10,6 +10,8 @@ import (
 
 	formats "github.com/foxboron/go-tpm-keyfiles"
 	"github.com/google/go-tpm/tpm2"
+
+	"github.com/instancekey/instancekey/keystore"
 )
 
 // tss2 is what a TSS2 key says.
@@ -81,6 +83,12 @@ func parseTSS2(der []byte) (*tss2, error) {
 	}
 	if !k.UsesPolicy {
 		return k, nil
+	}
+	if len(authPolicy) == 0 {
+		return nil, unsupported("is of a key that has neither userWithAuth nor a policy, so that nobody can use it")
+	}
+	if len(key.Policy) == 0 {
+		return nil, fmt.Errorf("%w: the key takes a policy, and its file does not say which: have the program that made the key write it there", keystore.ErrPolicy)
 	}
 	if k.Policy, err = parsePolicy(key.Policy); err != nil {
 		return nil, err
