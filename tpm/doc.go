@@ -224,7 +224,7 @@
 // 3 with a key at a persistent handle: what comes meanwhile is next, and voids the
 // policy. Where extends are as frequent as that takes, each signature is repeated some
 // times; then Persist the key, or have IMA measure less.
-// TPM2_Startup is sent where that was forgotten. A connection on which a command
+// TPM2_Startup and TPM2_SelfTest are sent where that was forgotten. A connection on which a command
 // is not answered within a minute is given up, once nobody waits for that command
 // any more.
 //

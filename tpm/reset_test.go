@@ -235,3 +235,22 @@ func TestExclusiveOnHandedInConnection(t *testing.T) {
 		t.Errorf("objects %x are in the TPM, want the key alone", h)
 	}
 }
+
+// TestNeedsTest: a TPM that has not tested itself is told to, and the command repeated;
+// once for each command.
+func TestNeedsTest(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	r := newRig(t, sim)
+	key := create(t, r.Store, "key", tpm.KeyOptions{})
+	r.calls.Reset()
+	r.faults.Add(tpmtest.Fault{Command: ccSign, RC: tpm2.TPMRCNeedsTest})
+	sign(t, key)
+	r.calls.Want(t, ccSign, tpm2.TPMCCSelfTest, ccSign)
+	r.calls.Reset()
+	r.faults.Add(tpmtest.Fault{Command: ccSign, RC: tpm2.TPMRCNeedsTest, Times: -1})
+	_, err := key.Sign(t.Context(), []byte("input"))
+	wantError(t, err, keystore.ErrUnavailable, tpm2.TPMRCNeedsTest)
+	if n := r.calls.Count(tpm2.TPMCCSelfTest); n != 1 {
+		t.Errorf("TPM2_SelfTest was sent %d times, want once", n)
+	}
+}

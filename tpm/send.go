@@ -25,9 +25,10 @@ const (
 )
 
 // Send sends one command and returns the TPM's answer. It repeats the command
-// while the TPM is busy, and after TPM2_Startup where that had not been done.
+// while the TPM is busy, and after TPM2_Startup or TPM2_SelfTest where that had not
+// been done.
 func (c *call) Send(command []byte) ([]byte, error) {
-	started := false
+	started, tested := false, false
 	for wait := firstWait; ; wait = min(2*wait, longestWait) {
 		if err := c.ctx.Err(); err != nil {
 			return nil, err
@@ -39,6 +40,11 @@ func (c *call) Send(command []byte) ([]byte, error) {
 		case code == tpm2.TPMRCInitialize && !started:
 			started = true
 			if err := c.startup(); err != nil {
+				return nil, err
+			}
+		case code == tpm2.TPMRCNeedsTest && !tested:
+			tested = true
+			if err := c.selfTest(); err != nil {
 				return nil, err
 			}
 		case !slices.Contains(busyCodes, code) || c.waited >= patience:
@@ -102,6 +108,14 @@ func (c *call) startup() error {
 		return fmt.Errorf("TPM2_Startup: %w", code)
 	}
 	return nil
+}
+
+// selfTest has the TPM test what was not tested since it was started. It may do so
+// while it answers TESTING to other commands. If a test fails, they say FAILURE.
+func (c *call) selfTest() error {
+	const full = 0 // no
+	_, _, err := c.exchange(newCommand(tpm2.TPMSTNoSessions, tpm2.TPMCCSelfTest, []byte{full}))
+	return err
 }
 
 // newCommand puts a header before the body of a command.
