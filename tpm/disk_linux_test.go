@@ -6,9 +6,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/instancekey/instancekey/internal/tpmtest"
 	"github.com/instancekey/instancekey/keystore"
@@ -104,6 +107,44 @@ func TestFIFO(t *testing.T) {
 	_, err = r.Create(t.Context(), "key")
 	wantError(t, err, keystore.ErrExists)
 	if err := r.Delete(t.Context(), "key"); err != nil {
+		t.Errorf("Delete: %v", err)
+	}
+}
+
+// TestDeleteUnreadable: a file that its folder's owner cannot read is not deleted, since
+// it may name a persistent handle.
+func TestDeleteUnreadable(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can give files to others")
+	}
+	const nobody = 65534
+	sim := tpmtest.Simulator(t)
+	r := newRig(t, sim)
+	create(t, r.Store, "key", tpm.KeyOptions{})
+	if err := r.Persist(t.Context(), "key", handle); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{r.config.Dir, filepath.Dir(r.config.Dir)} {
+		if err := os.Chown(dir, nobody, nobody); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if _, err := unix.SetfsuidRetUid(nobody); err != nil {
+		t.Fatal(err)
+	}
+	err := r.Delete(t.Context(), "key")
+	if _, back := unix.SetfsuidRetUid(0); back != nil {
+		t.Fatal(back)
+	}
+	if wantError(t, err, keystore.ErrUnavailable, syscall.EACCES); !strings.Contains(err.Error(), "chown") {
+		t.Errorf("%q does not say what to do", err)
+	}
+	if names, _ := r.List(t.Context()); len(names) != 1 || len(persistent(t, sim)) != 1 {
+		t.Errorf("left are the files %q and %d persistent keys", names, len(persistent(t, sim)))
+	}
+	if err := r.Delete(t.Context(), "key"); err != nil || len(persistent(t, sim)) != 0 {
 		t.Errorf("Delete: %v", err)
 	}
 }

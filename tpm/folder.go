@@ -6,6 +6,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
+
+	"github.com/google/go-tpm/tpm2"
 
 	"github.com/instancekey/instancekey/internal/keyfolder"
 	"github.com/instancekey/instancekey/internal/privatefile"
@@ -68,16 +71,20 @@ func (f folder) pinned(parent keyfile.Parent) (names [][]byte) {
 	return names
 }
 
-// remains reads a key's file for deleting the key, whoever else may read it. It
-// returns nil if nothing can be understood.
-func (f folder) remains(name string) *keyfile.File {
+// remains reads a key's file for deleting the key, whoever else may read it. k is nil
+// if the key cannot be understood, and handle then says where it is persistent all the
+// same; 0: nowhere. The error is of a file that cannot be read now, and so may be
+// anything.
+func (f folder) remains(name string) (k *keyfile.File, handle tpm2.TPMHandle, err error) {
 	text, err := privatefile.ReadShared(f.File(name), keyfolder.MaxSize)
-	if err != nil {
-		return nil
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, privatefile.ErrNotPlain) || errors.Is(err, privatefile.ErrTooLarge):
+		return nil, 0, nil // never was a key's
+	case err != nil:
+		return nil, 0, f.Error(name, keystore.ErrUnavailable, err)
 	}
-	k, err := keyfile.Parse(text)
-	if err != nil {
-		return nil
+	if k, err = keyfile.Parse(text); err != nil {
+		return nil, keyfile.HandleIn(text), nil
 	}
-	return k
+	return k, 0, nil
 }

@@ -162,6 +162,10 @@ func (s *Store) note(ctx context.Context, name string, k *keyfile.File, change f
 // persistent handle where Persist has put it. See [keystore.Store]. A [keystore.Key] that
 // was opened before can still sign until the Store is closed. If ctx ends early, the key
 // stays in the TPM until then.
+//
+// A file that is no key's is removed, too. One that cannot be read now, or that is
+// damaged and names a persistent handle at which something is, stays, and the error
+// matches keystore.ErrUnavailable: a key that nobody knows of could still sign.
 func (s *Store) Delete(ctx context.Context, name string) error {
 	if err := s.check(ctx, name); err != nil {
 		return err
@@ -171,13 +175,20 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 		return err
 	}
 	defer unlock()
-	// A file that is no key file must be removable, too.
+	k, handle, err := s.folder.remains(name)
+	if err != nil {
+		return err
+	}
 	var isCopy func([]byte) bool
-	if k := s.folder.remains(name); k != nil {
-		if err := s.withdraw(ctx, k); err != nil {
-			return explain(fmt.Sprintf("delete key %q", name), err)
-		}
+	switch {
+	case k != nil:
+		err = s.withdraw(ctx, k)
 		isCopy = k.HasKey
+	case handle != 0:
+		_, err = run(ctx, s.device, func(c *call) (struct{}, error) { return struct{}{}, c.confirmFree(handle) })
+	}
+	if err != nil {
+		return explain(fmt.Sprintf("delete key %q", name), err)
 	}
 	return s.folder.Delete(name, isCopy)
 }

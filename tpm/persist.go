@@ -115,6 +115,19 @@ func (c *call) isCertainlyAt(k *keyfile.File) (bool, error) {
 	return there, err
 }
 
+// confirmFree fails unless there is nothing at a persistent handle, which a file names
+// whose key is damaged.
+func (c *call) confirmFree(handle tpm2.TPMHandle) error {
+	_, err := c.readObject(handle)
+	switch {
+	case errors.Is(err, tpm2.TPMRCHandle):
+		return c.confirmAbsent(handle)
+	case err != nil:
+		return err
+	}
+	return fmt.Errorf("%w: the key's file is damaged, so it cannot be told whether what is at the persistent handle in it is the key: restore the file, or remove what is there (tpm2_evictcontrol -C o -c 0x%08x), and delete the key then", keystore.ErrUnavailable, uint32(handle))
+}
+
 // confirmAbsent fails unless the TPM says in other ways, too, that there is nothing
 // at a persistent handle: it says so of everything while its hierarchy is disabled,
 // and one answer may have been changed on its way.
@@ -130,7 +143,10 @@ func (c *call) confirmAbsent(handle tpm2.TPMHandle) error {
 	if err != nil {
 		return fmt.Errorf("see whether 0x%08x is free: %w", uint32(handle), err)
 	}
-	if slices.Contains(handles, handle) {
+	switch there := slices.Contains(handles, handle); {
+	case there && startup&ehEnable == 0: // it can be of that hierarchy, too
+		return about(theEndorsement, fmt.Errorf("see whether 0x%08x is free: %w", uint32(handle), tpm2.TPMRCHierarchy))
+	case there:
 		return fmt.Errorf("%w: the TPM says that 0x%08x is free, and lists it", errGarbled, uint32(handle))
 	}
 	return nil

@@ -130,6 +130,20 @@ func keyBlock(blocks []block) int {
 	return -1
 }
 
+// HandleIn returns the persistent handle that a text names whose key is damaged; 0:
+// none.
+func HandleIn(text []byte) tpm2.TPMHandle {
+	for b, rest := pem.Decode(text); b != nil; b, rest = pem.Decode(rest) {
+		if b.Type != blockHandle || len(b.Bytes) != 4 {
+			continue
+		}
+		if handle := tpm2.TPMHandle(binary.BigEndian.Uint32(b.Bytes)); CheckPersistent(handle) == nil {
+			return handle
+		}
+	}
+	return 0
+}
+
 func (k *File) parsePin(b block) (Parent, error) {
 	pin := Parent{Handle: k.parent.Handle, Template: k.parent.Template, Name: b.Bytes}
 	if template, ok := b.Headers[headerTemplate]; ok {
