@@ -66,6 +66,8 @@ func TestChains(t *testing.T) {
 		"the CA on the die is the anchor":  {list{onDie.Root}, nil, ek, [][]byte{der}, ""},
 		"links alone prove nothing":        {nil, list{maker.Root, first.Root, second.Root, third.Root, onDie.Root}, ek, append([][]byte{der, maker.Root.Raw}, chain...), "nothing among anchors and links"},
 		"the device's root proves nothing": {list{newMaker(t).Root}, nil, rootEK, [][]byte{rootDER, maker.Root.Raw}, "unknown authority"},
+		"a link that is dear to verify":    {list{maker.Root}, nil, ek, [][]byte{der, rsaLink(t, 8192, "on the die")}, "certificate 2 has an RSA key of 8192 bits"},
+		"and beside the true one":          {list{maker.Root}, nil, ek, append([][]byte{der, rsaLink(t, 8192, "on the die")}, chain...), ""},
 		"names in other spellings":         {list{maker.Root}, list{speltLink.Root}, speltEK, [][]byte{speltDER}, ""},
 		"and from the device":              {list{maker.Root}, nil, speltEK, [][]byte{speltDER, speltLink.Root.Raw}, ""},
 		"a namesake of the issuer":         {list{maker.Root}, list{stranger.Root, second.Root, third.Root, onDie.Root}, ek, [][]byte{der}, "unknown authority"},
@@ -90,8 +92,8 @@ func TestChains(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, got, tc.want)
 		}
 	}
-	if len(cases) != 24 {
-		t.Errorf("%d cases, want 24", len(cases))
+	if len(cases) != 26 {
+		t.Errorf("%d cases, want 26", len(cases))
 	}
 }
 

@@ -97,6 +97,10 @@ func (s *state) checkCertificates(key crypto.PublicKey, certificates [][]byte) (
 			unread = also(unread, fmt.Errorf("certificate %d cannot be read: %w", i+1, err))
 			continue
 		}
+		if rsaKey, ok := parsed.PublicKey.(*rsa.PublicKey); ok && rsaKey.N.BitLen() > maxRSA {
+			unread = also(unread, fmt.Errorf("certificate %d has an RSA key of %d bits, and %d are the most", i+1, rsaKey.N.BitLen(), maxRSA))
+			continue
+		}
 		if public, ok := parsed.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); ok && public.Equal(key) {
 			leaves = append(leaves, parsed)
 		} else {

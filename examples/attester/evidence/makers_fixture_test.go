@@ -4,7 +4,9 @@ package evidence_test
 
 import (
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/pem"
 	"math/big"
@@ -125,6 +127,28 @@ func certifyAnew(t testing.TB, maker *factory.TPMMaker, ek []byte) []byte {
 		t.Fatal(err)
 	}
 	der, err := maker.Certify(key, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+// rsaLink makes the certificate of a CA with an RSA key of a size, which nobody has the
+// private half of.
+func rsaLink(t testing.TB, bits int, name string) []byte {
+	t.Helper()
+	modulus := make([]byte, bits/8)
+	rand.Read(modulus)
+	modulus[0] |= 0x80
+	modulus[len(modulus)-1] |= 1
+	now := time.Now()
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
+		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	public := &rsa.PublicKey{N: new(big.Int).SetBytes(modulus), E: 65537}
+	der, err := x509.CreateCertificate(rand.Reader, template, &x509.Certificate{Subject: template.Subject}, public, newKey(t))
 	if err != nil {
 		t.Fatal(err)
 	}

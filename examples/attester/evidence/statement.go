@@ -20,7 +20,12 @@ const (
 	// four and more.
 	maxEKCertificates = 16
 	maxEKChain        = 10 << 10 // of those that are needed, in bytes
-	maxEventLog       = 512 << 10
+
+	// maxRSA is more bits than the key of any maker has. A link is tried before it is
+	// known where it leads, and 180,000 bits, which fit into a request, take 5 seconds.
+	maxRSA = 4096
+
+	maxEventLog = 512 << 10
 )
 
 // message is the evidence member of a request.
