@@ -24,6 +24,7 @@ const maxRetryAfter = time.Hour
 // It matches ErrAttestationRefused for 403 with a code, and ErrAttesterUnavailable
 // for 429 and 5xx, and for all answers without a code.
 type AttesterError struct {
+	URL         string // what was asked; may be empty in one that was not made by an HTTPAttester
 	Status      int    // HTTP status
 	Code        string // "error" of the answer, such as "policy_violation"; "" if it is not the attester's
 	Description string // "error_description" beside the code
@@ -35,7 +36,11 @@ type AttesterError struct {
 
 // Error quotes the answer's code and description, cut where they are long.
 func (e *AttesterError) Error() string {
-	text := fmt.Sprintf("client: attester answered %d %s", e.Status, http.StatusText(e.Status))
+	text := "client: attester"
+	if e.URL != "" {
+		text += " at " + e.URL
+	}
+	text += fmt.Sprintf(" answered %d %s", e.Status, http.StatusText(e.Status))
 	if e.Code == "" {
 		text += ", and not in its own form: perhaps a proxy or filter answered in its place"
 	} else {
@@ -64,15 +69,15 @@ func (e *AttesterError) Is(target error) bool {
 // Temporary reports whether asking again later may help.
 func (e *AttesterError) Temporary() bool { return e.Is(ErrAttesterUnavailable) }
 
-// unexpectedAnswer is the error for an answer of status 200 that the attester has
-// not given: the page of a captive portal, for example.
-func unexpectedAnswer(path string) error {
-	return fmt.Errorf("%w: the answer to its %s is not in its own form: perhaps a proxy or captive portal answered in its place", ErrAttesterUnavailable, path)
+// unexpected is the error for an answer of status 200 that the attester has not
+// given: the page of a captive portal, for example.
+func (c *attesterCall) unexpected(path string) error {
+	return fmt.Errorf("%w: the answer of %s is not in an attester's form: perhaps a proxy or captive portal answered in its place", ErrAttesterUnavailable, c.endpoint(path))
 }
 
-// attesterError reads an answer of another status than 200.
-func attesterError(resp *http.Response, body []byte, now time.Time) error {
-	e := &AttesterError{Status: resp.StatusCode}
+// attesterError reads an answer of another status than 200 from url.
+func attesterError(url string, resp *http.Response, body []byte, now time.Time) error {
+	e := &AttesterError{URL: url, Status: resp.StatusCode}
 	var answer struct {
 		Code        string `json:"error"`
 		Description string `json:"error_description"`

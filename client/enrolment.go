@@ -95,7 +95,7 @@ func (c *attesterCall) enrolOnce(ctx context.Context, key keystore.AttestableKey
 		return nil, err
 	}
 	if challenge.Session == "" || len(challenge.Credential) == 0 || len(challenge.Secret) == 0 {
-		return nil, unexpectedAnswer("/tpm/attest")
+		return nil, c.unexpected("/tpm/attest")
 	}
 	start = time.Now()
 	secret, err := key.Activate(ctx, challenge.Credential, challenge.Secret)
@@ -114,7 +114,7 @@ func (c *attesterCall) enrolOnce(ctx context.Context, key keystore.AttestableKey
 		return nil, err
 	}
 	if len(issued.Chain) == 0 {
-		return nil, unexpectedAnswer("/tpm/secret")
+		return nil, c.unexpected("/tpm/secret")
 	}
 	if err := key.SetAKCertificates(ctx, c.url, issued.Chain); err != nil {
 		return nil, fmt.Errorf("client: enrolment with the attester: %w", err)

@@ -100,7 +100,7 @@ func (c *attesterCall) attest(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if challenge.Challenge == "" {
-		return "", unexpectedAnswer("/challenge")
+		return "", c.unexpected("/challenge")
 	}
 	evidence, err := c.evidence(ctx, challenge.Challenge, challenge.PCRs)
 	if err != nil {
@@ -119,7 +119,7 @@ func (c *attesterCall) attest(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if answer.Attestation == "" {
-		return "", unexpectedAnswer("/client-attestation")
+		return "", c.unexpected("/client-attestation")
 	}
 	return answer.Attestation, nil
 }
@@ -157,6 +157,9 @@ func (c *attesterCall) sign(ctx context.Context, challenge string, evidence *evi
 	}).Serialize()
 }
 
+// endpoint is the URL of one of the attester's endpoints.
+func (c *attesterCall) endpoint(path string) string { return strings.TrimSuffix(c.url, "/") + path }
+
 // post sends a JSON request, or none if body is nil, and reads a JSON answer.
 func (c *attesterCall) post(ctx context.Context, path string, body, answer any) error {
 	var content io.Reader = http.NoBody
@@ -170,7 +173,7 @@ func (c *attesterCall) post(ctx context.Context, path string, body, answer any) 
 		}
 		content = bytes.NewReader(encoded)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(c.url, "/")+path, content)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.endpoint(path), content)
 	if err != nil {
 		return err
 	}
@@ -188,10 +191,10 @@ func (c *attesterCall) post(ctx context.Context, path string, body, answer any) 
 		return fmt.Errorf("%w: %w", ErrAttesterUnavailable, err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return attesterError(resp, received, c.clock.now())
+		return attesterError(c.endpoint(path), resp, received, c.clock.now())
 	}
 	if len(received) > maxAttesterAnswer || json.Unmarshal(received, answer) != nil {
-		return unexpectedAnswer(path)
+		return c.unexpected(path)
 	}
 	return nil
 }

@@ -129,6 +129,9 @@ func TestHTTPAttesterAnswers(t *testing.T) {
 						t.Errorf("%+v, want code %q, Retry-After heeded: %t", answer, test.code, heard)
 					}
 				}
+				if !strings.Contains(err.Error(), attesterURL+path) {
+					t.Errorf("%q does not say what was asked", err)
+				}
 				if len(err.Error()) > 600 || strings.Contains(err.Error(), "\n") {
 					t.Errorf("error has %d bytes, or a newline", len(err.Error()))
 				}
