@@ -36,6 +36,18 @@ func TestSmallestAndLargestSignature(t *testing.T) {
 	}
 }
 
+// TestSignaturesOfEachLength: DER counts the length of what is long in another form.
+func TestSignaturesOfEachLength(t *testing.T) {
+	public := newECDSA(t, elliptic.P521()).Public()
+	for bits := uint(1); bits <= 520; bits++ {
+		r, s := new(big.Int).Lsh(big.NewInt(1), bits), new(big.Int).Lsh(big.NewInt(1), 519)
+		signature, err := fromSigner(t, fixedSigner{public, answer(der(t, r, s))}).Sign(t.Context(), nil)
+		if err != nil || new(big.Int).SetBytes(signature[:66]).Cmp(r) != 0 || new(big.Int).SetBytes(signature[66:]).Cmp(s) != 0 {
+			t.Fatalf("r of %d bits: %x, %v", bits+1, signature, err)
+		}
+	}
+}
+
 // TestHostileSigner: what a signer answers is not believed.
 func TestHostileSigner(t *testing.T) {
 	p256, p521 := newECDSA(t, elliptic.P256()).Public(), newECDSA(t, elliptic.P521()).Public()

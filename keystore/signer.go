@@ -150,9 +150,8 @@ func derLength(r, s *big.Int) int {
 // joseECDSA turns an ASN.1 DER ECDSA signature into r‖s of fixed length.
 func joseECDSA(der []byte, order *big.Int) ([]byte, error) {
 	var sig struct{ R, S *big.Int }
-	rest, err := asn1.Unmarshal(der, &sig)
-	// Unmarshal overlooks what follows s, in the sequence and after it.
-	if err != nil || len(rest) != 0 || len(der) != derLength(sig.R, sig.S) {
+	// Unmarshal overlooks what follows s, in the sequence and after it: the length tells.
+	if _, err := asn1.Unmarshal(der, &sig); err != nil || len(der) != derLength(sig.R, sig.S) {
 		return nil, errors.New("keystore: sign: the signer's answer is not an ASN.1 ECDSA signature")
 	}
 	for _, n := range []*big.Int{sig.R, sig.S} {

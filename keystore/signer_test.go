@@ -12,6 +12,7 @@ import (
 	"crypto/rsa"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"math/big"
 	"strings"
@@ -97,6 +98,15 @@ func TestFromSigner(t *testing.T) {
 			}
 			keystoretest.RunKey(t, key)
 		})
+	}
+}
+
+// TestSignerPrintsItsThumbprint, by which the key is known elsewhere.
+func TestSignerPrintsItsThumbprint(t *testing.T) {
+	private := newECDSA(t, elliptic.P256())
+	thumbprint, err := keystore.Thumbprint(private.Public())
+	if got := fmt.Sprint(fromSigner(t, private)); err != nil || got != "ES256 key "+thumbprint {
+		t.Errorf("%q, %v", got, err)
 	}
 }
 

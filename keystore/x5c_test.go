@@ -32,6 +32,12 @@ func issue(t testing.TB, name string, ca bool, parent *issued) *issued {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return issueTo(t, key, name, ca, parent)
+}
+
+// issueTo is issue for a key that there is.
+func issueTo(t testing.TB, key *ecdsa.PrivateKey, name string, ca bool, parent *issued) *issued {
+	t.Helper()
 	made := &issued{key: key}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
@@ -60,6 +66,8 @@ func TestX5C(t *testing.T) {
 	alone := issue(t, "alone", false, nil)
 	aloneCA := issue(t, "alone", true, nil)
 	namesake := issue(t, "root", true, nil) // another key under the name of the root
+	renamed := issueTo(t, root.key, "renamed", true, root)
+	renewed := issue(t, "root", true, root) // the root's next key, signed by its present one
 	type chain []*issued
 	for name, test := range map[string]struct {
 		chain chain
@@ -79,6 +87,8 @@ func TestX5C(t *testing.T) {
 		"wrong order":               {chain{leaf, root, middle}, 0, "certificate 1 of the chain is not signed by the next"},
 		"another key of that name":  {chain{direct, namesake}, 0, "certificate 1 of the chain is not signed by the next"},
 		"anchor twice":              {chain{direct, root, root}, 1, ""},
+		"the anchor's key, renamed": {chain{issue(t, "below", false, renamed), renamed, root}, 2, ""},
+		"the anchor's next key":     {chain{issue(t, "below", false, renewed), renewed, root}, 2, ""},
 		"signed by no CA":           {chain{issue(t, "under a leaf", false, direct), direct}, 0, "certificate 1 of the chain is not signed by the next"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -110,6 +120,9 @@ func TestX5C(t *testing.T) {
 	}
 	if _, err := keystore.X5C([]*x509.Certificate{leaf.Certificate, nil}, &leaf.key.PublicKey); err == nil {
 		t.Error("a nil certificate passed")
+	}
+	if _, err := keystore.X5C([]*x509.Certificate{{}}, &leaf.key.PublicKey); err == nil {
+		t.Error("a certificate for a key of no known kind passed")
 	}
 	public, _, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {

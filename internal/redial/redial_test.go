@@ -49,8 +49,8 @@ func TestDeadConnection(t *testing.T) {
 				for i, want := range []struct {
 					after time.Duration
 					dials int
-				}{{0, 1}, {5 * time.Second, 2}, {0, 3}, {0, 3}} {
-					if i == 1 {
+				}{{0, 1}, {5 * time.Second, 2}, {0, 3}, {0, 3}, {5 * time.Second, 4}, {0, 5}} {
+					if i == 1 || i == 4 { // the second time that of the second attempt, too
 						n.kill()
 					}
 					start := time.Now()
@@ -68,7 +68,8 @@ func TestDeadConnection(t *testing.T) {
 // TestOtherBase: a base of another type is used as it is.
 func TestOtherBase(t *testing.T) {
 	other := http.NewFileTransport(http.Dir("."))
-	if redial.Over(other) != other || redial.Over(nil) != nil {
+	var none *http.Transport
+	if redial.Over(other) != other || redial.Over(nil) != nil || redial.Over(none) != http.RoundTripper(none) {
 		t.Error("another base is wrapped")
 	}
 }
