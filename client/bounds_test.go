@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/instancekey/instancekey/client"
+	"github.com/instancekey/instancekey/transport/transporttest"
 )
 
 // endless answers with a body that has no end that matters, and counts what is
@@ -51,6 +52,19 @@ func TestReadsAreBounded(t *testing.T) {
 				if !errors.Is(err, client.ErrMetadata) {
 					t.Errorf("error %v, want ErrMetadata", err)
 				}
+				return err
+			},
+			"token": func() error {
+				r := newRig(t, transporttest.Policy{})
+				c := r.client(t, func(cfg *client.Config) {
+					cfg.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
+						if req.URL.Path == r.path(transporttest.Token) {
+							return endless{status}.RoundTrip(req)
+						}
+						return inProcess{r}.RoundTrip(req)
+					})
+				})
+				_, err := c.Token(t.Context())
 				return err
 			},
 			"attester": func() error {

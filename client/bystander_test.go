@@ -83,6 +83,33 @@ func TestOtherRequestsPassAsTheyAre(t *testing.T) {
 	}
 }
 
+// TestFirstRequestToAnEndpoint: what servers that are not strict take for a form is worth
+// asking for metadata, before which nobody knows the endpoint.
+func TestFirstRequestToAnEndpoint(t *testing.T) {
+	for _, mediaType := range []string{"application/x-www-form-urlencoded", "Application/X-WWW-Form-URLencoded ; charset=utf-8", ""} {
+		t.Run(mediaType, func(t *testing.T) {
+			r := newRig(t, transporttest.Policy{})
+			url := r.endpoint("/revoke", map[string]any{})
+			r.edit(transporttest.Metadata, func(m map[string]any) { m["revocation_endpoint"] = url })
+			req, err := http.NewRequest(http.MethodPost, url, strings.NewReader("token=t"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if mediaType != "" {
+				req.Header.Set("Content-Type", mediaType)
+			}
+			resp, err := r.client(t).HTTPClient().Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != 200 || r.visits("/revoke") != 1 || r.store.signed.Load() != 1 {
+				t.Errorf("status %d, %d requests, %d signatures", resp.StatusCode, r.visits("/revoke"), r.store.signed.Load())
+			}
+		})
+	}
+}
+
 func TestOtherHostsWhileIssuerIsDown(t *testing.T) {
 	d := newDiscoverer(t, issuerURL)
 	d.site.set(wellKnown, status(503))

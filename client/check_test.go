@@ -51,7 +51,7 @@ func TestAttestationChecksC9(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, test := range map[string]attestationTest{
+	tests := map[string]attestationTest{
 		"typ of a PoP":        forged(forgery{header: map[string]any{"typ": "oauth-client-attestation-pop+jwt"}}),
 		"typ JWT":             forged(forgery{header: map[string]any{"typ": "JWT"}}),
 		"typ in another case": forged(forgery{header: map[string]any{"typ": "OAuth-Client-Attestation+JWT"}}),
@@ -126,7 +126,20 @@ func TestAttestationChecksC9(t *testing.T) {
 		"claims are no JSON":            altered(func(a string) string { return repayload(a, `{`) }),
 		"sub twice":                     altered(func(a string) string { return repayload(a, `{"sub":"other",`+payload(a)[1:]) }),
 		"sub in another case":           altered(func(a string) string { return repayload(a, strings.Replace(payload(a), `"sub"`, `"Sub"`, 1)) }),
-	} {
+	}
+	// The key's own JWK, and one member that no public key has.
+	for _, member := range []string{"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"} {
+		tests["cnf jwk with "+member] = attestationTest{make: func(t testing.TB, key keystore.Key, now time.Time) string {
+			encoded, err := json.Marshal(jose.JSONWebKey{Key: key.Public()})
+			var jwk map[string]any
+			if err = errors.Join(err, json.Unmarshal(encoded, &jwk)); err != nil {
+				t.Fatal(err)
+			}
+			jwk[member] = "AAAA"
+			return forge(t, key, now, forgery{claims: map[string]any{"cnf": map[string]any{"jwk": jwk}}})
+		}}
+	}
+	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, transporttest.Policy{})
 			raw := ""

@@ -112,7 +112,7 @@ func TestCloseEndsChallengeRequests(t *testing.T) {
 				start := time.Now()
 				c := r.client(t, func(cfg *client.Config) {
 					cfg.Resources = []client.Resource{{Identifier: resource, Attestation: client.AttestAlways}}
-					cfg.Base = roundTrip(func(req *http.Request) (*http.Response, error) {
+					cfg.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
 						switch req.URL.String() {
 						case challenges:
 							<-req.Context().Done()

@@ -84,14 +84,15 @@ func TestHTTPAttesterAnswers(t *testing.T) {
 		tests["200, "+what] = test{text(body), unavailable, "-"}
 	}
 	for what, body := range map[string]string{
-		"wrong types":    `{"challenge":1,"client_attestation":{}}`,
-		"twice":          `{"challenge":"a","challenge":"b","client_attestation":"a","client_attestation":"b"}`,
-		"null":           `null`,
-		"members null":   `{"challenge":null,"client_attestation":null}`,
-		"members empty":  `{"challenge":"","client_attestation":""}`,
-		"other case":     `{"Challenge":"c","CLIENT_ATTESTATION":"a"}`,
-		"no JSON at end": `{"challenge":"c","client_attestation":"a"}<!-- injected -->`,
-		"too large":      `{"challenge":"c","client_attestation":"a","x":"` + strings.Repeat("x", 1<<20) + `"}`,
+		"wrong types":     `{"challenge":1,"client_attestation":{}}`,
+		"twice":           `{"challenge":"a","challenge":"b","client_attestation":"a","client_attestation":"b"}`,
+		"null":            `null`,
+		"members null":    `{"challenge":null,"client_attestation":null}`,
+		"members empty":   `{"challenge":"","client_attestation":""}`,
+		"other case":      `{"Challenge":"c","CLIENT_ATTESTATION":"a"}`,
+		"no JSON at end":  `{"challenge":"c","client_attestation":"a"}<!-- injected -->`,
+		"spaces after it": `{"challenge":"c","client_attestation":"a"}` + strings.Repeat(" ", 1<<20),
+		"too large":       `{"challenge":"c","client_attestation":"a","x":"` + strings.Repeat("x", 1<<20) + `"}`,
 	} {
 		tests["200, "+what] = test{text(body), unavailable, "-"}
 	}
@@ -99,8 +100,8 @@ func TestHTTPAttesterAnswers(t *testing.T) {
 		"key_not_protected", "platform_evidence_required", "ak_not_enrolled", "invalid_ak", "invalid_session", "activation_failed", "untrusted_tpm"} {
 		tests["400 "+code] = test{refusal(400, `{"error":"`+code+`","error_description":"a\nb"}`), other, code}
 	}
-	if len(tests) != 16+20*17+2+8+13 {
-		t.Fatalf("%d tests, want 379", len(tests))
+	if len(tests) != 16+20*17+2+9+13 {
+		t.Fatalf("%d tests, want 380", len(tests))
 	}
 	for name, test := range tests {
 		for _, path := range []string{"/challenge", "/client-attestation"} {

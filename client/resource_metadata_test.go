@@ -31,7 +31,7 @@ func TestResourceC49(t *testing.T) {
 			rs.describe(nil)
 			c := r.client(func(cfg *client.Config) {
 				base := cfg.Base
-				cfg.Base = roundTrip(func(req *http.Request) (*http.Response, error) {
+				cfg.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
 					if first == "" {
 						first = req.Method + " " + req.URL.String()
 					}
@@ -56,10 +56,6 @@ func TestResourceC49(t *testing.T) {
 	}
 }
 
-type roundTrip func(*http.Request) (*http.Response, error)
-
-func (f roundTrip) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
-
 // TestResourceWithoutMetadata: it is not a must. What has none is asked once.
 func TestResourceWithoutMetadata(t *testing.T) {
 	for name, page := range map[string]string{"HTML": "<!doctype html>", "empty": "", "another kind": `{"error":"not_found"}`, "cut": `{"resource":"https`} {
@@ -68,7 +64,7 @@ func TestResourceWithoutMetadata(t *testing.T) {
 			rs := r.resources[0]
 			c := r.client(func(cfg *client.Config) {
 				base := cfg.Base
-				cfg.Base = roundTrip(func(req *http.Request) (*http.Response, error) {
+				cfg.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
 					if req.Method == http.MethodGet && req.URL.String() == wellKnownOf(rs.identifier) {
 						site := newSite()
 						site.set(req.URL.String(), text(page))

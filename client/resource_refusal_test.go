@@ -117,7 +117,7 @@ func TestResourceNeverSatisfied(t *testing.T) {
 	rs := r.resources[0]
 	c := r.client(func(cfg *client.Config) {
 		base := cfg.Base
-		cfg.Base = roundTrip(func(req *http.Request) (*http.Response, error) {
+		cfg.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			rs.set(func(s *resourceServer) {
 				n := len(s.requests)
 				s.challenge, s.nonce, s.fresh = fmt.Sprint("c", n), fmt.Sprint("n", n), req.Header.Get(transport.HeaderAttestation)

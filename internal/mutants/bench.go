@@ -124,12 +124,15 @@ func (b *bench) try(ctx context.Context, m mutant) (verdict, detail string, err 
 
 // test runs tests of a package; no run means all.
 func (b *bench) test(ctx context.Context, folder, run, overlay string) (output string, err error) {
-	args := []string{"test", "-count=1", "-vet=off", "-v", "-timeout=5m", "-run", run}
+	args := []string{"test", "-count=1", "-vet=off", "-v", "-ldflags=-s -w", "-run", run} // no symbols: it is linked faster
+	switch {
+	case overlay == "" || b.find:
+		args = append(args, "-timeout=5m")
+	default:
+		args = append(args, "-timeout=1m", "-failfast") // one that hangs has been noticed, too
+	}
 	if overlay != "" {
-		args = append(args, "-failfast", "-overlay", overlay)
-		if b.find {
-			args = slices.DeleteFunc(args, func(a string) bool { return a == "-failfast" })
-		}
+		args = append(args, "-overlay", overlay)
 	}
 	cmd := exec.CommandContext(ctx, "go", append(args, folder)...)
 	cmd.Dir = b.root
