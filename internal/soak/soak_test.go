@@ -13,10 +13,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -84,7 +84,8 @@ func TestSoak(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	s := &soak{tally: newTally(), services: clienttest.New(t, clienttest.Config{}), store: store, cache: client.DirCache(t.TempDir()), network: new(http.Transport)}
+	s := &soak{services: clienttest.New(t, clienttest.Config{}), store: store, cache: client.DirCache(t.TempDir()), network: new(http.Transport)}
+	s.tally = newTally()
 	for i := range s.clients {
 		s.replace(t, i)
 	}
@@ -111,7 +112,8 @@ func TestSoak(t *testing.T) {
 	s.network.CloseIdleConnections()
 	s.collect(s.services)
 	s.print(t)
-	s.check(t, *callers)
+	s.check(t)
+	s.checkLeft(t)
 }
 
 // replace closes a Client, whatever it is doing, and puts another one in its place.
@@ -193,40 +195,36 @@ func do(h *http.Client, req *http.Request) error {
 	return err
 }
 
-// disturb lets something else go wrong every half second.
+// disturb lets something else go wrong every second, each thing as often as any other.
 func (s *soak) disturb(t *testing.T, over context.Context, dice *rand.Rand, chip *tpmtest.Sim) {
-	var names []string
-	for name := range policies {
-		names = append(names, name)
+	events := map[string]func(){
+		"TPM reset":     chip.Reset,
+		"attester away": func() { s.services.Attester.SetAway(true) },
+		"clock set": func() {
+			s.offset.Store(int64([]time.Duration{time.Minute, time.Hour, -time.Hour, 8 * 24 * time.Hour}[dice.IntN(4)]))
+		},
+		"Close in the middle": func() { s.replace(t, dice.IntN(clients)) },
+		"tokens and challenges revoked": func() {
+			s.services.RevokeTokens()
+			s.services.Server.Rotate()
+		},
 	}
-	slices.Sort(names)
+	for name, policy := range policies {
+		events["server: "+name] = func() { s.be(policy) }
+	}
+	var left []string
 	for calm := false; wait(over, 500*time.Millisecond); calm = !calm {
 		if calm { // half of the time, or there would be nothing but refusals
 			s.allIsWell()
 			continue
 		}
-		switch event := dice.IntN(10); event {
-		default:
-			name := names[dice.IntN(len(names))]
-			s.be(policies[name])
-			s.happened("server: " + name)
-		case 5:
-			chip.Reset()
-			s.happened("TPM reset")
-		case 6:
-			s.services.Attester.SetAway(true)
-			s.happened("attester away")
-		case 7:
-			s.offset.Store(int64([]time.Duration{time.Minute, time.Hour, -time.Hour, 8 * 24 * time.Hour}[dice.IntN(4)]))
-			s.happened("clock set")
-		case 8:
-			s.replace(t, dice.IntN(clients))
-			s.happened("Close in the middle")
-		case 9:
-			s.services.RevokeTokens()
-			s.services.Server.Rotate()
-			s.happened("tokens and challenges revoked")
+		if len(left) == 0 {
+			left = slices.Sorted(maps.Keys(events))
+			dice.Shuffle(len(left), func(i, j int) { left[i], left[j] = left[j], left[i] })
 		}
+		events[left[0]]()
+		s.happened(left[0])
+		left = left[1:]
 	}
 }
 
@@ -267,7 +265,6 @@ func (s *soak) calm(t *testing.T) {
 func (s *soak) watch(over context.Context) {
 	for wait(over, max(*length/60, 100*time.Millisecond)) {
 		s.collect(s.services)
-		runtime.GC()
 		s.sample()
 	}
 }
