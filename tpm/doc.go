@@ -234,7 +234,8 @@
 //
 // The key files have their own faults. keystore.ErrCorrupt: the file is torn, empty or no
 // key. keystore.ErrUnavailable with [errors.ErrUnsupported]: the key is healthy, but
-// cannot sign ES256 or ES384, or its parent is in another hierarchy.
+// cannot sign ES256 or ES384, or its parent is in another hierarchy. keystore.ErrPolicy
+// with [errors.ErrUnsupported]: the key's policy is not known here, or not in its file.
 // keystore.ErrUnavailable alone: others may read the file, and the text has the mode to
 // set; or the operating system refuses.
 //

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -121,7 +122,7 @@ func (k *key) prove(ctx context.Context, req keystore.EvidenceRequest, pin []byt
 // role, signing, takes a policy (Part 1, "ADMIN Role").
 func (c *call) authorizeCertify(k *keyfile.File, needsPIN bool, pin []byte) (tpm2.Session, error) {
 	if k.AdminWithPolicy {
-		return nil, fmt.Errorf("%w: the key's attributes have adminWithPolicy, so TPM2_Certify would need a policy that is not known here: make the key without", keystore.ErrPolicy)
+		return nil, fmt.Errorf("%w: %w: the key's attributes have adminWithPolicy, so TPM2_Certify would need a policy that is not known here: make the key without", keystore.ErrPolicy, errors.ErrUnsupported)
 	}
 	if !k.UsesPolicy {
 		return c.authorize(k, needsPIN, pin)

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-tpm/tpm2"
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/instancekey/instancekey/internal/tpmtest"
 	"github.com/instancekey/instancekey/keystore"
@@ -75,19 +77,35 @@ func TestOtherKinds(t *testing.T) {
 func TestPolicyNotInFile(t *testing.T) {
 	sim := tpmtest.Simulator(t)
 	r := newRig(t, sim)
+	locality := func(b *cryptobyte.Builder) {
+		explicit := func(tag uint8, f func(*cryptobyte.Builder)) func(*cryptobyte.Builder) {
+			return func(b *cryptobyte.Builder) { b.AddASN1(asn1.Tag(tag).ContextSpecific().Constructed(), f) }
+		}
+		explicit(1, func(b *cryptobyte.Builder) {
+			b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+				b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+					explicit(0, func(b *cryptobyte.Builder) { b.AddASN1Int64(int64(tpm2.TPMCCPolicyLocality)) })(b)
+					explicit(1, func(b *cryptobyte.Builder) { b.AddASN1OctetString([]byte{1}) })(b)
+				})
+			})
+		})(b)
+	}
+	policy := bytes.Repeat([]byte{7}, 32)
 	for name, tt := range map[string]struct {
 		policy []byte
+		inFile []func(*cryptobyte.Builder)
 		want   []error
 	}{
-		"policy":    {bytes.Repeat([]byte{7}, 32), []error{keystore.ErrPolicy}},
-		"no policy": {nil, []error{keystore.ErrUnavailable, errors.ErrUnsupported}},
+		"not in the file": {policy, nil, []error{keystore.ErrPolicy, errors.ErrUnsupported}},
+		"not known":       {policy, []func(*cryptobyte.Builder){locality}, []error{keystore.ErrPolicy, errors.ErrUnsupported}},
+		"none":            {nil, nil, []error{keystore.ErrUnavailable, errors.ErrUnsupported}},
 	} {
 		template := signingTemplate()
 		template.ObjectAttributes.UserWithAuth = false
 		template.AuthPolicy = tpm2.TPM2BDigest{Buffer: tt.policy}
-		put(t, r, "key", encodeKey(under(t, sim, tpm2.TPMRHOwner, eccPrimary, template), ownerParent))
+		put(t, r, "key", encodeKey(under(t, sim, tpm2.TPMRHOwner, eccPrimary, template), ownerParent, tt.inFile...))
 		_, err := r.Open(t.Context(), "key")
-		if wantError(t, err, tt.want...); strings.Contains(err.Error(), "delete") {
+		if wantError(t, err, tt.want...); strings.Contains(err.Error(), "delete") || strings.Contains(err.Error(), "boot") {
 			t.Errorf("%s: %q gives the wrong advice", name, err)
 		}
 		if err := r.Delete(t.Context(), "key"); err != nil {

@@ -144,6 +144,7 @@ var remedies = []struct {
 	{isA(keystore.ErrKeyLost), "The key cannot be brought back: the TPM was cleared, or this is another TPM. Enrol the device anew, with a new key."},
 	{isA(keystore.ErrLockedOut), "The TPM takes no PIN for a while, after too many wrong ones. Wait, or have its owner reset the lockout; instancectl doctor says how long it takes."},
 	{isA(keystore.ErrAuth), "Give the right PIN, or the TPM's owner or endorsement password. It was not tried again, since the TPM counts wrong ones."},
+	{isA(errors.ErrUnsupported), "The key, or its policy, is of a kind that cannot be used here. Leave its file to the program that made it, and make another key."},
 	{isA(keystore.ErrPolicy), "The PCRs are not as they were when the key was made. Boot what was booted then, or make a new key and have it attested."},
 	{isA(keystore.ErrCorrupt), "The key's file is damaged. Bring it back from a backup, or enrol the device anew."},
 	{isA(keystore.ErrNotFound), "Make the key first, or name the folder and the name that it was made under."},

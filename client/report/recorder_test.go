@@ -131,7 +131,10 @@ func TestFailures(t *testing.T) {
 		step   report.StepID
 		remedy string
 	}{
-		"no key":         {func(w *world, cfg *client.Config) { cfg.Store = lostStore{w.store} }, "a", "Enrol the device anew"},
+		"no key": {func(w *world, cfg *client.Config) { cfg.Store = badStore{w.store, keystore.ErrKeyLost} }, "a", "Enrol the device anew"},
+		"no key to be used": {func(w *world, cfg *client.Config) {
+			cfg.Store = badStore{w.store, fmt.Errorf("%w: %w", keystore.ErrPolicy, errors.ErrUnsupported)}
+		}, "a", "make another key"},
 		"no attester":    {away(attesterURL + "/challenge"), "b", "attester's URL"},
 		"no attestation": {away(attesterURL + "/client-attestation"), "b", "attester's URL"},
 		"evidence is wanted": {func(w *world, _ *client.Config) {
@@ -184,10 +187,13 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-// lostStore is a store whose key is lost.
-type lostStore struct{ keystore.Store }
+// badStore has no key that can be used.
+type badStore struct {
+	keystore.Store
+	err error
+}
 
-func (lostStore) Open(context.Context, string) (keystore.Key, error) { return nil, keystore.ErrKeyLost }
+func (s badStore) Open(context.Context, string) (keystore.Key, error) { return nil, s.err }
 
 // brokenKey signs what an attester wants, and no proof.
 type brokenKey struct{ keystore.Key }

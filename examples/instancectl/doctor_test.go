@@ -5,6 +5,8 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -244,5 +246,19 @@ func TestDoctorFindings(t *testing.T) {
 			}
 			findings().want(findings().findings[0].Check, tt.status, tt.words...)
 		})
+	}
+}
+
+// TestAdviceOnKey: the advice is about the cause, not about the sentinel alone.
+func TestAdviceOnKey(t *testing.T) {
+	for want, err := range map[string]error{
+		"boot what the key is bound to": keystore.ErrPolicy,
+		"make a key of another name":    fmt.Errorf("%w: %w", keystore.ErrPolicy, errors.ErrUnsupported), // its policy is not known
+		"to the program that made it":   fmt.Errorf("%w: %w", keystore.ErrUnavailable, errors.ErrUnsupported),
+		"see the TPM":                   keystore.ErrUnavailable,
+	} {
+		if got := adviceOnKey(err, "see the TPM"); !strings.Contains(got, want) {
+			t.Errorf("%v: %q, want %q", err, got, want)
+		}
 	}
 }

@@ -12,8 +12,8 @@ import (
 const setupPatience = 2 * time.Minute
 
 const aboutDoctor = `Examines a device's TPM, with -keys the keys, and the clock, and says what to do. Changes nothing,
-with one exception: a key file that another program has made gets the Name of the storage root key
-added, as whenever it is opened. Keys without a PIN sign once; no PIN is tried. A warning is no failure.
+with one exception: a key file that another program has made gets the Name of the key's parent added, as
+whenever the key signs. Keys without a PIN sign once; no PIN is tried. A warning is no failure.
 
 With -client-id it examines what a token needs, too, before one is asked for: with -issuer the server, with
 -attester (or -attestation, -self) who attests the instance. It gets a real attestation, for the key -name if

@@ -98,14 +98,14 @@ func adviceOnKey(err error, otherwise string) string {
 		return "the key is lost for good: instancectl key delete, and enrol anew"
 	case errors.Is(err, keystore.ErrCorrupt):
 		return "restore the file, or instancectl key delete and enrol anew"
+	case errors.Is(err, errors.ErrUnsupported):
+		return "leave the file to the program that made it, and make a key of another name"
 	case errors.Is(err, keystore.ErrPolicy):
 		return "boot what the key is bound to, or enrol with a new key"
 	case errors.Is(err, keystore.ErrAuth) && strings.Contains(err.Error(), "owner hierarchy"):
 		return "see owner hierarchy"
 	case errors.Is(err, keystore.ErrAuth), errors.Is(err, tpm2.TPMRCIntegrity):
 		return "do what it says about the key's parent; the key need not be lost"
-	case errors.Is(err, errors.ErrUnsupported):
-		return "leave the file to the program that made it, and make a key of another name"
 	case errors.Is(err, keystore.ErrLockedOut):
 		return "see lockout"
 	}

@@ -26,7 +26,8 @@ const previewChallenge = "instancectl evidence"
 func evidence(ctx context.Context, p *program, args []string) error {
 	fs := p.newFlags("evidence", "", "Shows what a Client Attester would get to see of a key and of the device; of the logs that -event-log,\n"+
 		"-userspace-log and -ima-log name, how long they are. Nothing is sent. It is private to the device: the\n"+
-		"endorsement key tells it from all others.")
+		"endorsement key tells it from all others. A key file that another program has made gets the Name of\n"+
+		"the key's parent added.")
 	var f keyFlags
 	f.store.RegisterPIN(fs)
 	f.store.RegisterEK(fs)

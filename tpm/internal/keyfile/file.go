@@ -65,9 +65,9 @@ const (
 	ToolsRSA       Template = "tpm2-tools-rsa"
 )
 
-// Parse reads a key file. Errors match keystore.ErrCorrupt, or keystore.ErrPolicy
-// for a policy that is not known here, or errors.ErrUnsupported and
-// keystore.ErrUnavailable for a healthy key of a kind that cannot be used here.
+// Parse reads a key file. Errors match keystore.ErrCorrupt, or errors.ErrUnsupported for
+// a healthy key: with keystore.ErrPolicy if its policy is not known here, and with
+// keystore.ErrUnavailable if it is of a kind that cannot be used here.
 func Parse(text []byte) (*File, error) {
 	k, err := parse(text)
 	switch {

@@ -42,7 +42,7 @@ func parsePolicy(policy []*formats.TPMPolicy) (Policy, error) {
 		case tpm2.TPMCCPolicyAuthValue, policyPassword:
 			steps = append(steps, tpm2.PolicyAuthValue{})
 		default:
-			return nil, fmt.Errorf("%w: the key's policy has the command 0x%x: only TPM2_PolicyPCR, TPM2_PolicyAuthValue and TPM2_PolicyPassword are known here", keystore.ErrPolicy, uint32(code))
+			return nil, fmt.Errorf("%w: %w: the key's policy has the command 0x%x: only TPM2_PolicyPCR, TPM2_PolicyAuthValue and TPM2_PolicyPassword are known here", keystore.ErrPolicy, errors.ErrUnsupported, uint32(code))
 		}
 	}
 	return steps, nil

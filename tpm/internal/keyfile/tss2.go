@@ -88,7 +88,7 @@ func parseTSS2(der []byte) (*tss2, error) {
 		return nil, unsupported("is of a key that has neither userWithAuth nor a policy, so that nobody can use it")
 	}
 	if len(key.Policy) == 0 {
-		return nil, fmt.Errorf("%w: the key takes a policy, and its file does not say which: have the program that made the key write it there", keystore.ErrPolicy)
+		return nil, fmt.Errorf("%w: %w: the key takes a policy, and its file does not say which: have the program that made the key write it there", keystore.ErrPolicy, errors.ErrUnsupported)
 	}
 	if k.Policy, err = parsePolicy(key.Policy); err != nil {
 		return nil, err
