@@ -53,7 +53,7 @@ func attest(ctx context.Context, p *program, args []string) (err error) {
 	}
 	ctx, cancel := f.limit(ctx)
 	defer cancel()
-	store, err := openStore(ctx, p, &f.store, f.makesKey())
+	store, err := openStore(ctx, p, &f.store, f.keyFolder())
 	if err != nil {
 		return err
 	}

@@ -40,7 +40,7 @@ func evidence(ctx context.Context, p *program, args []string) error {
 	if err != nil {
 		return usageError{err}
 	}
-	store, err := openStore(ctx, p, &f.store, false)
+	store, err := openStore(ctx, p, &f.store, existingFolder)
 	if err != nil {
 		return err
 	}

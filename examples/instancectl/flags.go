@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"crypto/ecdsa"
-	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -255,31 +254,4 @@ func (f *clientFlags) newClient(ctx context.Context, store keystore.Store, attes
 // limit ends what a command does at -timeout.
 func (f *clientFlags) limit(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(ctx, f.timeout, lateError(f.timeout))
-}
-
-// openStore opens the key store. A command that makes keys does without -keys,
-// with a warning; to others a temporary folder would look like an empty one.
-func openStore(ctx context.Context, p *program, f *storeflag.Flags, makes bool) (*storeflag.Store, error) {
-	if err := f.Check(); err != nil {
-		return nil, usageError{err}
-	}
-	if f.Keys == "" && !makes {
-		return nil, badUsage("-keys is missing: name the folder that the key files are in")
-	}
-	p.warnReadable("-pin-file", f.PINFile)
-	p.warnReadable("-owner-auth-file", f.OwnerAuthFile)
-	p.warnReadable("-endorsement-auth-file", f.EndorsementAuthFile)
-	done := p.progress.step("opening the key store")
-	store, err := f.Open(ctx)
-	done()
-	if late := new(lateError); err != nil && errors.As(context.Cause(ctx), late) {
-		return nil, *late // says more than that a context has ended
-	}
-	if err != nil {
-		return nil, err
-	}
-	if store.Temporary {
-		p.log.Warn("keys that are made now are gone when this command ends: use -keys DIR to keep them")
-	}
-	return store, nil
 }

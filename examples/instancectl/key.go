@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 
@@ -52,18 +53,18 @@ func (p *program) parseKey(fs *flag.FlagSet, f *keyFlags, args []string, missing
 
 // openKeyStore parses the arguments of a command about one key, and opens the
 // store.
-func (p *program) openKeyStore(ctx context.Context, fs *flag.FlagSet, f *keyFlags, args []string, missing string) (*storeflag.Store, error) {
-	if err := p.parseKey(fs, f, args, missing); err != nil {
+func (p *program) openKeyStore(ctx context.Context, fs *flag.FlagSet, f *keyFlags, args []string, folder keyFolder) (*storeflag.Store, error) {
+	if err := p.parseKey(fs, f, args, ""); err != nil {
 		return nil, err
 	}
-	return openStore(ctx, p, &f.store, false)
+	return openStore(ctx, p, &f.store, folder)
 }
 
 func keyCreate(ctx context.Context, p *program, args []string) error {
 	fs := p.newFlags("key create", "", "Makes a key under a name that is free, and shows it.")
 	var f keyFlags
 	f.store.RegisterKeys(fs)
-	store, err := p.openKeyStore(ctx, fs, &f, args, "")
+	store, err := p.openKeyStore(ctx, fs, &f, args, anyFolder)
 	if err != nil {
 		return err
 	}
@@ -80,7 +81,7 @@ func keyCreate(ctx context.Context, p *program, args []string) error {
 func keyShow(ctx context.Context, p *program, args []string) error {
 	fs := p.newFlags("key show", "", "Shows a key's public half, where it is and what protects it.")
 	var f keyFlags
-	store, err := p.openKeyStore(ctx, fs, &f, args, "")
+	store, err := p.openKeyStore(ctx, fs, &f, args, existingFolder)
 	if err != nil {
 		return err
 	}
@@ -101,7 +102,11 @@ func keyList(ctx context.Context, p *program, args []string) error {
 	if err := p.parse(fs, args, ""); err != nil {
 		return err
 	}
-	store, err := openStore(ctx, p, &flags, false)
+	store, err := openStore(ctx, p, &flags, existingFolder)
+	if errors.Is(err, errNoFolder) {
+		p.log.Warn("there are no keys", "error", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -130,7 +135,11 @@ func keyList(ctx context.Context, p *program, args []string) error {
 func keyDelete(ctx context.Context, p *program, args []string) error {
 	fs := p.newFlags("key delete", "", "Destroys a key. Attestations and refresh tokens for it become useless.\nA name that holds no key is not an error.")
 	var f keyFlags
-	store, err := p.openKeyStore(ctx, fs, &f, args, "")
+	store, err := p.openKeyStore(ctx, fs, &f, args, existingFolder)
+	if errors.Is(err, errNoFolder) {
+		p.log.Warn("there is no key", "error", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}

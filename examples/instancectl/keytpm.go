@@ -26,7 +26,7 @@ func keyPersist(ctx context.Context, p *program, args []string) error {
 	if err != nil {
 		return badUsage("HANDLE %.40q: use a number such as 0x81000100", fs.Arg(0))
 	}
-	store, err := openStore(ctx, p, &f.store, false)
+	store, err := openStore(ctx, p, &f.store, existingFolder)
 	if err != nil {
 		return err
 	}
@@ -38,7 +38,7 @@ func keyPersist(ctx context.Context, p *program, args []string) error {
 func keyUnpersist(ctx context.Context, p *program, args []string) error {
 	fs := p.newFlags("key unpersist", "", "Removes a key from the TPM's persistent memory. The key goes on to be used from its file.")
 	f := keyFlags{inTPM: true}
-	store, err := p.openKeyStore(ctx, fs, &f, args, "")
+	store, err := p.openKeyStore(ctx, fs, &f, args, existingFolder)
 	if err != nil {
 		return err
 	}
@@ -56,7 +56,7 @@ func keyImport(ctx context.Context, p *program, args []string) error {
 	if err != nil {
 		return usageError{err}
 	}
-	store, err := openStore(ctx, p, &f.store, false)
+	store, err := openStore(ctx, p, &f.store, anyFolder)
 	if err != nil {
 		return err
 	}

@@ -34,7 +34,7 @@ func register(ctx context.Context, p *program, args []string) error {
 	}
 	ctx, cancel := f.limit(ctx)
 	defer cancel()
-	store, err := openStore(ctx, p, &f.store, false)
+	store, err := openStore(ctx, p, &f.store, existingFolder)
 	if err != nil {
 		return err
 	}

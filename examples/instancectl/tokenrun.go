@@ -53,7 +53,7 @@ func (f *tokenFlags) newRun(ctx context.Context, p *program) (r *tokenRun, err e
 	r.counter = &sendCounter{base: r.network}
 	ctx, cancel := f.limit(ctx) // of what is opened; each token has its own
 	defer cancel()
-	if r.store, err = openStore(ctx, p, &f.store, f.makesKey()); err != nil {
+	if r.store, err = openStore(ctx, p, &f.store, f.keyFolder()); err != nil {
 		return r, err
 	}
 	r.client, err = f.newClient(ctx, f.labelled(p, r.store), attester, r.counter, p.log)
