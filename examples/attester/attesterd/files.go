@@ -171,7 +171,7 @@ func provision(cfg attester.Config, ek, dir string, lifetime time.Duration) erro
 		return err
 	}
 	if err := privatefile.Create(attestation, []byte(made.Attestation+"\n")); err != nil {
-		return err
+		return errors.Join(err, os.Remove(key)) // which is worth nothing without
 	}
 	fmt.Printf("provisioned %s %s\n", key, attestation)
 	return nil
