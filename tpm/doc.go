@@ -174,7 +174,7 @@
 //	    on; if it comes back, the TPM is defective
 //	UPGRADE, REBOOT, NEEDS_TEST, CANCELED
 //	    ErrUnavailable: the TPM cannot work now: restart the device
-//	CURVE, SCHEME, COMMAND_CODE
+//	COMMAND_CODE, CURVE, SCHEME, HASH, ASYMMETRIC, KDF
 //	    ErrUnavailable: this TPM does not have the algorithm or the command:
 //	    use ES256, which every TPM has
 //	EACCES

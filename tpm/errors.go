@@ -172,7 +172,7 @@ var faults = []fault{
 		anything, []error{tpm2.TPMRCUpgrade, tpm2.TPMRCReboot, tpm2.TPMRCNeedsTest, tpm2.TPMRCCanceled},
 		keystore.ErrUnavailable, "the TPM cannot work now: restart the device",
 	}, {
-		anything, []error{tpm2.TPMRCCurve, tpm2.TPMRCScheme, tpm2.TPMRCCommandCode},
+		anything, append([]error{tpm2.TPMRCCommandCode}, lacking...),
 		keystore.ErrUnavailable, "this TPM does not have the algorithm or the command: use ES256, which every TPM has",
 	}, {
 		anything, []error{syscall.EACCES},

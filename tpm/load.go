@@ -89,7 +89,7 @@ func (c *call) loadUnder(p *object, k *keyfile.File) error {
 }
 
 // lacking are the codes for an algorithm that the TPM does not have.
-var lacking = []tpm2.TPMRC{tpm2.TPMRCCurve, tpm2.TPMRCScheme, tpm2.TPMRCHash, tpm2.TPMRCAsymmetric, tpm2.TPMRCKDF}
+var lacking = []error{tpm2.TPMRCCurve, tpm2.TPMRCScheme, tpm2.TPMRCHash, tpm2.TPMRCAsymmetric, tpm2.TPMRCKDF}
 
 // damaged tells a key that the TPM does not understand from one that it does
 // not know.
