@@ -13,8 +13,8 @@ import (
 
 // CheckPCRs reports whether the PCRs that a key is bound to have the values that
 // it needs. It signs nothing and asks for no PIN, so that a technician's tool can
-// examine a key whose PIN it does not know. It costs three commands, and no wrong
-// try is counted.
+// examine a key whose PIN it does not know. It costs three commands, and four for a key
+// that has a PIN, too. No wrong try is counted.
 //
 // The error is nil also for a key that is bound to no PCRs. It matches
 // keystore.ErrPolicy if the device has booted something else; other errors are

@@ -34,6 +34,16 @@ func TestCheckPCRs(t *testing.T) {
 					if n := r.calls.Count(tpm2.TPMCCPolicyPCR); n != len(o.PCRs) {
 						t.Errorf("%+v: TPM2_PolicyPCR was sent %d times, want %d", o, n, len(o.PCRs))
 					}
+					commands := 0
+					if len(o.PCRs) > 0 {
+						commands = 3
+					}
+					if len(o.PCRs) > 0 && o.PIN {
+						commands = 4
+					}
+					if n := r.calls.Count(); n != commands {
+						t.Errorf("%+v: %d commands, want %d", o, n, commands)
+					}
 				}
 				check(nil)
 				check(nil)

@@ -19,9 +19,10 @@ import (
 // the key has also held it. Such a key cannot have the attributes fixedTPM and
 // fixedParent, so an attester can tell it apart.
 //
-// The error matches keystore.ErrExists if the name is taken, keystore.ErrCorrupt
-// if pem is not an importable ECDSA key, and keystore.ErrKeyLost if it was
-// wrapped for another TPM. Nothing is written then.
+// The error matches keystore.ErrExists if the name is taken, keystore.ErrCorrupt if pem
+// is no importable key, keystore.ErrUnavailable with [errors.ErrUnsupported] if the key
+// cannot sign ES256 or ES384, and keystore.ErrKeyLost if it was wrapped for another TPM.
+// Nothing is written then.
 func (s *Store) Import(ctx context.Context, name string, pem []byte) (keystore.Key, error) {
 	doing := fmt.Sprintf("import key %q", name)
 	if err := s.check(ctx, name); err != nil {

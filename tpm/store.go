@@ -59,8 +59,9 @@ type Config struct {
 	// EKCertificates are certificates (DER) that the attester gets beside those in the
 	// TPM. Some makers do not put the certificate of the endorsement key into the TPM,
 	// but publish it on a web site, for example. Put it here, with the links from it to
-	// the maker's root. If no certificate for this TPM is here or in the TPM, enrolment
-	// fails. There may be 15 at the most.
+	// the maker's root. If there are any here, and neither these nor the TPM's are for
+	// this TPM, enrolment fails. If there are none at all, enrolment goes without: it is
+	// for attesters that have a list of devices. There may be 15 at the most.
 	EKCertificates [][]byte
 
 	// EventLog returns the log of what was measured into the PCRs, of at most 1 MiB: use
