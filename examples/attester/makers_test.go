@@ -169,7 +169,7 @@ func TestTPMMakers(t *testing.T) {
 				t.Fatal(err)
 			}
 			attester := client.HTTPAttester{URL: attesterURL, Client: &http.Client{Transport: &direct{w: w}}}
-			attestation, err := attester.Attest(t.Context(), client.AttestRequest{ClientID: clientID, Key: instance})
+			attestation, err := attester.Attest(t.Context(), client.AttestRequest{ClientID: clientID, Key: instance, Clock: func() time.Time { return w.now }})
 			if made.by == "" {
 				if record := w.lastRecord(); err == nil || record["error"] != "untrusted_tpm" {
 					t.Errorf("%v, logged %v", err, record)

@@ -91,7 +91,7 @@ func testSDK(t *testing.T, w *world) {
 			}
 		}
 		d.paths = nil
-		attestation, err := attester.Attest(t.Context(), client.AttestRequest{ClientID: clientID, Key: key})
+		attestation, err := attester.Attest(t.Context(), client.AttestRequest{ClientID: clientID, Key: key, Clock: func() time.Time { return w.now }})
 		if got := strings.Join(d.paths, " "); got != paths {
 			t.Errorf("%s: requests %s, want %s", alg, got, paths)
 		}
