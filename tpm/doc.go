@@ -241,7 +241,8 @@
 //
 // keystore.ErrKeyLost is certain: the key's parent, whose Name the file has, is
 // another one, or is not in the TPM, which lists its handles and has the hierarchy
-// enabled.
+// enabled. An ECC storage root key that somebody has removed from its persistent handle,
+// or replaced there, is made again.
 //
 // Some Linux kernels (6.1.192 does) answer EINVAL to a handle that is not of the
 // open file, and EFAULT to all that follows if there is a session in it. The device

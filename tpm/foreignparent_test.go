@@ -3,6 +3,7 @@
 package tpm_test
 
 import (
+	"encoding/binary"
 	"os"
 	"path/filepath"
 	"strings"
@@ -107,4 +108,97 @@ func TestGuessMeetsTheTPM(t *testing.T) {
 		}
 	}
 	sign(t, open(t, r.Store, "key"))
+}
+
+// TestParent: the persistent parent of a key of another program has gone, or is another.
+// An ECC storage root key is made again, and what cannot be is neither missing nor
+// replaced, until it is back.
+func TestParent(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	for algorithm, other := range map[string]string{"ecc": "rsa2048", "rsa2048": "ecc"} {
+		t.Run(algorithm, func(t *testing.T) {
+			sim.Manufacture()
+			r, o := besides(t, sim, withPIN("1234"))
+			put := func(algorithm string) {
+				o.tool("tpm2_createprimary", "-Q", "-C", "o", "-G", algorithm, "-c", o.file("srk"))
+				o.tool("tpm2_evictcontrol", "-Q", "-C", "o", "-c", o.file("srk"), "0x81000001")
+			}
+			remove := func() { o.tool("tpm2_evictcontrol", "-Q", "-C", "o", "-c", "0x81000001") }
+			put(algorithm)
+			o.openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "group:P-256", "-pkeyopt", "parent:0x81000001", "-pkeyopt", "user-auth:1234",
+				"-out", filepath.Join(r.config.Dir, "key.pem"))
+			// Persist before Open: its parent is noted all the same.
+			if err := r.Persist(t.Context(), "key", handle); err != nil {
+				t.Fatal(err)
+			}
+			sign(t, open(t, r.Store, "key"))
+			if err := r.Unpersist(t.Context(), "key"); err != nil {
+				t.Fatal(err)
+			}
+			check := func(what string, lost bool) {
+				t.Helper()
+				s := r.reopen(t)
+				defer s.Close()
+				key, err := s.Open(t.Context(), "key")
+				if !lost && err != nil {
+					t.Fatalf("%s: %v", what, err)
+				}
+				if !lost {
+					sign(t, key)
+					prove(t, key)
+					return
+				}
+				if wantError(t, err, keystore.ErrKeyLost); !strings.Contains(err.Error(), "enrol anew") {
+					t.Errorf("%s: %v", what, err)
+				}
+				_, err = keystore.OpenOrCreate(t.Context(), s, "key")
+				wantError(t, err, keystore.ErrKeyLost)
+			}
+			remove()
+			check("gone", algorithm != "ecc")
+			put(other)
+			check("another", algorithm != "ecc")
+			remove()
+			put(algorithm)
+			check("back", false)
+			sim.Manufacture()
+			check("cleared", true)
+			put(algorithm)
+			check("cleared, and a parent of the same kind", true)
+			remove()
+			if n := wrongTries(t, sim); n != 0 {
+				t.Errorf("%d wrong tries", n)
+			}
+		})
+	}
+}
+
+// TestProvisionedParent: the same for the TCG's template with a unique field of zeros,
+// as operating systems make it.
+func TestProvisionedParent(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	r := newRig(t, sim)
+	const at = tpm2.TPMHandle(0x81000001)
+	parent, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(tpm2.ECCSRKTemplate)}.Execute(sim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := tpm2.NamedHandle{Handle: parent.ObjectHandle, Name: parent.Name}
+	if _, err := (tpm2.EvictControl{Auth: tpm2.TPMRHOwner, ObjectHandle: named, PersistentHandle: at}).Execute(sim); err != nil {
+		t.Fatal(err)
+	}
+	made, err := tpm2.Create{ParentHandle: named, InPublic: tpm2.New2B(signingTemplate())}.Execute(sim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flush(t, sim, parent.ObjectHandle)
+	put(t, r, "key", encodeKey(made, binary.BigEndian.AppendUint32([]byte{0}, uint32(at))))
+	sign(t, open(t, r.Store, "key"))
+	cleanUp(t, sim)
+	s := r.reopenAfter(t)
+	sign(t, open(t, s, "key"))
+	setHierarchyAuth(t, sim, tpm2.TPMRHOwner, "password")
+	defer changeOwnerAuth(t, sim, "password", "")
+	_, err = r.reopenAfter(t).Open(t.Context(), "key")
+	wantError(t, err, keystore.ErrAuth) // it is not known whether the key is lost
 }

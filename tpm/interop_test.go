@@ -247,49 +247,6 @@ func TestOurFilesElsewhere(t *testing.T) {
 	}
 }
 
-// TestParent: the persistent parent of a key of another program has gone or is
-// another: the key is lost and neither missing nor replaced, until the parent is
-// back.
-func TestParent(t *testing.T) {
-	sim := tpmtest.Simulator(t)
-	r, o := besides(t, sim, withPIN("1234"))
-	put := func(algorithm string) {
-		o.tool("tpm2_createprimary", "-Q", "-C", "o", "-G", algorithm, "-c", o.file("srk"))
-		o.tool("tpm2_evictcontrol", "-Q", "-C", "o", "-c", o.file("srk"), "0x81000001")
-	}
-	remove := func() { o.tool("tpm2_evictcontrol", "-Q", "-C", "o", "-c", "0x81000001") }
-	put("ecc")
-	o.openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "group:P-256", "-pkeyopt", "parent:0x81000001", "-pkeyopt", "user-auth:1234",
-		"-out", filepath.Join(r.config.Dir, "key.pem"))
-	// Persist before Open: its parent is noted all the same.
-	if err := r.Persist(t.Context(), "key", handle); err != nil {
-		t.Fatal(err)
-	}
-	sign(t, open(t, r.Store, "key"))
-	if err := r.Unpersist(t.Context(), "key"); err != nil {
-		t.Fatal(err)
-	}
-	check := func(what string) {
-		t.Helper()
-		s := r.reopen(t)
-		defer s.Close()
-		_, err := s.Open(t.Context(), "key")
-		if wantError(t, err, keystore.ErrKeyLost); !strings.Contains(err.Error(), "enrol anew") {
-			t.Errorf("%s: %v", what, err)
-		}
-		_, err = keystore.OpenOrCreate(t.Context(), s, "key")
-		wantError(t, err, keystore.ErrKeyLost)
-	}
-	remove()
-	check("gone")
-	put("rsa2048")
-	check("another")
-	remove()
-	put("ecc")
-	sign(t, open(t, r.reopenAfter(t), "key"))
-	remove()
-}
-
 // reopenAfter opens a Store that is closed at the end of the test.
 func (r *rig) reopenAfter(t *testing.T) *tpm.Store {
 	s := r.reopen(t)

@@ -35,6 +35,7 @@ var rsaTemplate = func() tpm2.TPMTPublic {
 var parentTemplates = map[keyfile.Template]tpm2.TPMTPublic{
 	keyfile.StorageRootKey: srkTemplate,
 	keyfile.RSAParent:      rsaTemplate,
+	keyfile.Provisioned:    tpm2.ECCSRKTemplate,
 	keyfile.Legacy: withAttributes(srkTemplate, func(a *tpm2.TPMAObject) {
 		a.FixedTPM, a.FixedParent = false, false
 	}),
@@ -72,15 +73,35 @@ func (c *call) loadParent(parent keyfile.Parent) (*object, error) {
 		delete(c.parents, parent.Template)
 		p, err = c.findParent(parent)
 	}
+	if err == nil && differs() {
+		c.release(p)
+		err = fmt.Errorf("%w: the TPM's storage root key is %x, and the key was made under %x: this is another TPM, or it has been cleared since: delete the key and enrol anew",
+			keystore.ErrKeyLost, p.Name.Buffer, parent.Name)
+	}
+	if errors.Is(err, keystore.ErrKeyLost) && parent.Handle != tpm2.TPMRHOwner && parent.Name != nil {
+		return c.remakeParent(parent.Name, err)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if differs() {
-		c.release(p)
-		return nil, fmt.Errorf("%w: the TPM's storage root key is %x, and the key was made under %x: this is another TPM, or it has been cleared since: delete the key and enrol anew",
-			keystore.ErrKeyLost, p.Name.Buffer, parent.Name)
-	}
 	return p, nil
+}
+
+// remakeParent makes the primary key that has been at a persistent handle and is not
+// any more: whoever removes it has not cleared the TPM. It returns lost if the key is
+// none that is made in a moment.
+func (c *call) remakeParent(name []byte, lost error) (*object, error) {
+	for _, template := range []keyfile.Template{keyfile.StorageRootKey, keyfile.Provisioned, keyfile.ToolsECC} {
+		p, err := c.makeParent(template)
+		if err != nil {
+			return nil, err
+		}
+		if bytes.Equal(p.Name.Buffer, name) {
+			return p, nil
+		}
+		c.release(p)
+	}
+	return nil, lost
 }
 
 func (c *call) findParent(parent keyfile.Parent) (*object, error) {

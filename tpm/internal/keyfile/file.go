@@ -63,6 +63,7 @@ const (
 	Legacy         Template = "legacy"     // that of the "TSS2 KEY BLOB"
 	ToolsECC       Template = "tpm2-tools" // what tpm2_createprimary -G ecc makes, which no file names
 	ToolsRSA       Template = "tpm2-tools-rsa"
+	Provisioned    Template = "provisioned" // ECC, with a unique field of zeros, as at persistent handles
 )
 
 // Parse reads a key file. Errors match keystore.ErrCorrupt, or errors.ErrUnsupported for
