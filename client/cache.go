@@ -35,8 +35,10 @@ var ErrCacheMiss = errors.New("client: not in the cache")
 
 // DirCache is a Cache in the folder of that name. New makes the folder, with mode 0700,
 // if it does not exist, and makes a relative name absolute. DirCache refuses a folder
-// that others may write to. Files have mode 0600 and are replaced atomically. If its
-// context has ended, a method does nothing and returns the context's error.
+// that others may write to. Files have mode 0600 and are replaced atomically. On Windows
+// an access control list of the owner, SYSTEM and Administrators stands for these modes,
+// and a folder or file that belongs to another user, who is no administrator, is refused.
+// If its context has ended, a method does nothing and returns the context's error.
 type DirCache string
 
 // prepared returns a cache whose folder stays the same when the process goes to

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/instancekey/instancekey/client"
+	"github.com/instancekey/instancekey/internal/privatefile/privatefiletest"
 	"github.com/instancekey/instancekey/transport/transporttest"
 )
 
@@ -38,10 +39,8 @@ func TestDirCache(t *testing.T) {
 			t.Errorf("Get = %.20q, %v, want %.20q", got, err, value)
 		}
 	}
-	for path, want := range map[string]fs.FileMode{filepath.Join(dir, "key"): 0o600, dir: 0o700, filepath.Join(root, "made"): 0o700} {
-		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != want {
-			t.Errorf("%s has mode %v (%v), want %v", path, info.Mode(), err, want)
-		}
+	for _, path := range []string{filepath.Join(dir, "key"), dir, filepath.Join(root, "made")} {
+		privatefiletest.Check(t, path)
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil || len(entries) != 1 {
@@ -84,9 +83,10 @@ func TestDirCacheRefuses(t *testing.T) {
 		t.Errorf("a file outside the folder was changed: %q, %v", got, err)
 	}
 
-	if err := os.WriteFile(filepath.Join(dir, "open"), []byte("x"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "open"), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	privatefiletest.SetMode(t, filepath.Join(dir, "open"), 0o644)
 	if err := os.Symlink(outside, filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
@@ -99,9 +99,7 @@ func TestDirCacheRefuses(t *testing.T) {
 		}
 	}
 	for mode, ok := range map[fs.FileMode]bool{0o700: true, 0o755: true, 0o770: false, 0o707: false, 0o777: false} {
-		if err := os.Chmod(dir, mode); err != nil {
-			t.Fatal(err)
-		}
+		privatefiletest.SetMode(t, dir, mode)
 		if err := cache.Put(ctx, "key", []byte("y")); (err == nil) != ok {
 			t.Errorf("Put into a folder of mode %04o: %v, want ok = %t", mode, err, ok)
 		}
@@ -139,9 +137,7 @@ func TestDirCacheOfOthersIsNotRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	for mode, ok := range map[fs.FileMode]bool{0o700: true, 0o755: true, 0o770: false, 0o707: false, 0o777: false, 0o720: false, 0o702: false} {
-		if err := os.Chmod(dir, mode); err != nil {
-			t.Fatal(err)
-		}
+		privatefiletest.SetMode(t, dir, mode)
 		got, err := cache.Get(t.Context(), "key")
 		if (err == nil) != ok || (string(got) == "y") != ok || errors.Is(err, client.ErrCacheMiss) {
 			t.Errorf("Get from a folder of mode %04o: %q, %v, want ok = %t", mode, got, err, ok)
@@ -205,9 +201,7 @@ func TestNewSeesFolderThatCannotBeUsed(t *testing.T) {
 	if err := os.Mkdir(open, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(open, 0o777); err != nil {
-		t.Fatal(err)
-	}
+	privatefiletest.SetMode(t, open, 0o777)
 	for name, dir := range map[string]string{"a file": file, "below a file": filepath.Join(file, "x"), "open to others": open, "NUL": root + "/\x00"} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, transporttest.Policy{})

@@ -138,7 +138,8 @@ type storedJSON struct {
 // 6749, RFC 8693, RFC 9396 and OpenID Connect Core.
 var extras = []string{"scope", "issued_token_type", "authorization_details", "id_token"}
 
-// Write writes s to a file of mode 0600, which is replaced atomically. What a killed
+// Write writes s to a file of mode 0600, which is replaced atomically. On Windows the
+// file has an access control list of its owner, SYSTEM and Administrators. What a killed
 // process has left of an earlier try goes. Of what the server said beside the token,
 // the file keeps scope, id_token, authorization_details and issued_token_type, for
 // the token's Extra.
@@ -166,7 +167,9 @@ func (s StoredToken) Write(file string) error {
 }
 
 // ReadStoredToken reads what Write has written. Errors of the file system are
-// wrapped; a file that others may read is refused, and so is a symbolic link.
+// wrapped; a file that others may read or write is refused, and so is a symbolic link.
+// Others are on Windows all but the user, the owner, SYSTEM and Administrators, and the
+// owner has to be one of these, or a service.
 func ReadStoredToken(file string) (StoredToken, error) {
 	content, err := privatefile.Read(file, maxStoredToken)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/instancekey/instancekey/client"
+	"github.com/instancekey/instancekey/internal/privatefile/privatefiletest"
 	"github.com/instancekey/instancekey/keystore"
 	"github.com/instancekey/instancekey/transport"
 	"github.com/instancekey/instancekey/transport/transporttest"
@@ -175,9 +176,7 @@ func TestStoredTokenFile(t *testing.T) {
 		if err := stored.Write(file); err != nil {
 			t.Fatal(err)
 		}
-		if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
-			t.Errorf("mode %v, %v, want 0600", info.Mode(), err)
-		}
+		privatefiletest.Check(t, file)
 	}
 	got, err := client.ReadStoredToken(file)
 	if err != nil || got.Token.AccessToken != "one" || got.Token.RefreshToken != "r" || got.Token.TokenType != "DPoP" || !got.Token.Expiry.Equal(time.Unix(1e9, 0)) {
@@ -243,9 +242,7 @@ func TestReadStoredTokenRefuses(t *testing.T) {
 			if err := os.WriteFile(path, []byte(file.content), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.Chmod(path, file.mode); err != nil {
-				t.Fatal(err)
-			}
+			privatefiletest.SetMode(t, path, file.mode)
 			_, err := client.ReadStoredToken(path)
 			if err == nil || strings.Contains(err.Error(), "REFRESH") || !strings.Contains(err.Error(), path) {
 				t.Errorf("error %v, want one that names the file and not the token", err)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/instancekey/instancekey/client"
+	"github.com/instancekey/instancekey/internal/privatefile/privatefiletest"
 )
 
 // TestNewestTimeIsKept: what an issuer has said survives a restart with a clock that does
@@ -43,9 +44,7 @@ func TestNewestTimeIsKept(t *testing.T) {
 	if !kept().Equal(first) {
 		t.Errorf("kept %s, want %s", kept(), first)
 	}
-	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("mode %v, %v", info.Mode(), err)
-	}
+	privatefiletest.Check(t, file)
 	r.clock.advance(59 * time.Minute) // not each time
 	if err := grant(t.Context(), c); err != nil || !kept().Equal(first) {
 		t.Errorf("kept %s, %v, want %s", kept(), err, first)

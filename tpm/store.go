@@ -39,7 +39,9 @@ type Config struct {
 	TPM transport.TPM
 
 	// Dir is the folder of the key files, NAME.pem. Open makes the folder, with mode
-	// 0700, if it does not exist. Nobody but its owner may write to it. "" is an error.
+	// 0700, if it does not exist. Nobody but its owner may write to it. On Windows an
+	// access control list of the owner, SYSTEM and Administrators stands for the mode.
+	// "" is an error.
 	Dir string
 
 	// PIN returns the PIN of a key: 1 to 32 bytes, none of them zero. The Store calls it

@@ -7,11 +7,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/instancekey/instancekey/client/report"
+	"github.com/instancekey/instancekey/internal/privatefile/privatefiletest"
 )
 
 // TestRoundTrip: a page made again from the JSON is the same page.
@@ -82,9 +82,7 @@ func TestWriteFile(t *testing.T) {
 		if err != nil || !bytes.HasPrefix(content, []byte(begins)) {
 			t.Errorf("%s: %.40q, %v", name, content, err)
 		}
-		if info, err := os.Stat(file); err != nil || runtime.GOOS != "windows" && info.Mode().Perm() != 0o600 {
-			t.Errorf("%s: %v, %v", name, info.Mode(), err)
-		}
+		privatefiletest.Check(t, file)
 	}
 	if err := (report.Document{}).WriteFile(filepath.Join(dir, "none", "run.html")); err == nil {
 		t.Error("it was written where there is no folder")

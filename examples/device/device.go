@@ -16,7 +16,6 @@ import (
 
 	"github.com/instancekey/instancekey/client"
 	"github.com/instancekey/instancekey/keystore"
-	"github.com/instancekey/instancekey/tpm"
 	"github.com/instancekey/instancekey/transport"
 )
 
@@ -125,7 +124,7 @@ func (d *device) readBootLog(ctx context.Context) ([]byte, error) {
 	if !d.bootLog {
 		return nil, nil
 	}
-	log, err := tpm.LinuxEventLog(ctx)
+	log, err := bootLog(ctx)
 	if err != nil && ctx.Err() == nil {
 		d.log.Warn("the boot log is not sent to the attester", "error", err)
 		return nil, nil

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/instancekey/instancekey/client"
+	"github.com/instancekey/instancekey/internal/privatefile/privatefiletest"
 )
 
 // TestLife takes a device through everything, in the order of a bad year.
@@ -167,13 +168,9 @@ func (w *world) keepsToken() {
 	if err != nil || stored.Token.AccessToken != w.last || stored.Token.RefreshToken == "" {
 		w.t.Errorf("stored token: %v, the last one used: %t", err, err == nil && stored.Token.AccessToken == w.last)
 	}
-	err = filepath.WalkDir(w.state, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		info, err := entry.Info()
-		if err == nil && info.Mode().Perm()&0o077 != 0 {
-			w.t.Errorf("%s has mode %v", path, info.Mode())
+	err = filepath.WalkDir(w.state, func(path string, _ fs.DirEntry, err error) error {
+		if err == nil {
+			privatefiletest.Check(w.t, path)
 		}
 		return err
 	})

@@ -105,7 +105,7 @@ func cure(err error) string {
 	case errors.As(err, &unknown):
 		return "install the authority's certificate, or name it with -ca, and restart this program: it reads the roots once"
 	case errors.Is(err, fs.ErrPermission):
-		return "if files below -state are root's, somebody has run this program by hand: give them back (chown -R --reference)"
+		return adviceOwner
 	}
 	return ""
 }

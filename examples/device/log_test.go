@@ -19,7 +19,7 @@ func (r *running) lines(parts ...string) (n int) {
 	for line := range strings.Lines(r.log.String()) {
 		all := true
 		for _, part := range parts {
-			all = all && strings.Contains(line, part)
+			all = all && (strings.Contains(line, part) || strings.Contains(line, strings.ReplaceAll(part, `\`, `\\`))) // as it is quoted
 		}
 		if all {
 			n++

@@ -15,6 +15,7 @@
 //	  - token.go: where tokens come from, and how they are kept
 //	  - network.go: HTTP, on a device whose clock may be wrong
 //	  - wait.go: how long to wait between tries
+//	  - service_windows.go: as a service of Windows
 //	  - log.go: what is told, and how often
 //	  - report.go: the page of -report
 package main
@@ -47,6 +48,9 @@ const (
 )
 
 func main() {
+	if status, isService := runService(os.Args[1:]); isService {
+		os.Exit(status)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	status := run(ctx, os.Args[1:], os.Stderr, sleep)
 	stop()

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,17 +17,26 @@ import (
 	"github.com/instancekey/instancekey/internal/tpmtest"
 )
 
+// serviceMain is the program as a service of Windows, if this process is to be one.
+var serviceMain func()
+
 // TestMain lets a test run the program as a process of its own: this binary,
 // told so.
 func TestMain(m *testing.M) {
 	if os.Getenv("DEVICE_MAIN") != "" {
 		main()
 	}
+	if serviceMain != nil {
+		serviceMain()
+	}
 	os.Exit(m.Run())
 }
 
 // TestProcess is the whole program, with a signal that ends it.
 func TestProcess(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows has no such signals: TestService")
+	}
 	for _, signal := range []os.Signal{syscall.SIGTERM, os.Interrupt} {
 		t.Run(signal.String(), func(t *testing.T) {
 			sw := tpmtest.SWTPM(t, tpmtest.SWConfig{})
@@ -94,6 +104,9 @@ func TestUsage(t *testing.T) {
 		"no store":       complete[2:],
 		"nothing":        nil,
 	} {
+		if name == "not on Linux" && runtime.GOOS == "windows" {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			var stderr strings.Builder
 			if status := run(t.Context(), args, &stderr, sleep); status != statusUsage || stderr.Len() == 0 {

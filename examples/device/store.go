@@ -43,16 +43,16 @@ func checkStore(store string) error {
 // word makes it a store in software: there is no way there from a TPM that fails.
 // eventLog is for the machine's own TPM.
 func openStore(ctx context.Context, store, folder string, eventLog func(context.Context) ([]byte, error)) (keyStore, error) {
-	switch store {
-	case "soft":
+	if store == "soft" {
 		soft, err := softkey.OpenDir(folder)
 		return softStore{soft}, err
-	case "tbs":
-		store = ""
 	}
 	cfg := tpm.Config{Device: store, Dir: folder}
-	if filepath.IsAbs(store) {
+	if store == "tbs" || filepath.IsAbs(store) {
 		cfg.EventLog = eventLog
+	}
+	if store == "tbs" {
+		cfg.Device = "" // Windows' own
 	}
 	return tpm.Open(ctx, cfg)
 }

@@ -95,6 +95,7 @@ _instancectl`,
 
 // TestCompletionInShells: the scripts do in the shells what TestComplete does without.
 func TestCompletionInShells(t *testing.T) {
+	notOnWindows(t, "such shells")
 	folder := t.TempDir()
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(folder, "instancectl"), ".").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)

@@ -109,7 +109,7 @@ func TestDoctorIssuerUnreachable(t *testing.T) {
 		"no TLS":     {plain.URL, "", statusWarn, "https"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := examined(t, "-store", "/dev/no-such-tpm", "-issuer", tt.issuer, "-ca", tt.caFile)
+			d := examined(t, "-store", noTPM(t), "-issuer", tt.issuer, "-ca", tt.caFile)
 			d.want("issuer's clock", tt.status, tt.word)
 		})
 	}

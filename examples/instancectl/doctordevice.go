@@ -69,6 +69,9 @@ func (d *doctor) opened(err error) bool {
 	case err != nil && !filepath.IsAbs(path) && path != "tbs":
 		d.fail("device", "start the TPM, such as swtpm, or correct -store", "%s", cause(err))
 		return false
+	case err != nil && path == "tbs":
+		d.fail("device", "see what Windows says of the TPM (tpm.msc), or correct -store", "%s", cause(err))
+		return false
 	case err != nil:
 		d.fail("device", adviceNoTPM, "%s", cause(err))
 		return false

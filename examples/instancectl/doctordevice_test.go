@@ -18,6 +18,7 @@ import (
 )
 
 func TestDoctorNoDevice(t *testing.T) {
+	notOnWindows(t, "device files")
 	dir := t.TempDir()
 	socket := filepath.Join(dir, "s")
 	l, err := net.Listen("unix", socket)
@@ -50,6 +51,7 @@ func TestDoctorNoDevice(t *testing.T) {
 
 // A device file that is no TPM.
 func TestDoctorOtherDevice(t *testing.T) {
+	notOnWindows(t, "device files")
 	d := examined(t, "-store", "/dev/null")
 	d.failed("TPM")
 	d.want("device", statusOK, "/dev/null is a device file")
@@ -81,6 +83,7 @@ func openedWith(t *testing.T, d tpmtest.Device) func(context.Context, *storeflag
 
 // What the system says when the device is opened, as package tpm passes it on.
 func TestDoctorRefused(t *testing.T) {
+	notOnWindows(t, "device files: TestTBSRefused")
 	for cause, tt := range map[syscall.Errno]struct {
 		check string
 		words []string

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 
 	"github.com/instancekey/instancekey/internal/privatefile"
@@ -74,11 +73,10 @@ func writeSecret(name, secret string) error {
 }
 
 // warnReadable says so if others can read the file of a flag that is to be
-// secret. On Windows the mode does not tell.
+// secret.
 func (p *program) warnReadable(flag, name string) {
-	info, err := os.Stat(name)
-	if err == nil && runtime.GOOS != "windows" && info.Mode().IsRegular() && info.Mode().Perm()&0o044 != 0 {
-		p.log.Warn(flag + ": others can read the secret in this file: chmod go= " + name)
+	if err := privatefile.CheckFile(name, privatefile.Reading); errors.Is(err, privatefile.ErrMode) {
+		p.log.Warn(flag + ": others can read the secret in this file: " + err.Error())
 	}
 }
 

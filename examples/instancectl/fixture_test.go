@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -19,6 +20,7 @@ import (
 	"github.com/instancekey/instancekey/examples/authserver"
 	"github.com/instancekey/instancekey/examples/internal/exampletest"
 	"github.com/instancekey/instancekey/examples/reference"
+	"github.com/instancekey/instancekey/internal/privatefile/privatefiletest"
 )
 
 const clientID = "abca-client"
@@ -108,13 +110,7 @@ func writeFile(t *testing.T, name, content string) string {
 
 func readPrivate(t *testing.T, path string) string {
 	t.Helper()
-	info, err := os.Stat(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if info.Mode().Perm() != 0o600 {
-		t.Errorf("%s has mode %v", path, info.Mode())
-	}
+	privatefiletest.Check(t, path)
 	content, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -146,4 +142,31 @@ func sum(lines []printed) int {
 		n += line.Sends
 	}
 	return n
+}
+
+// noTPM returns a -store where there is no TPM.
+func noTPM(t *testing.T) string { return filepath.Join(t.TempDir(), "no-such-tpm") }
+
+// needsLinks skips a test on Windows where it can make no symbolic links: those take a
+// privilege, and Wine has none.
+func needsLinks(t *testing.T) {
+	t.Helper()
+	if runtime.GOOS != "windows" {
+		return
+	}
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(t.TempDir(), link); err != nil {
+		t.Skipf("no symbolic links here: %v", err)
+	}
+	if _, err := os.Readlink(link); err != nil {
+		t.Skipf("no symbolic links here: %v", err)
+	}
+}
+
+// notOnWindows skips a test of what Windows does not have.
+func notOnWindows(t *testing.T, what string) {
+	t.Helper()
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows has no " + what)
+	}
 }

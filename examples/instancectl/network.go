@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -59,12 +60,25 @@ func networkAdvice(err error) string {
 		return "there is no host of this name: correct it, or see the device's DNS"
 	case errors.As(err, new(tls.RecordHeaderError)), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		return "the server does not speak TLS at this port: correct the port"
-	case errors.Is(err, syscall.ECONNREFUSED):
+	case isErrno(err, syscall.ECONNREFUSED, wsaConnectionRefused):
 		return "nothing listens there: correct host and port, start the server, or see the device's network"
-	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
+	case isErrno(err, syscall.ENETUNREACH, syscall.EHOSTUNREACH, wsaNetworkUnreachable, wsaHostUnreachable):
 		return "the device has no way to this host: see its network"
 	}
 	return ""
+}
+
+// Windows' numbers of errors of the network. Those that package syscall has there are
+// made up, and nothing returns them.
+const (
+	wsaNetworkUnreachable = syscall.Errno(10051)
+	wsaConnectionRefused  = syscall.Errno(10061)
+	wsaHostUnreachable    = syscall.Errno(10065)
+)
+
+func isErrno(err error, any ...syscall.Errno) bool {
+	var number syscall.Errno
+	return errors.As(err, &number) && slices.Contains(any, number)
 }
 
 // reachAdvice is networkAdvice, and something to begin with for any other error.

@@ -6,9 +6,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/instancekey/instancekey/internal/privatefile/privatefiletest"
 )
 
 func TestBadUsage(t *testing.T) {
@@ -23,7 +26,7 @@ func TestBadUsage(t *testing.T) {
 		return s.token(append([]string{"-store", "soft", "-keys", dir}, args...)...)
 	}
 	self := func(args ...string) []string { return all(append([]string{"-self", s.self}, args...)...) }
-	for name, tt := range map[string]struct {
+	tests := map[string]struct {
 		args []string
 		want string
 	}{
@@ -54,11 +57,10 @@ func TestBadUsage(t *testing.T) {
 		"doctor of no CA":       {[]string{"doctor", "-store", "simulator", "-keys", dir, "-ca", missing}, "-ca"},
 		"evidence of what":      {[]string{"evidence", "-store", "simulator", "-keys", dir}, "-name is missing"},
 		"evidence of no PCR":    {[]string{"evidence", "-store", "simulator", "-keys", dir, "-name", "k", "-pcrs", "24"}, "-pcrs"},
-		"TBS here":              {[]string{"key", "list", "-store", "tbs", "-keys", dir}, "only Windows"},
 		"persist where":         {[]string{"key", "persist", "-store", "soft", "-name", "k"}, "HANDLE is missing, such as 0x81000100"},
 		"persist at nothing":    {[]string{"key", "persist", "-store", "simulator", "-keys", dir, "-name", "k", "here"}, `HANDLE "here"`},
 		"import what":           {[]string{"key", "import", "-store", "simulator", "-name", "k"}, "FILE is missing"},
-		"import of no file":     {[]string{"key", "import", "-store", "simulator", "-keys", dir, "-name", "k", missing}, "no such file"},
+		"import of no file":     {[]string{"key", "import", "-store", "simulator", "-keys", dir, "-name", "k", missing}, missing},
 		"flag after HANDLE":     {[]string{"key", "persist", "-store", "simulator", "0x81000100", "-name", "k"}, "flags come first"},
 		"show where":            {[]string{"key", "show", "-store", "soft", "-name", "k"}, "-keys is missing"},
 		"list where":            {[]string{"key", "list", "-store", "soft"}, "-keys is missing"},
@@ -105,7 +107,14 @@ func TestBadUsage(t *testing.T) {
 		"attest for no URL":     {[]string{"attest", "-store", "soft", "-client-id", "c", "-self", s.self, "-issuer", "as"}, "-issuer is not an absolute"},
 		"attest what":           {[]string{"attest", "-store", "soft", "-client-id", "c", "-self", s.self}, "-name"},
 		"attest out nowhere":    {[]string{"attest", "-store", "soft", "-client-id", "c", "-self", s.self, "-name", "k", "-out", filepath.Join(missing, "x")}, "-out"},
-	} {
+	}
+	if runtime.GOOS != "windows" {
+		tests["TBS here"] = struct {
+			args []string
+			want string
+		}{[]string{"key", "list", "-store", "tbs", "-keys", dir}, "only Windows"}
+	}
+	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			r := instancectl(t, tt.args...)
 			if r.status != 2 || r.stdout != "" || !strings.Contains(r.stderr, tt.want) {
@@ -150,9 +159,7 @@ func TestReadableSecret(t *testing.T) {
 	key := makeKey(t)
 	for flag, file := range map[string]string{"-self": s.self, "-refresh": refresh} {
 		for mode, want := range map[os.FileMode]int{0o600: 0, 0o640: 1, 0o604: 1} {
-			if err := os.Chmod(file, mode); err != nil {
-				t.Fatal(err)
-			}
+			privatefiletest.SetMode(t, file, mode)
 			r := instancectl(t, s.token(append(key, "-self", s.self, "-grant", "refresh_token", "-refresh", refresh)...)...)
 			if got := strings.Count(r.stderr, flag+": others can read"); got != want {
 				t.Errorf("%s with mode %o: %d warnings, want %d: %s", flag, mode, got, want, r.stderr)

@@ -70,6 +70,9 @@ const harmless = windows.SYNCHRONIZE | windows.READ_CONTROL | windows.FILE_READ_
 const changing = windows.FILE_WRITE_DATA | windows.FILE_APPEND_DATA | windows.FILE_WRITE_EA | fileDeleteChild | windows.FILE_WRITE_ATTRIBUTES |
 	windows.DELETE | windows.WRITE_DAC | windows.WRITE_OWNER | windows.GENERIC_WRITE | windows.GENERIC_ALL
 
+// reading are the rights to read a file, or to give oneself that right.
+const reading = windows.FILE_READ_DATA | windows.WRITE_DAC | windows.WRITE_OWNER | windows.GENERIC_READ | windows.GENERIC_ALL
+
 const fileDeleteChild = 0x40
 
 // Kinds of entries of lists beside ACCESS_ALLOWED_ACE_TYPE and
@@ -99,6 +102,11 @@ func checkAccess(file *os.File, forbidden fs.FileMode) error {
 	if err != nil {
 		return err
 	}
+	return examine(descriptor, path, me, forbidden)
+}
+
+// examine is checkAccess for a descriptor and a user.
+func examine(descriptor *windows.SECURITY_DESCRIPTOR, path, me string, forbidden fs.FileMode) error {
 	owner, err := ownerOf(descriptor)
 	if err != nil {
 		return fmt.Errorf("%s has no owner: %w", path, err)
@@ -143,8 +151,11 @@ func strangers(list *windows.ACL, forbidden fs.FileMode, trusted []string) (who 
 		return []string{everyone}, nil // no list is no limit
 	}
 	rights := ^windows.ACCESS_MASK(harmless)
-	if forbidden == Writing {
+	switch forbidden {
+	case Writing:
 		rights = changing
+	case Reading:
+		rights = reading
 	}
 	for i := range uint32(list.AceCount) {
 		var entry *windows.ACCESS_ALLOWED_ACE

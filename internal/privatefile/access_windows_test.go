@@ -160,6 +160,104 @@ func TestOwners(t *testing.T) {
 	}
 }
 
+// TestDescriptors: whose a file or folder is, and what its list gives, decide together,
+// and the error says what to do.
+func TestDescriptors(t *testing.T) {
+	const (
+		me      = "S-1-5-21-1-2-3-1001"
+		another = "S-1-5-21-1-2-3-1002"
+		service = "S-1-5-80-1-2-3-4-5"
+		private = "D:P(A;;FA;;;SY)(A;;FA;;;BA)(A;;FA;;;" + me + ")"
+		// What ProgramData hands on: users may read, make folders and files, and have what they make.
+		programData = "D:(A;OICIID;FA;;;SY)(A;OICIID;FA;;;BA)(A;OICIIOID;GA;;;CO)(A;OICIID;0x1200a9;;;BU)(A;CIID;DCLCRPCR;;;BU)"
+		owned, list = "belongs to", "icacls"
+	)
+	for name, tt := range map[string]struct{ text, any, writing, reading string }{
+		"mine":                        {"O:" + me + private, "", "", ""},
+		"an administrator's":          {"O:BA" + private, "", "", ""},
+		"the system's":                {"O:SY" + private, "", "", ""},
+		"a service's":                 {"O:" + service + "D:P(A;;FA;;;" + service + ")", "", "", ""},
+		"a local service's":           {"O:LSD:P(A;;FA;;;LS)", "", "", ""},
+		"another user's":              {"O:" + another + private, owned, owned, owned},
+		"another user's, who may":     {"O:" + another + "D:P(A;;FA;;;" + another + ")", owned, owned, owned},
+		"everybody's":                 {"O:WD" + private, owned, owned, owned},
+		"users'":                      {"O:BU" + private, owned, owned, owned},
+		"a service may, not its":      {"O:" + me + private + "(A;;FA;;;" + service + ")", list, list, list},
+		"inherited from ProgramData":  {"O:" + me + programData, list, list, list},
+		"made by an administrator":    {"O:BA" + programData, list, list, list},
+		"made by another there":       {"O:" + another + programData, owned, owned, owned},
+		"inherited, reading":          {"O:" + me + "D:(A;ID;FA;;;" + me + ")(A;ID;FR;;;BU)", list, "", list},
+		"inherited, private":          {"O:" + me + "D:(A;ID;FA;;;" + me + ")(A;ID;FA;;;SY)", "", "", ""},
+		"inherited by what is in it":  {"O:" + me + "D:(A;ID;FA;;;" + me + ")(A;OICIIOID;FA;;;BU)", "", "", ""},
+		"others may write":            {"O:" + me + private + "(A;;FW;;;AU)", list, list, ""},
+		"others may append":           {"O:" + me + private + "(A;;0x4;;;AU)", list, list, ""},
+		"others may read":             {"O:" + me + private + "(A;;FR;;;AU)", list, "", list},
+		"others may run":              {"O:" + me + private + "(A;;0x20;;;AU)", list, "", ""},
+		"others may change the list":  {"O:" + me + private + "(A;;WD;;;AU)", list, list, list},
+		"others may become the owner": {"O:" + me + private + "(A;;WO;;;AU)", list, list, list},
+		"the owner's rights":          {"O:" + service + "D:P(A;;FA;;;S-1-3-4)", "", "", ""},
+		"no list":                     {"O:" + me, list, list, list},
+		"no owner":                    {private, "has no owner", "has no owner", "has no owner"},
+	} {
+		descriptor, err := windows.SecurityDescriptorFromString(tt.text)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		for forbidden, want := range map[fs.FileMode]string{Any: tt.any, Writing: tt.writing, Reading: tt.reading} {
+			err := examine(descriptor, `C:\x`, me, forbidden)
+			isMode := want == owned || want == list
+			if (err == nil) != (want == "") || errors.Is(err, ErrMode) != isMode || err != nil && !strings.Contains(err.Error(), want) {
+				t.Errorf("%s, forbidden %04o: %v, want %q", name, forbidden, err, want)
+			}
+			if isMode && (err == nil || !strings.Contains(err.Error(), `icacls "C:\x"`)) {
+				t.Errorf("%s: without advice: %v", name, err)
+			}
+		}
+	}
+}
+
+// TestHeirs: to whom a file is given that replaces another's.
+func TestHeirs(t *testing.T) {
+	const me, another, third, service = "S-1-5-21-1-2-3-1001", "S-1-5-21-1-2-3-1002", "S-1-5-21-1-2-3-1003", "S-1-5-80-1-2-3-4-5"
+	for _, tt := range []struct {
+		was, folder, want string
+		refused           bool
+	}{
+		{was: me, folder: me}, {was: me, folder: another}, {was: sidAdministrators, folder: service}, {was: sidSystem, folder: me}, {was: sidInstaller, folder: me},
+		{was: service, folder: service, want: service}, {was: service, folder: sidAdministrators, want: service},
+		{was: sidLocalService, folder: sidSystem, want: sidLocalService}, {was: sidNetworkService, folder: sidSystem, want: sidNetworkService},
+		{was: another, folder: another, want: another}, // in that user's own profile
+		{was: another, folder: sidAdministrators, refused: true}, {was: another, folder: sidSystem, refused: true}, {was: another, folder: me, refused: true},
+		{was: another, folder: third, refused: true}, {was: everyone, folder: me, refused: true},
+	} {
+		got, err := heir(tt.was, me, me, tt.folder)
+		if got != tt.want || errors.Is(err, fs.ErrPermission) != tt.refused || (err == nil) == tt.refused {
+			t.Errorf("%+v: %q, %v", tt, got, err)
+		}
+	}
+	if got, err := heir(service, service, me, me); got != "" || err != nil {
+		t.Errorf("a file that is the service's already: %q, %v", got, err)
+	}
+}
+
+// TestCheckFile: files that others may read, and links to them.
+func TestCheckFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	if err := Create(path, []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	me, err := user()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for entry, refused := range map[string]bool{"": false, "(A;;FW;;;WD)": false, "(A;;FR;;;WD)": true, "(A;;FA;;;WD)": true} {
+		setList(t, path, "D:P(A;;FA;;;SY)(A;;FA;;;"+me+")"+entry)
+		if err := CheckFile(path, Reading); errors.Is(err, ErrMode) != refused || (err == nil) == refused {
+			t.Errorf("with the entry %q: %v", entry, err)
+		}
+	}
+}
+
 // TestReplaceInUse: a file that a program has open that does not share it is
 // replaced when that has closed it.
 func TestReplaceInUse(t *testing.T) {

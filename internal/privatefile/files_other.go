@@ -38,11 +38,9 @@ func isBroken(err error) bool { return errors.Is(err, syscall.EIO) }
 
 func makeDirs(dir string) error { return os.MkdirAll(dir, 0o700) }
 
-func checkDir(dir string, info fs.FileInfo, forbidden fs.FileMode) error {
-	return checkMode(dir, info, forbidden)
-}
-
-func checkMode(path string, info fs.FileInfo, forbidden fs.FileMode) error {
+// checkRights reports whether a file or folder does not give others the forbidden
+// rights.
+func checkRights(path string, info fs.FileInfo, forbidden fs.FileMode) error {
 	mode := info.Mode().Perm()
 	if mode&forbidden == 0 {
 		return nil
@@ -59,7 +57,7 @@ func openPlain(path string, forbidden fs.FileMode) (*os.File, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is %w", path, ErrNotPlain)
 	}
-	if err := checkMode(path, info, forbidden); err != nil {
+	if err := checkRights(path, info, forbidden); err != nil {
 		return nil, err
 	}
 	return os.Open(path)

@@ -128,13 +128,15 @@ func makeDirs(dir string) error {
 	return nil
 }
 
-func checkDir(dir string, _ fs.FileInfo, forbidden fs.FileMode) error {
-	folder, err := openFile(dir, windows.READ_CONTROL, shareAll, windows.OPEN_EXISTING, windows.FILE_FLAG_BACKUP_SEMANTICS, nil)
+// checkRights reports whether a file or folder does not give others the forbidden
+// rights.
+func checkRights(path string, _ fs.FileInfo, forbidden fs.FileMode) error {
+	file, err := openFile(path, windows.READ_CONTROL, shareAll, windows.OPEN_EXISTING, windows.FILE_FLAG_BACKUP_SEMANTICS, nil)
 	if err != nil {
 		return err
 	}
-	defer folder.Close()
-	return checkAccess(folder, forbidden)
+	defer file.Close()
+	return checkAccess(file, forbidden)
 }
 
 // openPlain opens a plain file, which others must not have the forbidden rights to.

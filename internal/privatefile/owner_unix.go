@@ -28,6 +28,9 @@ func adopt(file *os.File, replaced fs.FileInfo, path string) error {
 	if like == nil {
 		return nil
 	}
+	if err := checkHeir(like, path); err != nil {
+		return err
+	}
 	made, err := file.Stat()
 	if err != nil {
 		return err
@@ -45,4 +48,18 @@ func adopt(file *os.File, replaced fs.FileInfo, path string) error {
 		return file.Chmod(mode)
 	}
 	return nil
+}
+
+// checkHeir refuses to give a file to a user who has put one there, into a folder such as
+// /tmp. That is Linux's own rule for opening such files (fs.protected_regular).
+func checkHeir(replaced fs.FileInfo, path string) error {
+	folder, err := os.Stat(filepath.Dir(path))
+	if err != nil || folder.Mode().Perm()&Writing == 0 {
+		return err
+	}
+	was, owner := replaced.Sys().(*syscall.Stat_t).Uid, folder.Sys().(*syscall.Stat_t).Uid
+	if was == owner || int(was) == os.Geteuid() {
+		return nil
+	}
+	return fmt.Errorf("the file there belongs to user %d, in a folder that others may write to: who has put it there may want to read what is written: remove it: %w", was, fs.ErrPermission)
 }

@@ -5,6 +5,7 @@
 package privatefile_test
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -110,5 +111,42 @@ func TestOwnerCannotBeKept(t *testing.T) {
 	onlyFiles(t, dir, "file", "program")
 	if content, err := os.ReadFile(path); err != nil || string(content) != "root's" {
 		t.Errorf("the file says %q, %v", content, err)
+	}
+}
+
+// TestPlantedFile: what root writes in place of a file that another user has put into
+// a folder that anybody may write to is not given to that user.
+func TestPlantedFile(t *testing.T) {
+	needsRoot(t)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "file")
+	for _, tt := range []struct {
+		mode    fs.FileMode // of the folder
+		folder  int         // its owner
+		file    int
+		refused bool
+	}{
+		{0o777 | fs.ModeSticky, 0, nobody, true}, {0o777, 0, nobody, true}, {0o770, 0, nobody, true}, {0o777, nobody - 1, nobody, true},
+		{0o777 | fs.ModeSticky, 0, 0, false}, {0o777, nobody, nobody, false}, {0o755, 0, nobody, false}, {0o700, 0, nobody, false}, {0o777, nobody, 0, false},
+	} {
+		write(t, path, "planted", 0o600)
+		if err := errors.Join(os.Chown(path, tt.file, tt.file), os.Chown(dir, tt.folder, tt.folder), os.Chmod(dir, tt.mode)); err != nil {
+			t.Fatal(err)
+		}
+		err := privatefile.Replace(path, []byte("SECRET"))
+		if errors.Is(err, fs.ErrPermission) != tt.refused || (err == nil) == tt.refused {
+			t.Errorf("%+v: %v", tt, err)
+		}
+		want := "SECRET"
+		if tt.refused {
+			want = "planted"
+		}
+		if content, err := os.ReadFile(path); err != nil || string(content) != want {
+			t.Errorf("%+v: it holds %q, %v", tt, content, err)
+		}
+		if uid, _, _ := owner(t, path); int(uid) != tt.file {
+			t.Errorf("%+v: it belongs to %d", tt, uid)
+		}
+		onlyFiles(t, dir, "file")
 	}
 }

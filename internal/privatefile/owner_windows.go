@@ -14,8 +14,8 @@ import (
 
 // adopt gives a new file the owner of the one that it is to replace, and a private
 // list with that owner. Where there is none and an administrator is at work, it gets
-// the owner of its folder, if that is a service: an administrator's tool must not
-// take files away from the service that they belong to.
+// the owner of its folder: an administrator's tool must not take files away from the
+// service or the user that they belong to.
 func adopt(file *os.File, replaced fs.FileInfo, path string) error {
 	like := path
 	if replaced == nil {
@@ -35,15 +35,32 @@ func adopt(file *os.File, replaced fs.FileInfo, path string) error {
 	if err != nil {
 		return err
 	}
-	// What belongs to Administrators or SYSTEM gets the user of this process as its
-	// owner, who may use it, and so may they.
-	if was == is || was == me || was == sidAdministrators || was == sidSystem || was == sidInstaller {
-		return nil
+	folder, err := ownerOfPath(filepath.Dir(path))
+	if err != nil {
+		return err
 	}
-	if err := give(file, was); err != nil {
+	heir, err := heir(was, is, me, folder)
+	if err != nil || heir == "" {
+		return err
+	}
+	if err := give(file, heir); err != nil {
 		return fmt.Errorf("it belongs to %s and would not any more: do this as that user, or as administrator: %w: %w", account(was), fs.ErrPermission, err)
 	}
 	return nil
+}
+
+// heir returns to whom a new file is to be given that replaces one of was, in a folder of
+// folder's; "" if it stays with whom it has: what belongs to Administrators or SYSTEM
+// gets the user of this process as its owner, who may use it, and so may they. A user who
+// has put a file into a folder of another, ProgramData for example, gets nothing.
+func heir(was, is, me, folder string) (string, error) {
+	switch {
+	case was == is, was == me, was == sidAdministrators, was == sidSystem, was == sidInstaller:
+		return "", nil
+	case was == folder, isOwner(was, me):
+		return was, nil
+	}
+	return "", fmt.Errorf("the file there belongs to %s, and its folder to %s: who has put it there may want to read what is written: remove it: %w", account(was), account(folder), fs.ErrPermission)
 }
 
 func ownerOfPath(path string) (string, error) {

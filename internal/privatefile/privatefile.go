@@ -24,6 +24,7 @@ var ErrMode = errors.New("open to others than its owner")
 const (
 	Any     fs.FileMode = 0o077
 	Writing fs.FileMode = 0o022
+	Reading fs.FileMode = 0o044
 )
 
 // MakeDir makes a folder with mode 0700, and its parents, if it is not there.
@@ -45,7 +46,21 @@ func CheckDir(dir string, forbidden fs.FileMode) error {
 	if !info.IsDir() {
 		return fmt.Errorf("%s is not a folder", dir)
 	}
-	return checkDir(dir, info, forbidden)
+	return checkRights(dir, info, forbidden)
+}
+
+// CheckFile reports whether a plain file, or the one that a link leads to, does not give
+// others the forbidden rights. For something else, such as a pipe, it is nil.
+func CheckFile(path string, forbidden fs.FileMode) error {
+	path, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() {
+		return err
+	}
+	return checkRights(path, info, forbidden)
 }
 
 // Create writes a file that is not there yet. An existing one, or one that
