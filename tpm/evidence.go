@@ -10,21 +10,15 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/fxamacker/cbor/v2"
 	"github.com/google/go-tpm/tpm2"
 
 	"github.com/instancekey/instancekey/keystore"
 	"github.com/instancekey/instancekey/tpm/internal/keyfile"
 )
 
-const (
-	// coseES256 is the attestation key's algorithm in COSE's terms (RFC 9053).
-	coseES256 = -7
-
-	// maxQuotes is how often PCRs are read and quoted until both agree: they
-	// change while a device boots.
-	maxQuotes = 5
-)
+// maxQuotes is how often PCRs are read and quoted until both agree: they change while a
+// device boots.
+const maxQuotes = 5
 
 var _ keystore.AttestableKey = (*key)(nil)
 
@@ -66,9 +60,7 @@ func (k *key) Evidence(ctx context.Context, req keystore.EvidenceRequest) (keyst
 		}
 	}
 	logs.Quote = p.quote
-	if logs.Statement, err = p.statement(k.file, req.AKCertificates); err != nil {
-		return keystore.Evidence{}, fmt.Errorf("tpm: %s: %w", doing, err)
-	}
+	logs.Statement = appendStatement(nil, p, k.file.Public.Bytes(), req.AKCertificates)
 	return logs, nil
 }
 
@@ -224,39 +216,4 @@ func marshalSignature(signature tpm2.TPMTSignature) ([]byte, error) {
 		return nil, fmt.Errorf("%w: no signature of the attestation key: %w", errGarbled, err)
 	}
 	return tpm2.Marshal(signature), nil
-}
-
-// attestationObject is the form of draft-ietf-acme-device-attest: that of W3C
-// Web Authentication, section 6.5, without authData.
-type attestationObject struct {
-	Format    string       `cbor:"fmt"`
-	Statement tpmStatement `cbor:"attStmt"`
-}
-
-// tpmStatement is defined in W3C Web Authentication, section 8.3.
-type tpmStatement struct {
-	Version      string   `cbor:"ver"`
-	Algorithm    int      `cbor:"alg"`
-	Certificates [][]byte `cbor:"x5c,omitempty"`
-	Signature    []byte   `cbor:"sig"`
-	CertifyInfo  []byte   `cbor:"certInfo"`
-	Public       []byte   `cbor:"pubArea"`
-}
-
-func (p *proof) statement(k *keyfile.File, certificates [][]byte) ([]byte, error) {
-	encoder, err := cbor.CTAP2EncOptions().EncMode()
-	if err != nil {
-		return nil, err
-	}
-	return encoder.Marshal(attestationObject{
-		Format: "tpm",
-		Statement: tpmStatement{
-			Version:      "2.0",
-			Algorithm:    coseES256,
-			Certificates: certificates,
-			Signature:    p.signature,
-			CertifyInfo:  p.certifyInfo,
-			Public:       k.Public.Bytes(),
-		},
-	})
 }

@@ -36,10 +36,11 @@ var errExited = errors.New("the attempt has ended its goroutine")
 // up nobody for long. The first attempt keeps its full time. The first success counts.
 // The failure of one attempt does not end the other.
 func Attempt[T any](ctx context.Context, limit time.Duration, again func() bool, work Work[T]) (T, error) {
-	o := &caller[T]{again: again, done: make(chan struct{})}
-	new(attempts[T]).begin(ctx, limit, work, o)
+	o := &caller{again: again, done: make(chan struct{})}
+	new(attempts).begin(ctx, limit, work.erase(), o)
 	<-o.done
-	return o.value, o.err
+	value, _ := o.value.(T)
+	return value, o.err
 }
 
 // Always and Never are values of Attempt's again.
@@ -49,31 +50,31 @@ func Always() bool { return true }
 func Never() bool { return false }
 
 // owner is who has work done.
-type owner[T any] interface {
+type owner interface {
 	isAwaited() bool // whether a second attempt would do somebody good
-	end(T, error)    // is called once, by whatever ends the work
+	end(any, error)  // is called once, by whatever ends the work
 }
 
 // caller is the owner that waits itself.
-type caller[T any] struct {
+type caller struct {
 	again func() bool
 	done  chan struct{}
-	value T
+	value any
 	err   error
 }
 
-func (c *caller[T]) isAwaited() bool { return c.again() }
+func (c *caller) isAwaited() bool { return c.again() }
 
-func (c *caller[T]) end(value T, err error) {
+func (c *caller) end(value any, err error) {
 	c.value, c.err = value, err
 	close(c.done)
 }
 
 // attempts are those at one piece of work. No goroutine looks after them: each event,
 // be it an attempt's end, a timer or the end of a context, does what comes next.
-type attempts[T any] struct {
-	owner owner[T]
-	work  Work[T]
+type attempts struct {
+	owner owner
+	work  Work[any]
 	limit time.Duration
 
 	outer  context.Context
@@ -97,7 +98,7 @@ type attempt struct {
 }
 
 // begin begins the first attempt.
-func (a *attempts[T]) begin(ctx context.Context, limit time.Duration, work Work[T], o owner[T]) {
+func (a *attempts) begin(ctx context.Context, limit time.Duration, work Work[any], o owner) {
 	a.mu.Lock() // what is begun here may end before the rest is
 	defer a.mu.Unlock()
 	a.outer, a.limit, a.work, a.owner = ctx, limit, work, o
@@ -110,7 +111,7 @@ func (a *attempts[T]) begin(ctx context.Context, limit time.Duration, work Work[
 }
 
 // beginSecond begins a second attempt. a.mu is held.
-func (a *attempts[T]) beginSecond() {
+func (a *attempts) beginSecond() {
 	var own context.Context
 	a.second, a.due = new(attempt), false
 	a.second.note.isSecond = true
@@ -126,8 +127,8 @@ func (t *attempt) in(ctx context.Context) context.Context {
 	return t.note.in(ctx)
 }
 
-func (a *attempts[T]) do(ctx context.Context, t *attempt) {
-	var value T
+func (a *attempts) do(ctx context.Context, t *attempt) {
+	var value any
 	err := errExited
 	defer func() {
 		if err != nil && a.outer.Err() != nil {
@@ -141,7 +142,7 @@ func (a *attempts[T]) do(ctx context.Context, t *attempt) {
 }
 
 // ended takes an attempt's end, and reports whether it is that of all.
-func (a *attempts[T]) ended(t *attempt, err error) bool {
+func (a *attempts) ended(t *attempt, err error) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
@@ -167,35 +168,35 @@ func (a *attempts[T]) ended(t *attempt, err error) bool {
 }
 
 // endAll reports whether the owner is still to be told. a.mu is held.
-func (a *attempts[T]) endAll() bool {
+func (a *attempts) endAll() bool {
 	ends := !a.over
 	a.over = true
 	return ends
 }
 
 // tell tells the owner what the work came to.
-func (a *attempts[T]) tell(value T, err error) {
+func (a *attempts) tell(value any, err error) {
 	a.timer.Stop()
 	a.unhook()
 	a.cancel()
 	if err != nil {
-		value = *new(T)
+		value = nil
 	}
 	a.owner.end(value, err)
 }
 
 // abandon ends the attempts from outside.
-func (a *attempts[T]) abandon(err error) {
+func (a *attempts) abandon(err error) {
 	a.mu.Lock()
 	ends := a.endAll()
 	a.mu.Unlock()
 	if ends {
-		a.tell(*new(T), err)
+		a.tell(nil, err)
 	}
 }
 
 // look sees whether a second attempt is due.
-func (a *attempts[T]) look() {
+func (a *attempts) look() {
 	isAwaited := a.owner.isAwaited()
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -217,7 +218,7 @@ func (a *attempts[T]) look() {
 
 // patience returns how long to wait until another attempt may begin, 0 if it is due:
 // beside the first, or in the place of the second if there is one. a.mu is held.
-func (a *attempts[T]) patience() time.Duration {
+func (a *attempts) patience() time.Duration {
 	latest, limit := a.first, stalled
 	if a.second != nil {
 		latest, limit = a.second, 0 // it has had its time
@@ -234,7 +235,7 @@ func (a *attempts[T]) patience() time.Duration {
 
 // expire is called at the end of a.ctx. When the time is up, the attempts may still say
 // what they were at.
-func (a *attempts[T]) expire() {
+func (a *attempts) expire() {
 	if a.outer.Err() != nil {
 		a.abandon(context.Cause(a.outer))
 		return
@@ -248,7 +249,7 @@ func (a *attempts[T]) expire() {
 	}
 }
 
-func (a *attempts[T]) giveUp() {
+func (a *attempts) giveUp() {
 	at := a.note.last()
 	a.abandon(&Gone{at.step, at.send, fmt.Errorf("no answer within %s: %w", a.limit, context.DeadlineExceeded)})
 }

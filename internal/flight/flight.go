@@ -27,31 +27,40 @@ var ErrOwn = errors.New("asked for by what it waits for")
 // its own, with the values of the context of whoever began the work.
 type Work[T any] func(context.Context) (T, error)
 
+// erase returns the work without the type of its result. What follows is compiled once,
+// and not for each type: programs for small devices have it.
+func (w Work[T]) erase() Work[any] {
+	return func(ctx context.Context) (any, error) { return w(ctx) }
+}
+
 // A Group does work of one kind. Work of one name is done once at a time.
-type Group[T any] struct {
+type Group[T any] struct{ group }
+
+// group is a Group without the type.
+type group struct {
 	life   context.Context // all work ends with it
 	limit  time.Duration
 	repeat bool
 
 	mu   sync.Mutex
-	runs map[string]*run[T]
+	runs map[string]*run
 }
 
 // NewGroup returns a Group. Its work takes no longer than limit and ends with life. If
 // repeat says that no harm is done by work that is done twice, there is a second
 // attempt at times, while somebody waits; see [Attempt].
 func NewGroup[T any](life context.Context, limit time.Duration, repeat bool) *Group[T] {
-	return &Group[T]{life: life, limit: limit, repeat: repeat, runs: make(map[string]*run[T])}
+	return &Group[T]{group{life: life, limit: limit, repeat: repeat, runs: make(map[string]*run)}}
 }
 
 // run is work that is under way.
-type run[T any] struct {
-	group    *Group[T]
+type run struct {
+	group    *group
 	name     string
 	note     note
-	attempts attempts[T]
+	attempts attempts
 	done     chan struct{} // closed when value and err are set
-	value    T
+	value    any
 	err      error
 
 	// Guarded by Group.mu.
@@ -63,13 +72,19 @@ type run[T any] struct {
 
 // Do returns what the work of that name comes to. It begins the work if that is not
 // under way. If ctx ends first, the error is a *[Gone].
-func (g *Group[T]) Do(ctx context.Context, name string, work Work[T]) (value T, err error) {
+func (g *Group[T]) Do(ctx context.Context, name string, work Work[T]) (T, error) {
+	result, err := g.do(ctx, name, work.erase())
+	value, _ := result.(T)
+	return value, err
+}
+
+func (g *group) do(ctx context.Context, name string, work Work[any]) (any, error) {
 	if err := ctx.Err(); err != nil {
-		return value, &Gone{Err: err}
+		return nil, &Gone{Err: err}
 	}
 	r, err := g.join(ctx, name, work)
 	if err != nil {
-		return value, err
+		return nil, err
 	}
 	defer g.leave(ctx, r)
 	select {
@@ -77,13 +92,17 @@ func (g *Group[T]) Do(ctx context.Context, name string, work Work[T]) (value T, 
 		return r.value, r.err
 	case <-ctx.Done():
 		at := r.note.last()
-		return value, &Gone{at.step, at.send, ctx.Err()}
+		return nil, &Gone{at.step, at.send, ctx.Err()}
 	}
 }
 
 // Begin begins the work of that name, unless it is under way, and leaves the waiting
 // to the owner of the Group.
 func (g *Group[T]) Begin(ctx context.Context, name string, work Work[T]) {
+	g.begin(ctx, name, work.erase())
+}
+
+func (g *group) begin(ctx context.Context, name string, work Work[any]) {
 	r, err := g.join(ctx, name, work)
 	if err != nil {
 		return
@@ -94,7 +113,7 @@ func (g *Group[T]) Begin(ctx context.Context, name string, work Work[T]) {
 	g.leave(ctx, r)
 }
 
-func (g *Group[T]) join(ctx context.Context, name string, work Work[T]) (*run[T], error) {
+func (g *group) join(ctx context.Context, name string, work Work[any]) (*run, error) {
 	if g.life.Err() != nil {
 		return nil, context.Cause(g.life)
 	}
@@ -103,7 +122,7 @@ func (g *Group[T]) join(ctx context.Context, name string, work Work[T]) (*run[T]
 	defer g.mu.Unlock()
 	r := g.runs[name]
 	if r == nil {
-		r = &run[T]{group: g, name: name, done: make(chan struct{})}
+		r = &run{group: g, name: name, done: make(chan struct{})}
 		r.note.outer = outer
 		g.runs[name] = r
 		r.attempts.begin(r.note.in(detached{g.life, ctx}), g.limit, work, r)
@@ -130,7 +149,7 @@ func (d detached) Value(key any) any {
 }
 
 // isAwaited reports whether a second attempt at r would do somebody good.
-func (r *run[T]) isAwaited() bool {
+func (r *run) isAwaited() bool {
 	r.group.mu.Lock()
 	defer r.group.mu.Unlock()
 	return r.group.repeat && r.waiters > 0
@@ -138,14 +157,14 @@ func (r *run[T]) isAwaited() bool {
 
 // end lets those who wait for r go. What was to be called after the work is theirs to
 // call, last of all, if there are any: nobody else waits for that.
-func (r *run[T]) end(value T, err error) {
+func (r *run) end(value any, err error) {
 	if !r.finish(value, err) {
 		r.note.land()
 	}
 }
 
 // finish reports whether somebody waits for r.
-func (r *run[T]) finish(value T, err error) (isAwaited bool) {
+func (r *run) finish(value any, err error) (isAwaited bool) {
 	r.group.mu.Lock()
 	defer r.group.mu.Unlock()
 	r.forget()
@@ -154,14 +173,14 @@ func (r *run[T]) finish(value T, err error) (isAwaited bool) {
 	return r.waiters > 0
 }
 
-func (g *Group[T]) leave(ctx context.Context, r *run[T]) {
+func (g *group) leave(ctx context.Context, r *run) {
 	if g.left(r) {
 		After(ctx, r.note.land)
 	}
 }
 
 // left notes that one who waited for r has gone, and reports whether r is finished.
-func (g *Group[T]) left(r *run[T]) (finished bool) {
+func (g *group) left(r *run) (finished bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if r.waiters--; r.waiters > 0 || r.owned || g.runs[r.name] != r {
@@ -178,7 +197,7 @@ func (g *Group[T]) left(r *run[T]) (finished bool) {
 }
 
 // abandoned reports whether nobody has come at the last moment, since left was begun.
-func (r *run[T]) abandoned(left **time.Timer) bool {
+func (r *run) abandoned(left **time.Timer) bool {
 	r.group.mu.Lock() // under which left was set, too
 	defer r.group.mu.Unlock()
 	if r.left != *left {
@@ -191,7 +210,7 @@ func (r *run[T]) abandoned(left **time.Timer) bool {
 var errLeft = errors.New("nobody waits for it any more")
 
 // forget has the next who comes begin anew. Group.mu is held.
-func (r *run[T]) forget() {
+func (r *run) forget() {
 	r.stay()
 	if r.group.runs[r.name] == r {
 		delete(r.group.runs, r.name)
@@ -199,7 +218,7 @@ func (r *run[T]) forget() {
 }
 
 // stay ends the wait for somebody to come back. Group.mu is held.
-func (r *run[T]) stay() {
+func (r *run) stay() {
 	if r.left != nil {
 		r.left.Stop()
 		r.left = nil
