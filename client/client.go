@@ -101,7 +101,7 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 	} else {
 		c.clock = cfg.Timekeeper.clock
 		if plain, ok := base.(*http.Transport); ok && cfg.Base == nil {
-			base = cfg.Timekeeper.RoundTripper(plain)
+			base = cfg.Timekeeper.over(plain)
 		}
 	}
 	// One server's time is enough, and of several the resources' counts less.

@@ -98,9 +98,9 @@ func (a authorizer) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // send sends a copy of req with that body and token.
 func (a authorizer) send(req *http.Request, body io.ReadCloser, token *oauth2.Token) (*http.Response, error) {
-	authorized := req.Clone(req.Context())
+	authorized := req.WithContext(req.Context())
 	authorized.Body = body
-	if authorized.Header == nil {
+	if authorized.Header = req.Header.Clone(); authorized.Header == nil {
 		authorized.Header = make(http.Header)
 	}
 	token.SetAuthHeader(authorized)

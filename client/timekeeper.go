@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"net/http"
 	"path/filepath"
 	"runtime/debug"
 	"strings"
@@ -52,7 +53,10 @@ type TimekeeperConfig struct {
 //
 // SECURITY.md has the rules, and what they are good for. Its methods are safe for
 // concurrent use.
-type Timekeeper struct{ clock *clock }
+type Timekeeper struct {
+	clock *clock
+	over  func(*http.Transport) http.RoundTripper // RoundTripper, which nobody links who makes no Timekeeper
+}
 
 // NewTimekeeper returns a Timekeeper. It reads File, and writes nothing yet.
 func NewTimekeeper(cfg TimekeeperConfig) *Timekeeper {
@@ -69,7 +73,9 @@ func NewTimekeeper(cfg TimekeeperConfig) *Timekeeper {
 		c.restore()
 	}
 	c.assume()
-	return &Timekeeper{c}
+	t := &Timekeeper{clock: c}
+	t.over = t.RoundTripper
+	return t
 }
 
 // Now returns the time: by the device's clock, corrected by what the issuer says. It is

@@ -55,9 +55,5 @@ func (c *call) handles(first tpm2.TPMHandle) ([]tpm2.TPMHandle, error) {
 }
 
 func (c *call) capability(kind tpm2.TPMCap, first uint32) (*tpm2.TPMUCapabilities, error) {
-	rsp, err := tpm2.GetCapability{Capability: kind, Property: first, PropertyCount: maxListed}.Execute(c)
-	if err != nil {
-		return nil, err
-	}
-	return &rsp.CapabilityData.Data, nil
+	return capabilityOf(c, kind, first, maxListed)
 }

@@ -302,6 +302,7 @@ package tpm
 //	checkpcrs.go       whether the PCRs are those that a key is bound to
 //	status.go          what a TPM says of itself
 //	evidence.go        what an attester is sent about key and boot
+//	statement.go       and in what form
 //	endorsement.go     what it is sent about the TPM
 //	attestationkey.go  the key that signs both, and its certificates
 //	activate.go        the proof that it is in that TPM
@@ -343,6 +344,7 @@ package tpm
 //	queue.go           one operation at a time
 //	connection.go      the connection, opened and given up
 //	send.go            one command, repeated while the TPM is busy
+//	query.go           commands that take no authorization
 //	held.go            what is in the TPM of ours
 //	close.go           and how it gets out
 //	socket.go          a TPM behind a socket

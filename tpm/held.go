@@ -54,7 +54,7 @@ type loadedKey struct {
 
 type savedKey struct {
 	file    *keyfile.File
-	context tpm2.TPMSContext
+	context []byte // TPMS_CONTEXT
 }
 
 // isFor reports whether the key was loaded from such a file. The Name alone would
@@ -138,12 +138,12 @@ func (c *call) abandonHeld() {
 // makeRoom removes the loaded key, in a way that loading it again is cheap.
 func (c *call) makeRoom() {
 	if c.key != nil && !c.key.persistent() && !c.isSaved(c.key.file) {
-		rsp, err := tpm2.ContextSave{SaveHandle: c.key.handle}.Execute(c)
-		if err == nil && len(rsp.Context.ContextBlob.Buffer) > 0 { // otherwise the key is loaded from its file again
+		context, err := c.saveContext(c.key.handle)
+		if err == nil && context != nil { // otherwise the key is loaded from its file again
 			if c.saved == nil {
 				c.saved = make(map[string]savedKey)
 			}
-			c.saved[string(c.key.file.Text)] = savedKey{c.key.file, rsp.Context}
+			c.saved[string(c.key.file.Text)] = savedKey{c.key.file, context}
 		}
 	}
 	c.flushKey()

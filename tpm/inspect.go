@@ -117,19 +117,22 @@ func (c *call) inspectPCRs(status *Status) error {
 }
 
 func (c *call) inspectClock(status *Status) error {
-	rsp, err := tpm2.ReadClock{}.Execute(c)
+	response, err := query(c, tpm2.TPMCCReadClock, nil)
 	if err != nil {
 		return err
 	}
-	now := rsp.CurrentTime
-	if now == (tpm2.TPMSTimeInfo{}) { // go-tpm takes what is missing for zeros
+	var now, running uint64 // TPMS_TIME_INFO
+	var resets, restarts uint32
+	var safe uint8
+	if !response.ReadUint64(&running) || !response.ReadUint64(&now) || !response.ReadUint32(&resets) || !response.ReadUint32(&restarts) ||
+		!response.ReadUint8(&safe) || running == 0 && now == 0 && resets == 0 && restarts == 0 && safe == 0 {
 		return fmt.Errorf("%w: TPM2_ReadClock: nothing in it", errGarbled)
 	}
 	status.Clock = Clock{
-		Running:  time.Duration(min(now.Time, maxMilliseconds)) * time.Millisecond,
-		Resets:   now.ClockInfo.ResetCount,
-		Restarts: now.ClockInfo.RestartCount,
-		Safe:     bool(now.ClockInfo.Safe),
+		Running:  time.Duration(min(running, maxMilliseconds)) * time.Millisecond,
+		Resets:   resets,
+		Restarts: restarts,
+		Safe:     safe != 0,
 	}
 	return nil
 }

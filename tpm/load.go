@@ -115,7 +115,7 @@ func (c *call) loadSaved(k *keyfile.File) (bool, error) {
 	if !ok {
 		return false, nil
 	}
-	rsp, err := tpm2.ContextLoad{Context: saved.context}.Execute(c)
+	handle, err := c.loadContext(saved.context)
 	if errors.As(err, new(tpm2.TPMRC)) { // as after a reset of the TPM
 		delete(c.saved, string(k.Text))
 		return false, nil
@@ -123,9 +123,9 @@ func (c *call) loadSaved(k *keyfile.File) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if err := c.adopt(rsp.LoadedHandle); err != nil {
+	if err := c.adopt(handle); err != nil {
 		return false, err
 	}
-	c.key = &loadedKey{file: k, handle: rsp.LoadedHandle}
+	c.key = &loadedKey{file: k, handle: handle}
 	return true, nil
 }

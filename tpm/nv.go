@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/google/go-tpm/tpm2"
+	"golang.org/x/crypto/cryptobyte"
 )
 
 // maxNV is the size of an NV index that is read. Certificates of endorsement
@@ -42,14 +43,18 @@ func (c *call) indexes(first, last tpm2.TPMHandle) ([]tpm2.TPMHandle, error) {
 // never written or cannot be read with an empty password or the owner's. An empty
 // password that the TPM would count as a wrong try is not tried.
 func (c *call) readNV(index tpm2.TPMHandle) ([]byte, error) {
-	rsp, err := tpm2.NVReadPublic{NVIndex: index}.Execute(c)
+	response, err := query(c, tpm2.TPMCCNVReadPublic, appendHandle(nil, index))
 	if errors.Is(err, tpm2.TPMRCHandle) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	public, err := rsp.NVPublic.Contents()
+	var area cryptobyte.String
+	if !response.ReadUint16LengthPrefixed(&area) {
+		return nil, unread("TPM2_NV_ReadPublic")
+	}
+	public, err := tpm2.Unmarshal[tpm2.TPMSNVPublic](area)
 	if err != nil {
 		return nil, fmt.Errorf("%w: its public area: %w", errGarbled, err)
 	}

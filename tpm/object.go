@@ -82,11 +82,11 @@ func hierarchySubject(hierarchy tpm2.TPMHandle) subject {
 
 // readObject looks at a persistent key.
 func (c *call) readObject(handle tpm2.TPMHandle) (*object, error) {
-	rsp, err := tpm2.ReadPublic{ObjectHandle: handle}.Execute(c)
+	public, _, err := c.readPublic(handle)
 	if err != nil {
 		return nil, fmt.Errorf("read the key at 0x%08x: %w", uint32(handle), err)
 	}
-	return newObject(handle, rsp.OutPublic)
+	return newObject(handle, public)
 }
 
 func (c *call) release(o *object) {

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/google/go-tpm/tpm2"
+	"golang.org/x/crypto/cryptobyte"
 
 	"github.com/instancekey/instancekey/keystore"
 )
@@ -32,21 +33,51 @@ func checkPCRs(pcrs []int) error {
 func (c *call) readPCRs(pcrs []int) ([][]byte, error) {
 	var values [][]byte
 	for chunk := range slices.Chunk(pcrs, pcrsAtOnce) {
-		rsp, err := tpm2.PCRRead{PCRSelectionIn: selectPCRs(chunk)}.Execute(c)
+		digests, err := c.readPCRsAtOnce(chunk)
 		if err != nil {
 			return nil, fmt.Errorf("read PCRs %d: %w", chunk, err)
 		}
-		if len(rsp.PCRValues.Digests) != len(chunk) {
+		if len(digests) != len(chunk) {
 			return nil, fmt.Errorf("%w: the TPM does not have all of the SHA-256 PCRs %d: activate its SHA-256 bank in the firmware setup", keystore.ErrUnavailable, chunk)
 		}
-		for _, digest := range rsp.PCRValues.Digests {
-			if len(digest.Buffer) != sha256.Size {
-				return nil, fmt.Errorf("%w: TPM2_PCR_Read: a value of %d bytes", errGarbled, len(digest.Buffer))
+		for _, digest := range digests {
+			if len(digest) != sha256.Size {
+				return nil, fmt.Errorf("%w: TPM2_PCR_Read: a value of %d bytes", errGarbled, len(digest))
 			}
-			values = append(values, digest.Buffer)
+			values = append(values, digest)
 		}
 	}
 	return values, nil
+}
+
+// readPCRsAtOnce sends TPM2_PCR_Read, which may leave some out.
+func (c *call) readPCRsAtOnce(pcrs []int) ([]cryptobyte.String, error) {
+	response, err := query(c, tpm2.TPMCCPCRRead, tpm2.Marshal(selectPCRs(pcrs)))
+	if err != nil {
+		return nil, err
+	}
+	var selections uint32
+	ok := response.Skip(4) && response.ReadUint32(&selections) // the counter of updates comes first
+	for range selections {
+		var octets uint8
+		if ok = ok && response.Skip(2) && response.ReadUint8(&octets) && response.Skip(int(octets)); !ok { // TPMS_PCR_SELECTION
+			break
+		}
+	}
+	if !ok {
+		return nil, unread("TPM2_PCR_Read")
+	}
+	var number uint32
+	if !response.ReadUint32(&number) || number > pcrsAtOnce {
+		return nil, unread("TPM2_PCR_Read")
+	}
+	digests := make([]cryptobyte.String, number)
+	for i := range digests {
+		if !response.ReadUint16LengthPrefixed(&digests[i]) {
+			return nil, unread("TPM2_PCR_Read")
+		}
+	}
+	return digests, nil
 }
 
 func selectPCRs(pcrs []int) tpm2.TPMLPCRSelection {

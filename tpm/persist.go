@@ -88,19 +88,19 @@ func (s *Store) Unpersist(ctx context.Context, name string) error {
 // isAt reports whether the key is at its persistent handle. An error that
 // matches keystore.ErrExists says that something else is.
 func (c *call) isAt(k *keyfile.File) (bool, error) {
-	rsp, err := tpm2.ReadPublic{ObjectHandle: k.Handle}.Execute(c)
+	area, called, err := c.readPublic(k.Handle)
 	if errors.Is(err, tpm2.TPMRCHandle) {
 		return false, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("read what is at 0x%08x: %w", uint32(k.Handle), err)
 	}
-	if public, err := rsp.OutPublic.Contents(); err != nil {
+	if public, err := area.Contents(); err != nil {
 		return false, fmt.Errorf("%w: no public area of 0x%08x", errGarbled, uint32(k.Handle))
-	} else if name, err := tpm2.ObjectName(public); err != nil || !bytes.Equal(name.Buffer, rsp.Name.Buffer) {
+	} else if name, err := tpm2.ObjectName(public); err != nil || !bytes.Equal(name.Buffer, called) {
 		return false, fmt.Errorf("%w: the public area of 0x%08x is not that of its Name", errGarbled, uint32(k.Handle))
 	}
-	if !bytes.Equal(rsp.Name.Buffer, k.Name.Buffer) {
+	if !bytes.Equal(called, k.Name.Buffer) {
 		return false, fmt.Errorf("%w: 0x%08x has something else: choose another handle", keystore.ErrExists, uint32(k.Handle))
 	}
 	return true, nil

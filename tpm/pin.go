@@ -56,36 +56,43 @@ func (k *key) learn(err error, neededPIN bool, pin []byte) error {
 // withPIN calls f without a PIN, and with it if f then returns errNeedPIN. It
 // asks for the PIN outside of the queue for the TPM: a user may take long. For what
 // nobody waits for it asks nobody.
-func withPIN[T any](ctx context.Context, k *key, f func(pin []byte) (T, error)) (none T, err error) {
+func withPIN[T any](ctx context.Context, k *key, f func(pin []byte) (T, error)) (result T, err error) {
+	err = k.askIfNeeded(ctx, func(pin []byte) (err error) {
+		result, err = f(pin)
+		return err
+	})
+	return result, err
+}
+
+// askIfNeeded is withPIN without a result.
+func (k *key) askIfNeeded(ctx context.Context, f func(pin []byte) error) (err error) {
 	defer func() { k.note(ctx, err) }()
 	before := refused.last(k.holder)
-	result, err := f(nil)
-	if !errors.Is(err, errNeedPIN) {
-		return result, err
+	if err := f(nil); !errors.Is(err, errNeedPIN) {
+		return err
 	}
 	if _, inBackground := keystore.Background(ctx); inBackground {
-		return none, fmt.Errorf("%w: the PIN is not known, and is not asked for in the background", keystore.ErrAuth)
+		return fmt.Errorf("%w: the PIN is not known, and is not asked for in the background", keystore.ErrAuth)
 	}
 	done, err := k.store.turnToAsk(ctx)
 	if err != nil {
-		return none, err
+		return err
 	}
 	defer done()
 	if last := refused.last(k.holder); last != before {
-		return none, last // of the PIN that this one has waited for
+		return last // of the PIN that this one has waited for
 	}
 	// Whoever had the turn before may have opened the session.
-	result, err = f(nil)
-	if !errors.Is(err, errNeedPIN) {
-		return result, err
+	if err := f(nil); !errors.Is(err, errNeedPIN) {
+		return err
 	}
 	pin, err := k.store.askPIN(ctx, k.name)
 	if err != nil {
-		return none, err
+		return err
 	}
 	defer clear(pin)
 	if err := refused.of(k.holder, pin); err != nil {
-		return none, err
+		return err
 	}
 	return f(bytes.Clone(pin))
 }

@@ -93,32 +93,40 @@ func newDevice(cfg Config) *device {
 // are overwritten with zeros when f is not called any more, which may be after
 // run has returned.
 func run[T any](ctx context.Context, d *device, f func(*call) (T, error), secrets ...[]byte) (T, error) {
-	var none T
+	var result, none T
+	done, err := d.run(ctx, func(c *call) (err error) {
+		result, err = f(c)
+		return err
+	}, secrets)
+	if !done { // f may still be at it
+		return none, err
+	}
+	return result, err
+}
+
+// run is run without a result. It also reports whether f has returned.
+func (d *device) run(ctx context.Context, f func(*call) error, secrets [][]byte) (done bool, err error) {
 	if err := d.acquire(ctx); err != nil {
 		clearAll(secrets)
-		return none, err
+		return false, err
 	}
 	c := newCall(ctx, d)
 	if ctx.Done() == nil { // nobody can stop waiting
 		defer func() { clearAll(secrets); d.slot.Give() }()
-		return repeat(c, f)
+		return true, repeat(c, f)
 	}
-	type result struct {
-		value T
-		err   error
-	}
-	done := make(chan result, 1)
+	ended := make(chan error, 1)
 	d.work <- func() {
 		d.running.Store(c)
-		value, err := repeat(c, f)
+		err := repeat(c, f)
 		clearAll(secrets)
 		d.running.Store(nil)
 		d.slot.Give()
-		done <- result{value, err}
+		ended <- err
 	}
 	select {
-	case r := <-done:
-		return r.value, r.err
+	case err := <-ended:
+		return true, err
 	case <-ctx.Done():
 		c.deserted.Store(true)
 		time.AfterFunc(longestCommand, func() {
@@ -127,9 +135,9 @@ func run[T any](ctx context.Context, d *device, f func(*call) (T, error), secret
 			}
 		})
 		if code := tpm2.TPMRC(c.busy.Load()); code != 0 {
-			return none, fmt.Errorf("the TPM is busy (%w): %w", code, ctx.Err())
+			return false, fmt.Errorf("the TPM is busy (%w): %w", code, ctx.Err())
 		}
-		return none, fmt.Errorf("waiting for the TPM: %w", ctx.Err())
+		return false, fmt.Errorf("waiting for the TPM: %w", ctx.Err())
 	}
 }
 
@@ -159,22 +167,21 @@ func (d *device) acquire(ctx context.Context) error {
 	}
 }
 
-func repeat[T any](c *call, f func(*call) (T, error)) (T, error) {
-	value, err := attempt(c, f)
+func repeat(c *call, f func(*call) error) error {
+	err := attempt(c, f)
 	if err != nil && repeatable(err) && c.ctx.Err() == nil {
 		c.flushHeld()
-		value, err = attempt(c, f)
+		err = attempt(c, f)
 	}
-	return value, err
+	return err
 }
 
-func attempt[T any](c *call, f func(*call) (T, error)) (none T, err error) {
+func attempt(c *call, f func(*call) error) error {
 	if err := c.connect(); err != nil {
-		return none, err
+		return err
 	}
 	c.flushLeftovers()
-	value, err := f(c)
-	return value, c.withRecovery(c.checked(err))
+	return c.withRecovery(c.checked(f(c)))
 }
 
 // checked tells an error for which go-tpm could not parse an answer, or found

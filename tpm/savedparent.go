@@ -14,7 +14,7 @@ import (
 // next session is salted to it.
 type savedParent struct {
 	key     object
-	context tpm2.TPMSContext
+	context []byte // TPMS_CONTEXT
 }
 
 // findPrimary returns a primary key, which is made if it is not saved.
@@ -23,7 +23,7 @@ func (c *call) findPrimary(template keyfile.Template) (*object, error) {
 	if !ok {
 		return c.makeParent(template)
 	}
-	rsp, err := tpm2.ContextLoad{Context: saved.context}.Execute(c)
+	handle, err := c.loadContext(saved.context)
 	if errors.As(err, new(tpm2.TPMRC)) { // as after a reset of the TPM
 		delete(c.parents, template)
 		return c.makeParent(template)
@@ -31,11 +31,11 @@ func (c *call) findPrimary(template keyfile.Template) (*object, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.adopt(rsp.LoadedHandle); err != nil {
+	if err := c.adopt(handle); err != nil {
 		return nil, err
 	}
 	loaded := saved.key
-	loaded.Handle = rsp.LoadedHandle
+	loaded.Handle = handle
 	return &loaded, nil
 }
 
@@ -55,11 +55,11 @@ func (c *call) saveParent(s *session) {
 		return
 	}
 	defer c.release(p)
-	rsp, err := tpm2.ContextSave{SaveHandle: p.Handle}.Execute(c)
-	if err == nil && len(rsp.Context.ContextBlob.Buffer) > 0 && string(p.Name.Buffer) == s.kind.saltedTo {
+	context, err := c.saveContext(p.Handle)
+	if err == nil && context != nil && string(p.Name.Buffer) == s.kind.saltedTo {
 		if c.parents == nil {
 			c.parents = make(map[keyfile.Template]savedParent)
 		}
-		c.parents[*s.primary] = savedParent{*p, rsp.Context}
+		c.parents[*s.primary] = savedParent{*p, context}
 	}
 }

@@ -77,8 +77,8 @@ func (c *call) signAuthorized(k *keyfile.File, digest []byte, needsPIN bool, pin
 // signDigest satisfies the key's policy, sends TPM2_Sign (TPM 2.0 Part 3, "TPM2_Sign")
 // for the loaded key and returns r‖s.
 //
-// These are the commands that every request waits for, and the only ones that are put
-// together here. go-tpm finds out by reflection what a command looks like, which takes
+// These are the commands that every request waits for, and with those of query.go the only
+// ones that are put together here. go-tpm finds out by reflection what a command looks like, which takes
 // longer than all else that is done for a signature outside of the TPM, and most of
 // all on a device with a small processor. Its sessions and structures are used here,
 // too. They are encoded before the first is sent, so that another program's extending

@@ -98,7 +98,7 @@ func checkAnswers(ctx context.Context, stream net.Conn, conn transport.TPM, dead
 		return err
 	}
 	stop := context.AfterFunc(ctx, func() { stream.SetDeadline(time.Unix(1, 0)) }) // the past ends the wait
-	_, err := tpm2.GetCapability{Capability: tpm2.TPMCapTPMProperties, Property: uint32(tpm2.TPMPTManufacturer), PropertyCount: 1}.Execute(conn)
+	_, err := capabilityOf(conn, tpm2.TPMCapTPMProperties, uint32(tpm2.TPMPTManufacturer), 1)
 	if !stop() {
 		return ctx.Err()
 	}

@@ -164,7 +164,7 @@ func (t *Transport) newTable(servers []Server, resources []Resource) (*table, er
 		}
 		next.resources = append(next.resources, a)
 	}
-	slices.SortStableFunc(next.resources, func(a, b *audience) int { return len(b.prefix.EscapedPath()) - len(a.prefix.EscapedPath()) })
+	slices.SortFunc(next.resources, func(a, b *audience) int { return len(b.prefix.EscapedPath()) - len(a.prefix.EscapedPath()) })
 	next.takeOver(before)
 	return next, nil
 }

@@ -232,7 +232,9 @@ func (t *Transport) passThrough(req *http.Request, by *table) (*http.Response, e
 		t.log.WarnContext(req.Context(), "transport: POST to the issuer's origin is not authenticated: no endpoint has this URL", "path", req.URL.Path)
 	}
 	if hasCredentials(req.Header) {
-		req = req.Clone(req.Context())
+		header := req.Header.Clone()
+		req = req.WithContext(req.Context())
+		req.Header = header
 		remove(req.Header, credentials...)
 	}
 	return t.base.RoundTrip(req)

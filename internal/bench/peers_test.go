@@ -19,6 +19,8 @@ import (
 	"github.com/google/go-attestation/attest"
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
+	steptpm "go.step.sm/crypto/tpm"
+	"go.step.sm/crypto/tpm/storage"
 
 	"github.com/instancekey/instancekey/internal/tpmtest"
 	"github.com/instancekey/instancekey/tpm"
@@ -42,9 +44,10 @@ func TestPeers(t *testing.T) {
 		{name: "TPM2_Sign alone", module: "github.com/google/go-tpm", commands: 1, sign: nil},
 		{name: "instancekey", commands: 1},
 		{name: "go-attestation", module: "github.com/google/go-attestation", commands: 1},
+		{name: "go.step.sm/crypto", module: "go.step.sm/crypto", commands: 4},
 		{name: "go-tpm-keyfiles", module: "github.com/foxboron/go-tpm-keyfiles", commands: 7},
 	}
-	for i, begin := range []func(*testing.T, *tpmtest.Recorder) func() error{bare, own, attestation, keyfiles} {
+	for i, begin := range []func(*testing.T, *tpmtest.Recorder) func() error{bare, own, attestation, smallstep, keyfiles} {
 		p := peers[i]
 		p.calls = tpmtest.Record(tpmtest.SWTPM(t, tpmtest.SWConfig{}))
 		p.sign = begin(t, p.calls)
@@ -186,6 +189,28 @@ func attestation(t *testing.T, calls *tpmtest.Recorder) func() error {
 	}
 	return signWith(private.(crypto.Signer))
 }
+
+func smallstep(t *testing.T, calls *tpmtest.Recorder) func() error {
+	device, err := steptpm.New(steptpm.WithSimulator(openChannel{&channel{TPMCloser: dial(t, calls)}}), steptpm.WithStore(storage.NewDirstore(t.TempDir())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := device.CreateKey(t.Context(), "key", steptpm.CreateKeyConfig{Algorithm: "ECDSA", Size: 256})
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := key.Signer(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signWith(signer)
+}
+
+// openChannel is for go.step.sm/crypto, which opens /dev/tpm0 beside any other channel than
+// that of a simulator.
+type openChannel struct{ *channel }
+
+func (openChannel) Open() error { return nil }
 
 // channel is a connection for go-attestation, which writes a command and reads its answer.
 type channel struct {

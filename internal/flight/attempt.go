@@ -37,7 +37,7 @@ var errExited = errors.New("the attempt has ended its goroutine")
 // The failure of one attempt does not end the other.
 func Attempt[T any](ctx context.Context, limit time.Duration, again func() bool, work Work[T]) (T, error) {
 	o := &caller{again: again, done: make(chan struct{})}
-	new(attempts).begin(ctx, limit, work.erase(), o)
+	new(attempts).begin(ctx, limit, work, o)
 	<-o.done
 	value, _ := o.value.(T)
 	return value, o.err
@@ -74,7 +74,7 @@ func (c *caller) end(value any, err error) {
 // be it an attempt's end, a timer or the end of a context, does what comes next.
 type attempts struct {
 	owner owner
-	work  Work[any]
+	work  untyped
 	limit time.Duration
 
 	outer  context.Context
@@ -98,7 +98,7 @@ type attempt struct {
 }
 
 // begin begins the first attempt.
-func (a *attempts) begin(ctx context.Context, limit time.Duration, work Work[any], o owner) {
+func (a *attempts) begin(ctx context.Context, limit time.Duration, work untyped, o owner) {
 	a.mu.Lock() // what is begun here may end before the rest is
 	defer a.mu.Unlock()
 	a.outer, a.limit, a.work, a.owner = ctx, limit, work, o
@@ -138,7 +138,7 @@ func (a *attempts) do(ctx context.Context, t *attempt) {
 			a.tell(value, err)
 		}
 	}()
-	value, err = a.work(ctx)
+	value, err = a.work.do(ctx)
 }
 
 // ended takes an attempt's end, and reports whether it is that of all.

@@ -27,11 +27,13 @@ var ErrOwn = errors.New("asked for by what it waits for")
 // its own, with the values of the context of whoever began the work.
 type Work[T any] func(context.Context) (T, error)
 
-// erase returns the work without the type of its result. What follows is compiled once,
-// and not for each type: programs for small devices have it.
-func (w Work[T]) erase() Work[any] {
-	return func(ctx context.Context) (any, error) { return w(ctx) }
+// untyped is Work without the type of its result. What does it is compiled once, and not
+// for each type: programs for small devices have it.
+type untyped interface {
+	do(context.Context) (any, error)
 }
+
+func (w Work[T]) do(ctx context.Context) (any, error) { return w(ctx) }
 
 // A Group does work of one kind. Work of one name is done once at a time.
 type Group[T any] struct{ group }
@@ -73,12 +75,12 @@ type run struct {
 // Do returns what the work of that name comes to. It begins the work if that is not
 // under way. If ctx ends first, the error is a *[Gone].
 func (g *Group[T]) Do(ctx context.Context, name string, work Work[T]) (T, error) {
-	result, err := g.do(ctx, name, work.erase())
+	result, err := g.do(ctx, name, work)
 	value, _ := result.(T)
 	return value, err
 }
 
-func (g *group) do(ctx context.Context, name string, work Work[any]) (any, error) {
+func (g *group) do(ctx context.Context, name string, work untyped) (any, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, &Gone{Err: err}
 	}
@@ -99,10 +101,10 @@ func (g *group) do(ctx context.Context, name string, work Work[any]) (any, error
 // Begin begins the work of that name, unless it is under way, and leaves the waiting
 // to the owner of the Group.
 func (g *Group[T]) Begin(ctx context.Context, name string, work Work[T]) {
-	g.begin(ctx, name, work.erase())
+	g.begin(ctx, name, work)
 }
 
-func (g *group) begin(ctx context.Context, name string, work Work[any]) {
+func (g *group) begin(ctx context.Context, name string, work untyped) {
 	r, err := g.join(ctx, name, work)
 	if err != nil {
 		return
@@ -113,7 +115,7 @@ func (g *group) begin(ctx context.Context, name string, work Work[any]) {
 	g.leave(ctx, r)
 }
 
-func (g *group) join(ctx context.Context, name string, work Work[any]) (*run, error) {
+func (g *group) join(ctx context.Context, name string, work untyped) (*run, error) {
 	if g.life.Err() != nil {
 		return nil, context.Cause(g.life)
 	}
