@@ -202,3 +202,48 @@ func TestProvisionedParent(t *testing.T) {
 	_, err = r.reopenAfter(t).Open(t.Context(), "key")
 	wantError(t, err, keystore.ErrAuth) // it is not known whether the key is lost
 }
+
+// TestUnpinnedParent: the parent of a file that was never used here is not at its
+// handle. Nobody knows which it was, so nothing is lost; those that are made in a moment
+// are tried.
+func TestUnpinnedParent(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	tools := eccPrimary
+	tools.ObjectAttributes.NoDA = false
+	at := binary.BigEndian.AppendUint32([]byte{0}, 0x81000001)
+	for name, tt := range map[string]struct {
+		parent tpm2.TPMTPublic
+		found  bool
+	}{
+		"H-2": {eccPrimary, true}, "with zeros": {tpm2.ECCSRKTemplate, true}, "tpm2-tools": {tools, true}, "RSA": {rsaPrimary, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sim.Manufacture()
+			r := newRig(t, sim, withPIN("1234"))
+			put(t, r, "key", encodeKey(under(t, sim, tpm2.TPMRHOwner, tt.parent, signingTemplate()), at))
+			for range 2 {
+				s := r.reopen(t)
+				key, err := s.Open(t.Context(), "key")
+				if tt.found && err != nil {
+					t.Fatal(err)
+				}
+				if tt.found {
+					sign(t, key)
+				} else if wantError(t, err, keystore.ErrUnavailable); !strings.Contains(err.Error(), "put it back") {
+					t.Error(err)
+				}
+				s.Close()
+			}
+			if d := describe(t, r.Store, "key"); (d.ParentName != nil) != tt.found || d.Parent != 0x81000001 {
+				t.Errorf("the file says the parent 0x%x, Name %x", d.Parent, d.ParentName)
+			}
+			sim.Manufacture()
+			want := keystore.ErrKeyLost
+			if !tt.found {
+				want = keystore.ErrUnavailable
+			}
+			_, err := r.reopenAfter(t).Open(t.Context(), "key")
+			wantError(t, err, want)
+		})
+	}
+}

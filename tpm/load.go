@@ -26,6 +26,9 @@ func (c *call) load(k *keyfile.File) (none keyfile.Parent, err error) {
 		}
 	}
 	parent, err := c.loadFrom(k.Parent, k)
+	if errors.Is(err, keystore.ErrKeyLost) && k.Parent.Name == nil {
+		return c.loadRemade(k)
+	}
 	if !isAnothers(err) || k.Parent.Name != nil {
 		return parent, err
 	}
@@ -52,7 +55,7 @@ func (c *call) loadFrom(parent keyfile.Parent, k *keyfile.File) (keyfile.Parent,
 		return keyfile.Parent{}, err
 	}
 	defer c.release(p)
-	if parent.Handle != k.Parent.Handle && !p.public.ObjectAttributes.NoDA {
+	if parent.Handle != k.Parent.Handle && !p.transient && !p.public.ObjectAttributes.NoDA {
 		return parent, tpm2.TPMRCIntegrity // a guess is not worth a wrong try at the parent's password
 	}
 	parent.Name = p.Name.Buffer
@@ -61,6 +64,22 @@ func (c *call) loadFrom(parent keyfile.Parent, k *keyfile.File) (keyfile.Parent,
 	}
 	c.prepareSession(p, k)
 	return parent, nil
+}
+
+// loadRemade loads a key whose parent is not at its persistent handle, under those that
+// are made in a moment. Which it was the file does not say yet.
+func (c *call) loadRemade(k *keyfile.File) (none keyfile.Parent, _ error) {
+	for _, template := range quickTemplates {
+		parent, err := c.loadFrom(keyfile.Parent{Handle: tpm2.TPMRHOwner, Template: template}, k)
+		if err == nil {
+			return keyfile.Parent{Handle: k.Parent.Handle, Name: parent.Name}, nil
+		}
+		if !isAnothers(err) {
+			return none, err
+		}
+	}
+	return none, fmt.Errorf("%w: the key's parent is not at 0x%08x, and its file does not say which that was: put it back, or enrol with a new key",
+		keystore.ErrUnavailable, uint32(k.Parent.Handle))
 }
 
 // isAnothers reports whether TPM2_Load says that another parent has made the key.

@@ -43,6 +43,10 @@ var parentTemplates = map[keyfile.Template]tpm2.TPMTPublic{
 	keyfile.ToolsRSA: withAttributes(rsaTemplate, func(a *tpm2.TPMAObject) { a.NoDA = false }),
 }
 
+// quickTemplates are those of them that are made in a moment, and may have been at a
+// persistent handle.
+var quickTemplates = []keyfile.Template{keyfile.StorageRootKey, keyfile.Provisioned, keyfile.ToolsECC}
+
 func withAttributes(t tpm2.TPMTPublic, change func(*tpm2.TPMAObject)) tpm2.TPMTPublic {
 	change(&t.ObjectAttributes)
 	return t
@@ -91,7 +95,7 @@ func (c *call) loadParent(parent keyfile.Parent) (*object, error) {
 // any more: whoever removes it has not cleared the TPM. It returns lost if the key is
 // none that is made in a moment.
 func (c *call) remakeParent(name []byte, lost error) (*object, error) {
-	for _, template := range []keyfile.Template{keyfile.StorageRootKey, keyfile.Provisioned, keyfile.ToolsECC} {
+	for _, template := range quickTemplates {
 		p, err := c.makeParent(template)
 		if err != nil {
 			return nil, err
@@ -124,7 +128,8 @@ func (c *call) makeParent(template keyfile.Template) (*object, error) {
 	return p, nil
 }
 
-// readParent looks at the persistent key that keys are wrapped with.
+// readParent looks at the persistent key that keys are wrapped with. That it is not
+// there matches keystore.ErrKeyLost, which its callers know better.
 func (c *call) readParent(handle tpm2.TPMHandle) (*object, error) {
 	p, err := c.readObject(handle)
 	if !errors.Is(err, tpm2.TPMRCHandle) {
