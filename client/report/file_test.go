@@ -5,6 +5,7 @@ package report_test
 import (
 	"bytes"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -48,9 +49,25 @@ func TestRead(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
-	if _, err := report.Read(strings.NewReader(`{"version":1,"title":"t","acts":[]}`)); err != nil {
+	const good = `{"version":1,"title":"t","acts":[]}`
+	if _, err := report.Read(strings.NewReader(good)); err != nil {
 		t.Error(err)
 	}
+	var read spaces
+	if _, err := report.Read(io.MultiReader(strings.NewReader(good), &read)); !errors.Is(err, report.ErrFormat) || read > 65<<20 {
+		t.Errorf("%v after %d spaces", err, read)
+	}
+}
+
+// spaces has no end, and counts what is read.
+type spaces int
+
+func (s *spaces) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = ' '
+	}
+	*s += spaces(len(p))
+	return len(p), nil
 }
 
 // FuzzRead: whatever is read is drawn.
