@@ -5,8 +5,10 @@ package transport_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/instancekey/instancekey/transport"
@@ -205,6 +207,58 @@ func TestWWWAuthenticate(t *testing.T) {
 			f.want(http.StatusUnauthorized, req)
 			if (sends == 2) != test.retry || sends > 2 {
 				t.Errorf("%d sends, want a retry: %v", sends, test.retry)
+			}
+		})
+	}
+}
+
+// TestSequencesOfRefusals: each cause has its retry, a fresh attestation one in all, and
+// the same cause twice in a row ends it, as four sends do.
+func TestSequencesOfRefusals(t *testing.T) {
+	const challenge, fresh = "use_attestation_challenge", "use_fresh_attestation"
+	for name, test := range map[string]struct {
+		refusals []string // one after the other; what comes then is granted
+		sends    int
+		status   int
+	}{
+		"none":                               {nil, 1, 200},
+		"a challenge":                        {[]string{challenge}, 2, 200},
+		"a challenge twice":                  {[]string{challenge, challenge}, 2, 400},
+		"fresh twice":                        {[]string{fresh, fresh}, 2, 400},
+		"fresh, a challenge":                 {[]string{fresh, challenge}, 3, 200},
+		"fresh, a challenge, fresh":          {[]string{fresh, challenge, fresh}, 3, 400},
+		"a challenge, fresh, a challenge":    {[]string{challenge, fresh, challenge}, 4, 200},
+		"a challenge, fresh, and both again": {[]string{challenge, fresh, challenge, fresh}, 4, 400},
+		"something else":                     {[]string{"invalid_grant"}, 1, 400},
+		"a challenge, something else":        {[]string{challenge, "invalid_grant"}, 2, 400},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, policy{})
+			sends := 0
+			f.Transport = f.another(func(c *transport.Config) {
+				base := c.Base
+				c.Base = roundTripper(func(req *http.Request) (*http.Response, error) {
+					if req.URL.String() != f.server.Endpoint(transporttest.Token) {
+						return base.RoundTrip(req)
+					}
+					req.Body.Close()
+					sends++
+					resp := &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {"application/json"}}, Body: http.NoBody, Request: req}
+					if sends <= len(test.refusals) {
+						resp.StatusCode = 400
+						resp.Header.Set(transport.HeaderChallenge, fmt.Sprint("challenge-", sends))
+						resp.Body = io.NopCloser(strings.NewReader(fmt.Sprintf(`{"error":%q}`, test.refusals[sends-1])))
+					}
+					return resp, nil
+				})
+			})
+			resp, err := f.RoundTrip(f.request(t.Context()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if sends != test.sends || transport.Sends(resp) != sends || resp.StatusCode != test.status {
+				t.Errorf("%d sends, and the response says %d, status %d; want %d, status %d", sends, transport.Sends(resp), resp.StatusCode, test.sends, test.status)
 			}
 		})
 	}
