@@ -25,11 +25,14 @@ figure:
 	CGO_ENABLED=1 go run ./examples/quickstart -store simulator -report examples/quickstart/figure.svg >/dev/null
 	chmod 644 examples/quickstart/figure.svg
 
-# Latency, commands and growth on a TPM that is slow like a chip, beside others' packages: the
-# table, and the plots of the README. Three minutes.
+# Latency, commands, requests and growth on a TPM that is slow like a chip, beside others'
+# packages; latency at npm's oidc-provider; the size of a program. The tables, and the plots of
+# the README. Six minutes, on a machine with nothing else to do.
 bench:
-	@.ci/prerequisites cgo swtpm
+	@.ci/prerequisites cgo swtpm node
 	cd internal/bench && BENCH=1 CGO_ENABLED=1 go test -count=1 -v .
+	BENCH=1 CGO_ENABLED=1 go test -count=1 -v -run '^TestOIDCProviderSignAhead$$' ./examples/interop
+	go test -count=1 -v ./internal/size
 
 # For tests: lint vets, and without a debugger's tables some fifty programs are linked in
 # half the time.
