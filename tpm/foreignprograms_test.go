@@ -50,7 +50,7 @@ func TestFilesOfKeyfiles(t *testing.T) {
 	}
 }
 
-// TestFilesOfPrograms: what tpm2-tss-engine and ssh-tpm-agent have written for a TPM,
+// TestFilesOfPrograms: what tpm2-tss-engine, ssh-tpm-agent and openssl_tpm2_engine have written for a TPM,
 // which is here again, opens and signs, with the right PIN never tried wrong; what
 // they have written stays as it was. See testdata/README.md.
 func TestFilesOfPrograms(t *testing.T) {
@@ -62,7 +62,8 @@ func TestFilesOfPrograms(t *testing.T) {
 		return text
 	}
 	sw := tpmtest.SWTPM(t, tpmtest.SWConfig{State: read("swtpm.state")})
-	for _, name := range []string{"tpm2-tss-engine", "tpm2-tss-engine-pin", "ssh-tpm-agent", "ssh-tpm-agent-pin"} {
+	for _, name := range []string{"tpm2-tss-engine", "tpm2-tss-engine-pin", "ssh-tpm-agent", "ssh-tpm-agent-pin",
+		"openssl_tpm2_engine", "openssl_tpm2_engine-pin", "openssl_tpm2_engine-da", "openssl_tpm2_engine-wrapped", "openssl_tpm2_engine-pcr"} {
 		t.Run(name, func(t *testing.T) {
 			text := read(name + ".pem")
 			r := newRig(t, sw, withPIN("1234"))
@@ -81,7 +82,9 @@ func TestFilesOfPrograms(t *testing.T) {
 		})
 	}
 	r := newRig(t, sw)
-	put(t, r, "key", read("tpm2-tss-engine-rsa.pem"))
-	_, err := r.Open(t.Context(), "key")
-	wantError(t, err, keystore.ErrUnavailable, errors.ErrUnsupported)
+	for _, name := range []string{"tpm2-tss-engine-rsa", "openssl_tpm2_engine-rsa"} {
+		put(t, r, name, read(name+".pem"))
+		_, err := r.Open(t.Context(), name)
+		wantError(t, err, keystore.ErrUnavailable, errors.ErrUnsupported)
+	}
 }
