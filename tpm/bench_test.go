@@ -3,8 +3,12 @@
 package tpm_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/asn1"
+	"encoding/binary"
+	"math/big"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -12,6 +16,7 @@ import (
 
 	keyfile "github.com/foxboron/go-tpm-keyfiles"
 	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
 
 	"github.com/instancekey/instancekey/internal/tpmtest"
 	"github.com/instancekey/instancekey/keystore"
@@ -66,6 +71,116 @@ func BenchmarkSign(b *testing.B) {
 			b.ReportMetric(float64(median(ours).Nanoseconds()), "ns/sign")
 		})
 	}
+}
+
+// BenchmarkSignHost is what a signature costs the processor outside of the TPM, whose
+// answer to TPM2_Sign is always the same here, and there at once. Beside Key.Sign are two
+// programs that have their command encoded ahead, for one key, one session and one hash:
+// "ahead" is a crypto.Signer, which returns ASN.1, and "bytes" takes r and s out of where
+// they are in the answer, and looks at nothing. All three take turns, a thousand at a time, so that
+// they see the same machine; the ratios are those of the medians. Key.Sign also waits for
+// its turn, sees to it that key, PIN and policy are still there, and checks the answer.
+func BenchmarkSignHost(b *testing.B) {
+	const batch = 1000
+	canned := &cannedTPM{}
+	sim := tpmtest.Simulator(b)
+	config := tpm.Config{Dir: filepath.Join(b.TempDir(), "keys"), Dial: func(ctx context.Context) (transport.TPMCloser, error) {
+		var err error
+		canned.TPMCloser, err = sim.Dial(ctx)
+		return canned, err
+	}}
+	s, err := tpm.Open(b.Context(), config)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	key, err := s.CreateKey(b.Context(), "key", tpm.KeyOptions{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	input := []byte("input")
+	warm(b, key)
+	command := canned.command
+	digest := sha256.Sum256(input)
+	place := bytes.Index(command, digest[:])
+	send := func() (r, s []byte) {
+		digest := sha256.Sum256(input)
+		copy(command[place:], digest[:])
+		response, err := canned.Send(command)
+		if err != nil {
+			b.Fatal(err)
+		}
+		rest := response[14+4:] // behind the header, the size of the parameters, and the algorithms
+		r = rest[2:][:binary.BigEndian.Uint16(rest)]
+		rest = rest[2+len(r):]
+		s = rest[2:][:binary.BigEndian.Uint16(rest)]
+		return r, s
+	}
+	ways := []struct {
+		name string
+		sign func() []byte
+	}{
+		{"ours", func() []byte {
+			signature, err := key.Sign(context.Background(), input)
+			if err != nil {
+				b.Fatal(err)
+			}
+			return signature
+		}},
+		{"ahead", func() []byte {
+			r, s := send()
+			der, err := asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(r), new(big.Int).SetBytes(s)})
+			if err != nil {
+				b.Fatal(err)
+			}
+			return der
+		}},
+		{"bytes", func() []byte {
+			r, s := send()
+			signature := make([]byte, 64)
+			copy(signature[32-len(r):], r)
+			copy(signature[64-len(s):], s)
+			return signature
+		}},
+	}
+	if !bytes.Equal(ways[2].sign(), ways[0].sign()) {
+		b.Error("two signatures")
+	}
+	took := make([][]time.Duration, len(ways))
+	for b.Loop() {
+		for i, way := range ways {
+			start := time.Now()
+			for range batch {
+				way.sign()
+			}
+			took[i] = append(took[i], time.Since(start))
+		}
+	}
+	for i, way := range ways {
+		b.ReportMetric(float64(median(took[i]).Nanoseconds())/batch, "ns/"+way.name)
+		b.ReportMetric(testing.AllocsPerRun(100, func() { way.sign() }), "allocs/"+way.name)
+	}
+	b.ReportMetric(float64(median(took[0]))/float64(median(took[1])), "ratio-to-ahead")
+	b.ReportMetric(float64(median(took[0]))/float64(median(took[2])), "ratio-to-bytes")
+}
+
+// A cannedTPM gives its first answer to TPM2_Sign again to every other one.
+type cannedTPM struct {
+	transport.TPMCloser
+	command, answer []byte
+}
+
+// Send implements transport.TPM.
+func (c *cannedTPM) Send(command []byte) ([]byte, error) {
+	if tpm2.TPMCC(binary.BigEndian.Uint32(command[6:])) != tpm2.TPMCCSign {
+		return c.TPMCloser.Send(command)
+	}
+	if c.answer != nil {
+		return c.answer, nil
+	}
+	answer, err := c.TPMCloser.Send(command)
+	c.command, c.answer = bytes.Clone(command), bytes.Clone(answer)
+	return answer, err
 }
 
 func warm(b *testing.B, key keystore.Key) {
