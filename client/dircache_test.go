@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -87,13 +88,17 @@ func TestDirCacheRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	privatefiletest.SetMode(t, filepath.Join(dir, "open"), 0o644)
-	if err := os.Symlink(outside, filepath.Join(dir, "link")); err != nil {
+	refused := []string{"open", "big"}
+	if err := os.Symlink(outside, filepath.Join(dir, "link")); err != nil && runtime.GOOS != "windows" {
 		t.Fatal(err)
+	}
+	if _, err := os.Lstat(filepath.Join(dir, "link")); err == nil { // on Windows that takes a privilege, and Wine has none
+		refused = append(refused, "link")
 	}
 	if err := os.WriteFile(filepath.Join(dir, "big"), make([]byte, 32<<10+1), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range []string{"open", "link", "big"} {
+	for _, key := range refused {
 		if _, err := cache.Get(ctx, key); err == nil || errors.Is(err, client.ErrCacheMiss) {
 			t.Errorf("Get(%q): %v, want an error that is no miss", key, err)
 		}

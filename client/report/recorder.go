@@ -232,7 +232,9 @@ func (r *Recorder) Act() Act {
 		failure := *r.failure
 		act.Failure = &failure
 	}
-	inOrder := slices.SortedStableFunc(slices.Values(r.steps), func(a, b *Step) int { return r.first[a.ID].Compare(r.first[b.ID]) })
+	inOrder := slices.SortedFunc(slices.Values(r.steps), func(a, b *Step) int {
+		return cmp.Or(r.first[a.ID].Compare(r.first[b.ID]), slices.Index(usualOrder, a.ID)-slices.Index(usualOrder, b.ID))
+	})
 	for _, s := range inOrder {
 		step := *s
 		step.Messages, step.Verdict = slices.Clone(s.Messages), slices.Clone(r.verdicts[s.ID])
@@ -240,6 +242,10 @@ func (r *Recorder) Act() Act {
 	}
 	return act
 }
+
+// usualOrder is the order of steps that have begun at the same time: Windows' clock may
+// stand still for 15 ms.
+var usualOrder = []StepID{CreateKey, Metadata, SendEvidence, VerifyEvidence, Attestation, Provisioned, AskChallenge, Challenge, MakeProof, SendProof, Answer, ResourceCall}
 
 // Began is when the Recorder was made.
 func (r *Recorder) Began() time.Time { return r.began }
