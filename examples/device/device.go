@@ -83,7 +83,7 @@ func (d *device) run(ctx context.Context) (err error) {
 // live opens the key and calls the resource with it, until ctx ends or the key
 // is lost. When it returns, nothing of it is left in the TPM.
 func (d *device) live(ctx context.Context, network http.RoundTripper) (err error) {
-	store, err := openStore(ctx, d.store, d.keys, d.readBootLog)
+	store, err := openStore(ctx, d.store, d.keys, d.bootLogFrom(bootLog))
 	if err != nil {
 		return err
 	}
@@ -118,18 +118,21 @@ func (d *device) live(ctx context.Context, network http.RoundTripper) (err error
 	return err
 }
 
-// readBootLog returns what the firmware has measured, for an attester that asks. It has no
-// log where it may not, or there is none: the attester says whether it can do without.
-func (d *device) readBootLog(ctx context.Context) ([]byte, error) {
+// bootLogFrom returns what reads the firmware's log, for an attester that asks what was
+// booted. There is none where it may not be read, or the flag says no: the attester says
+// whether it can do without.
+func (d *device) bootLogFrom(read func(context.Context) ([]byte, error)) func(context.Context) ([]byte, error) {
 	if !d.bootLog {
-		return nil, nil
+		return nil
 	}
-	log, err := bootLog(ctx)
-	if err != nil && ctx.Err() == nil {
-		d.log.Warn("the boot log is not sent to the attester", "error", err)
-		return nil, nil
+	return func(ctx context.Context) ([]byte, error) {
+		log, err := read(ctx)
+		if err != nil && ctx.Err() == nil {
+			d.log.Warn("the boot log is not sent to the attester", "error", err)
+			return nil, nil
+		}
+		return log, err
 	}
-	return log, err
 }
 
 // renewed tells that the attester has attested the device, when that is news.

@@ -47,6 +47,10 @@ func openStore(ctx context.Context, store, folder string, eventLog func(context.
 		soft, err := softkey.OpenDir(folder)
 		return softStore{soft}, err
 	}
+	return tpm.Open(ctx, tpmConfig(store, folder, eventLog))
+}
+
+func tpmConfig(store, folder string, eventLog func(context.Context) ([]byte, error)) tpm.Config {
 	cfg := tpm.Config{Device: store, Dir: folder}
 	if store == "tbs" || filepath.IsAbs(store) {
 		cfg.EventLog = eventLog
@@ -54,5 +58,5 @@ func openStore(ctx context.Context, store, folder string, eventLog func(context.
 	if store == "tbs" {
 		cfg.Device = "" // Windows' own
 	}
-	return tpm.Open(ctx, cfg)
+	return cfg
 }
