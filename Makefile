@@ -12,7 +12,7 @@ NESTED = examples/otel examples/interop/webauthn examples/interop/httpclients in
 # everything for Windows.
 PLATFORMS = linux/amd64 linux/arm64 linux/arm linux/riscv64 windows/amd64 windows/arm64
 
-.PHONY: demo bench figure figure-test test interop-old interop-keycloak kernel windows device-vm lint cross
+.PHONY: demo bench figure figure-test test interop-old interop-keycloak kernel windows device-vm device-firmware lint cross
 
 # A client instance creates its key in a simulated TPM, is attested, and gets a token.
 demo:
@@ -84,7 +84,14 @@ windows:
 device-vm:
 	@.ci/prerequisites swtpm qemu debootstrap
 	DEVICE_VM=$$(.ci/device-vm) && export DEVICE_VM && \
-		CGO_ENABLED=0 go test -count=1 -v -timeout 20m -tags devicevm -run '^TestDeviceVM$$' ./examples/device
+		CGO_ENABLED=0 go test -count=1 -v -timeout 40m -tags devicevm -run '^TestDeviceVM$$' ./examples/device
+
+# The firmware's log of a device with Secure Boot, in QEMU with OVMF, at the reference attester: a
+# unified kernel image with own keys, and shim and GRUB with Microsoft's and Debian's.
+device-firmware:
+	@.ci/prerequisites swtpm qemu ovmf
+	LINUX_KERNEL=$$(.ci/kernel) && export LINUX_KERNEL && \
+		CGO_ENABLED=0 go test -count=1 -v -timeout 30m -tags devicevm -run '^TestDeviceFirmware$$' ./examples/device
 
 lint:
 	@.ci/prerequisites cgo
@@ -94,6 +101,7 @@ lint:
 	go vet ./...
 	go vet -tags hardware ./tpm
 	go vet -tags soak ./internal/soak
+	GOOS=linux go vet -tags devicevm ./examples/device
 	go run $(STATICCHECK) ./...
 	@for m in $(NESTED); do (cd $$m && go mod tidy -diff && go vet ./... && go run $(STATICCHECK) ./...) || exit 1; done
 

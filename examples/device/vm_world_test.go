@@ -52,6 +52,12 @@ func newVMWorld(t *testing.T, dir string) *vmWorld {
 	if err := os.WriteFile(w.ca, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	verifier, update := manufactured(t, dir)
+	reference, err := evidence.ParseReference([]byte(`{"policy": "tag:example.com,2026:vm", "pcrs": [0, 4, 7], "software": [], "attest_unknown_software": true, "attest_without_secure_boot": true}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	update(reference)
 	w.world = newWorldOf(t, func(t *testing.T) *place {
 		p := new(place)
 		p.Server = httptest.NewUnstartedServer(p)
@@ -62,11 +68,11 @@ func newVMWorld(t *testing.T, dir string) *vmWorld {
 		at, _ := url.Parse(p.URL)
 		p.URL = "https://10.0.2.2:" + at.Port()
 		return p
-	}, manufactured(t, dir))
+	}, verifier)
 	attester := w.attester.handler
 	w.attester.serve(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
-		w.logSize.Store(max(w.logSize.Load(), int64(logIn(body))))
+		w.logSize.Store(max(w.logSize.Load(), int64(len(logIn(body)))))
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		attester.ServeHTTP(rw, r)
 	}))
@@ -75,13 +81,13 @@ func newVMWorld(t *testing.T, dir string) *vmWorld {
 
 func (w *vmWorld) largestLog() int64 { return w.logSize.Load() }
 
-// logIn returns the size of the boot log in a request for an attestation.
-func logIn(body []byte) int {
+// logIn returns the boot log in a request for an attestation.
+func logIn(body []byte) []byte {
 	var message struct{ Request string }
 	_ = json.Unmarshal(body, &message)
 	parts := strings.Split(message.Request, ".")
 	if len(parts) != 3 {
-		return 0
+		return nil
 	}
 	claims, _ := base64.RawURLEncoding.DecodeString(parts[1])
 	var request struct {
@@ -92,7 +98,7 @@ func logIn(body []byte) int {
 		} `json:"evidence"`
 	}
 	_ = json.Unmarshal(claims, &request)
-	return len(request.Evidence.TPM.Log)
+	return request.Evidence.TPM.Log
 }
 
 // certify makes a certificate of today: an authority's, or a server's.
@@ -124,8 +130,9 @@ func certify(t *testing.T, parent *x509.Certificate, signer *ecdsa.PrivateKey) (
 	return certificate, key
 }
 
-// manufactured makes a TPM's state in the folder's tpm, and what verifies its evidence.
-func manufactured(t *testing.T, dir string) *evidence.Verifier {
+// manufactured makes a TPM's state in the folder's tpm, and what verifies its evidence once
+// it is told what devices should have booted.
+func manufactured(t *testing.T, dir string) (v *evidence.Verifier, update func(*evidence.Reference)) {
 	t.Helper()
 	state := filepath.Join(dir, "tpm")
 	ca := filepath.Join(dir, "tpmca")
@@ -168,13 +175,9 @@ func manufactured(t *testing.T, dir string) *evidence.Verifier {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reference, err := evidence.ParseReference([]byte(`{"policy": "tag:example.com,2026:vm", "pcrs": [0, 4, 7], "software": [], "attest_unknown_software": true, "attest_without_secure_boot": true}`))
+	v, err = evidence.New(evidence.Config{Roots: roots, CA: authority})
 	if err != nil {
 		t.Fatal(err)
 	}
-	verifier, err := evidence.New(evidence.Config{Roots: roots, CA: authority, Reference: reference})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return verifier
+	return v, func(reference *evidence.Reference) { v.Update(roots, nil, reference) }
 }
