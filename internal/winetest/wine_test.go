@@ -39,8 +39,8 @@ var suites = []struct {
 	// Windows', and do nothing with files.
 	{"client", 285, 3, []string{"-test.skip=^Test(NoBadAnswerSticks|EveryStartDate|ReflectedCredentialsAreNotShown)$"}},
 	{"client/report", 14, 0, nil},
-	{"tpm", 30, 180, nil}, // most want a TPM of their own, of a certain kind
-	{"examples/instancectl", 70, 22, nil},
+	{"tpm", 30, 260, nil}, // most want a TPM of their own, of a certain kind
+	{"examples/instancectl", 70, 30, nil},
 	{"examples/device", 16, 6, nil},
 }
 
