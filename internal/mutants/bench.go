@@ -124,7 +124,8 @@ func (b *bench) try(ctx context.Context, m mutant) (verdict, detail string, err 
 
 // test runs tests of a package; no run means all.
 func (b *bench) test(ctx context.Context, folder, run, overlay string) (output string, err error) {
-	args := []string{"test", "-count=1", "-vet=off", "-v", "-ldflags=-s -w", "-run", run} // no symbols: it is linked faster
+	// Most of the time goes into compiling and linking: no optimization, no symbols.
+	args := []string{"test", "-count=1", "-vet=off", "-v", "-gcflags=-N -l -dwarf=false", "-ldflags=-s -w", "-run", run}
 	switch {
 	case overlay == "" || b.find:
 		args = append(args, "-timeout=5m")
