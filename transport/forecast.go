@@ -29,6 +29,7 @@ type forecast struct {
 	when    time.Time // of that
 	next    *audience // where the one after it was thought to go
 	wrong   int       // how many in a row went elsewhere
+	chosen  *audience // whose proofs the responses since have begun; nil: none has come
 	due     *audience // whose proofs are about to be begun; nil: nobody's
 	pending bool      // due is looked at soon
 	held    *audience // whose proofs were begun last
@@ -49,7 +50,7 @@ func (t *Transport) expect(ctx context.Context, to *audience) {
 			f.wrong = 0
 		}
 	}
-	f.last, f.when, f.next = to, now, to.nextAudience()
+	f.last, f.when, f.next, f.chosen = to, now, to.nextAudience(), nil
 	isWrong := func(a *audience) bool { return a != nil && a != to && a != f.next && f.wrong < mostWrong }
 	if isWrong(f.due) {
 		f.due = nil
@@ -84,7 +85,10 @@ func (t *Transport) foresee(req *http.Request, to *route, a attempt, resp *http.
 	if f.wrong >= mostWrong && (f.due != nil || f.held != nil && f.held.stock.holds()) {
 		return
 	}
-	f.due = to.nextAudience()
+	if f.chosen == nil {
+		f.chosen = to.nextAudience()
+	}
+	f.due = f.chosen
 	if !f.pending {
 		f.pending = true
 		time.AfterFunc(settling, t.provide)
@@ -139,15 +143,29 @@ func (t *Transport) withdraw(ctx context.Context, a *audience) {
 	}
 }
 
-// nextAudience returns where the request after one of a goes to, as far as is known.
+// nextAudience returns where the request after one of a goes to, as far as is known, and
+// as far as what is known of that one is not of before the attestation was renewed.
 func (a *audience) nextAudience() *audience {
-	a.stock.mu.Lock()
-	next := a.stock.follower
-	a.stock.mu.Unlock()
-	if next == nil || next.stock.isEnded() {
+	_, attestation, next := a.stock.known()
+	if next == nil {
+		return a
+	}
+	ended, other, _ := next.stock.known()
+	if ended || attestation != other && attestation != "" && other != "" {
 		return a
 	}
 	return next
+}
+
+// known returns what the most recent request went beside, "" if it had none, and where the
+// one after it is thought to go.
+func (s *stock) known() (ended bool, attestation string, follower *audience) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.next) > 0 {
+		attestation = s.next[0].attestation
+	}
+	return s.ended, attestation, s.follower
 }
 
 // observe notes where the request after one of these went to. What was right before has to

@@ -67,8 +67,13 @@ func TestReset(t *testing.T) {
 		}
 		signed := func() {
 			t.Helper()
-			if err := <-ahead; err != nil {
-				t.Errorf("signed ahead: %v", err)
+			select {
+			case err := <-ahead:
+				if err != nil {
+					t.Errorf("signed ahead: %v", err)
+				}
+			case <-time.After(30 * time.Second):
+				t.Fatal("nothing is signed ahead")
 			}
 		}
 		for name, reset := range map[string]func(){"reset": sim.Reset, "power off": sim.PowerOff} {
