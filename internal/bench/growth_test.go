@@ -10,9 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/instancekey/instancekey/client"
 	"github.com/instancekey/instancekey/softkey"
@@ -102,15 +100,6 @@ func TestGrowth(t *testing.T) {
 			c.Close()
 		}
 	}
-}
-
-// processorTime is what this process has used. Other programs are at work, too.
-func processorTime(t *testing.T) time.Duration {
-	var used syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
-		t.Fatal(err)
-	}
-	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
 func live() int64 {
