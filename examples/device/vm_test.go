@@ -320,7 +320,13 @@ func (l *vmLife) lateDriver() {
 	l.sh("test ! -e /dev/tpmrm0")
 	l.logs(0, "level=WARN", "no key store", "no TPM")
 	pid := l.sh("systemctl show -P MainPID instancekey-device")
-	l.sh("for d in /sys/bus/acpi/drivers/tpm_crb /sys/bus/platform/drivers/tpm_crb /sys/bus/platform/drivers/tpm_tis; do for c in MSFT0101:00; do [ -e $d/bind ] && echo $c >$d/bind || true; done; done; test -e /dev/tpmrm0")
+	// The driver that it was taken away from. The kernel may still count the chip of before,
+	// and give this one another number.
+	output, status := l.try("echo MSFT0101:00 >$(cat /run/vm-late-chip)/bind; udevadm settle; ls -l /dev/tpm*; test -e /dev/tpmrm0 || mv /dev/tpmrm[1-9] /dev/tpmrm0")
+	if status != 0 {
+		l.Fatalf("the driver does not come back: %s\n%s", output, l.sh("cat /run/vm-late-chip; dmesg | grep tpm_"))
+	}
+	l.Logf("%s", output)
 	l.goesOn()
 	if now := l.sh("systemctl show -P MainPID instancekey-device"); now != pid {
 		l.Error("it was started again")
