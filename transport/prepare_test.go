@@ -111,6 +111,13 @@ func TestPrepareFails(t *testing.T) {
 		}, func(_ *aheadRig, c *transport.Config) { edit(c) })
 	}
 	signingAhead(t, policy{}, func(r *aheadRig) {
+		bound := transport.BindMessage(r.t.Context(), []byte("a message"))
+		if err := r.Prepare(r.request(bound)); !errors.Is(err, transport.ErrSignAhead) {
+			t.Errorf("a bound message: %v, want ErrSignAhead", err)
+		}
+		r.wants(0, 0)
+	})
+	signingAhead(t, policy{}, func(r *aheadRig) {
 		failed := func(err, cause error, step transport.Step) {
 			t.Helper()
 			var failure *transport.Error

@@ -123,7 +123,7 @@ func summary(ctx context.Context, results []result, took time.Duration) error {
 		}
 		counts[r.verdict]++
 	}
-	fmt.Printf("%d mutants, %d killed, %d survived, %d could not be tried, in %s\n", len(results),
+	fmt.Printf("%d mutants, %d killed, %d survived, %d not tried, in %s\n", len(results),
 		counts[killed], counts[survived], len(results)-counts[killed]-counts[survived], took.Round(time.Second))
 	if len(bad) > 0 {
 		return fmt.Errorf("%d to look after:\n%s", len(bad), strings.Join(bad, "\n"))
