@@ -54,7 +54,19 @@ func (c *Client) keptToken(key string) (token *oauth2.Token, due bool) {
 		return nil, false
 	}
 	copied := *kept.Token
+	copied.Expiry = expiryIn(kept.life-age, kept.Expiry)
 	return &copied, age >= kept.renew
+}
+
+// expiryIn returns when a token expires that has so much of its life left, by the clock
+// that golang.org/x/oauth2 compares with, which may be wrong or set meanwhile. That is
+// known already, unless it differs by more than is acted on.
+func expiryIn(left time.Duration, known time.Time) time.Time {
+	expiry := time.Now().Add(left)
+	if expiry.Round(0).Sub(known.Round(0)).Abs() < minOffset {
+		return known
+	}
+	return expiry
 }
 
 func (c *Client) age(t keptToken) time.Duration {

@@ -32,6 +32,10 @@ type StoredToken struct {
 	// DPoPThumbprint is that of the key the access token is bound to, "" for a
 	// bearer token.
 	DPoPThumbprint string
+
+	// expiry is Token.Expiry by the corrected clock; zero: not known. The device's clock,
+	// which golang.org/x/oauth2 goes by, may be set before Adopt.
+	expiry time.Time
 }
 
 // ErrOtherKey: the stored token is bound to another Client Instance Key, client or issuer
@@ -42,12 +46,16 @@ var ErrOtherKey = errors.New("client: stored token belongs to another key, clien
 const maxStoredToken = 256 << 10 // bytes
 
 // Bind returns a token that this Client got together with the keys that the token is
-// bound to.
+// bound to, and with the time at which it expires by the server's clock, as far as the
+// Client knows that.
 func (c *Client) Bind(token *oauth2.Token) (StoredToken, error) {
 	if token == nil {
 		return StoredToken{}, errors.New("client: no token to bind")
 	}
 	s := StoredToken{Token: token, Issuer: c.issuer, ClientID: c.clientID, Thumbprint: c.thumbprint}
+	if !token.Expiry.IsZero() {
+		s.expiry = c.clock.now().Round(0).Add(time.Until(token.Expiry))
+	}
 	if !strings.EqualFold(token.TokenType, "DPoP") {
 		return s, nil
 	}
@@ -63,6 +71,10 @@ func (c *Client) Bind(token *oauth2.Token) (StoredToken, error) {
 // or issuer is ErrOtherKey. If the access token is bound to a DPoP key that this Client
 // does not have, Adopt drops the access token alone. The result has then expired, and its
 // refresh token is good.
+//
+// The result's Expiry is by the device's clock, as Valid has it, even if that clock is
+// wrong or was set since Bind. It is right for what the Client knows of the time now: keep
+// the StoredToken, and adopt it again each time that a token is needed.
 func (c *Client) Adopt(s StoredToken) (*oauth2.Token, error) {
 	switch {
 	case s.Token == nil:
@@ -72,6 +84,9 @@ func (c *Client) Adopt(s StoredToken) (*oauth2.Token, error) {
 			ErrOtherKey, s.ClientID, s.Issuer, s.Thumbprint, c.clientID, c.issuer, c.thumbprint)
 	}
 	token := *s.Token
+	if !s.expiry.IsZero() && !token.Expiry.IsZero() {
+		token.Expiry = expiryIn(s.expiry.Sub(c.clock.now()), token.Expiry)
+	}
 	if s.DPoPThumbprint != "" && !c.hasKey(s.DPoPThumbprint) {
 		token.AccessToken, token.Expiry = "", time.Unix(1, 0)
 	}
@@ -129,6 +144,7 @@ type storedJSON struct {
 	Thumbprint     string        `json:"jkt"`
 	DPoPThumbprint string        `json:"dpop_jkt,omitempty"`
 	Token          *oauth2.Token `json:"token"`
+	Expiry         time.Time     `json:"expiry,omitzero"` // by the corrected clock
 	// Extra is what x/oauth2 has of the answer beside the token itself and leaves out
 	// of its JSON.
 	Extra map[string]any `json:"extra,omitempty"`
@@ -153,7 +169,7 @@ func (s StoredToken) Write(file string) error {
 			extra[name] = value
 		}
 	}
-	content, err := json.Marshal(storedJSON{s.Issuer, s.ClientID, s.Thumbprint, s.DPoPThumbprint, s.Token, extra})
+	content, err := json.Marshal(storedJSON{s.Issuer, s.ClientID, s.Thumbprint, s.DPoPThumbprint, s.Token, s.expiry, extra})
 	if err != nil {
 		return fmt.Errorf("client: stored token: %w", err)
 	}
@@ -182,7 +198,7 @@ func ReadStoredToken(file string) (StoredToken, error) {
 	if len(s.Extra) > 0 {
 		s.Token = s.Token.WithExtra(s.Extra)
 	}
-	return StoredToken{s.Token, s.Issuer, s.ClientID, s.Thumbprint, s.DPoPThumbprint}, nil
+	return StoredToken{s.Token, s.Issuer, s.ClientID, s.Thumbprint, s.DPoPThumbprint, s.Expiry}, nil
 }
 
 // String tells what the token is bound to, not the token.

@@ -140,12 +140,21 @@ func TestPrivateAuthority(t *testing.T) {
 
 // TestTimeIsKept: the newest time heard is in -state, where the next start looks for it.
 func TestTimeIsKept(t *testing.T) {
-	w := newWorld(t)
+	var certificate []byte // httptest has one for all
+	w := newWorldOf(t, func(t *testing.T) *place {
+		p := new(place)
+		p.Server = httptest.NewUnstartedServer(p)
+		p.Config.ErrorLog = log.New(io.Discard, "", 0)
+		p.StartTLS()
+		t.Cleanup(p.Close)
+		certificate = p.Certificate().Raw
+		return p
+	}, nil)
 	w.store = "soft"
-	tls := httptest.NewUnstartedServer(w.resource)
-	tls.Config.ErrorLog = log.New(io.Discard, "", 0)
-	tls.StartTLS()
-	defer tls.Close()
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate}), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	file := filepath.Join(w.state, "time")
 	if err := os.MkdirAll(w.state, 0o700); err != nil {
 		t.Fatal(err)
@@ -153,17 +162,12 @@ func TestTimeIsKept(t *testing.T) {
 	if err := os.WriteFile(file, []byte("yesterday\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d := w.start(w.args()...)
+	d := w.start(w.args("-ca", ca)...)
 	d.calls()
 	d.says(1, "level=WARN", "newest time of earlier runs is not known", "file="+file)
 	d.terminates()
 	// A time far ahead is what certificates are judged by, and the error names the file.
 	if err := os.WriteFile(file, []byte(time.Now().AddDate(90, 0, 0).Format(time.RFC3339)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	w.resource.URL = tls.URL
-	ca := filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: tls.Certificate().Raw}), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	d = w.start(w.args("-ca", ca)...)
