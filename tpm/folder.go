@@ -4,9 +4,14 @@ package tpm
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
 
 	"github.com/google/go-tpm/tpm2"
 
@@ -71,20 +76,78 @@ func (f folder) pinned(parent keyfile.Parent) (names [][]byte) {
 	return names
 }
 
-// remains reads a key's file for deleting the key, whoever else may read it. k is nil
-// if the key cannot be understood, and handle then says where it is persistent all the
-// same; 0: nowhere. The error is of a file that cannot be read now, and so may be
-// anything.
-func (f folder) remains(name string) (k *keyfile.File, handle tpm2.TPMHandle, err error) {
+// remains is what there is of a key that is to be deleted. Without a key it is not to
+// be understood, and that is why.
+type remains struct {
+	key     *keyfile.File
+	handles []tpm2.TPMHandle // without a key: where it may be persistent all the same
+	legible bool             // the handles are all that the file names
+	why     string
+}
+
+// remains reads a key's file for deleting the key, whoever else may read it. The error is
+// of a file that cannot be read now, and so may be anything.
+func (f folder) remains(ctx context.Context, name string) (remains, error) {
+	r := remains{legible: true}
 	text, err := privatefile.ReadShared(f.File(name), keyfolder.MaxSize)
+	var rest io.Reader
 	switch {
-	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, privatefile.ErrNotPlain) || errors.Is(err, privatefile.ErrTooLarge):
-		return nil, 0, nil // never was a key's
-	case err != nil:
-		return nil, 0, f.Error(name, keystore.ErrUnavailable, err)
+	case errors.Is(err, fs.ErrNotExist):
+		return r, nil
+	case err == nil:
+		if r.key, err = keyfile.Parse(text); err == nil {
+			return r, nil
+		}
+		r.key, r.why, rest = nil, "is damaged", bytes.NewReader(text)
+	case errors.Is(err, privatefile.ErrNotPlain), errors.Is(err, privatefile.ErrTooLarge):
+		r.why = "is a symbolic link"
+		if errors.Is(err, privatefile.ErrTooLarge) {
+			r.why = "is too large for a key's"
+		}
+		file, err := openWhatever(f.File(name))
+		if err != nil {
+			return r, f.Error(name, keystore.ErrUnavailable, err)
+		}
+		if file == nil {
+			return r, nil // never was a key's
+		}
+		defer file.Close()
+		rest = whileContext{ctx, file}
+	default:
+		return r, f.Error(name, keystore.ErrUnavailable, err)
 	}
-	if k, err = keyfile.Parse(text); err != nil {
-		return nil, keyfile.HandleIn(text), nil
+	if r.handles, r.legible, err = keyfile.Handles(rest); err != nil {
+		return r, f.Error(name, keystore.ErrUnavailable, err)
 	}
-	return k, 0, nil
+	return r, nil
+}
+
+// openWhatever opens the plain file at path, of whatever size, or where a link leads to;
+// nil if there is none.
+func openWhatever(path string) (*os.File, error) {
+	_, err := os.Stat(path)
+	if err == nil {
+		path, err = filepath.EvalSymlinks(path)
+	}
+	var file *os.File
+	if err == nil {
+		file, err = privatefile.OpenShared(path)
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ELOOP) || errors.Is(err, privatefile.ErrNotPlain) {
+		return nil, nil
+	}
+	return file, err
+}
+
+// whileContext reads until its context ends.
+type whileContext struct {
+	context.Context
+	io.Reader
+}
+
+func (r whileContext) Read(p []byte) (int, error) {
+	if err := r.Err(); err != nil {
+		return 0, err
+	}
+	return r.Reader.Read(p)
 }

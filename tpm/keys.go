@@ -163,9 +163,11 @@ func (s *Store) note(ctx context.Context, name string, k *keyfile.File, change f
 // was opened before can still sign until the Store is closed. If ctx ends early, the key
 // stays in the TPM until then.
 //
-// A file that is no key's is removed, too. One that cannot be read now, or that is
-// damaged and names a persistent handle at which something is, stays, and the error
-// matches keystore.ErrUnavailable: a key that nobody knows of could still sign.
+// A file that is no key's is removed, too, and so is a symbolic link, without what it
+// leads to. One that cannot be read now stays, and the error matches
+// keystore.ErrUnavailable. So it is with one that is damaged, too large for a key's, or a
+// link, and names a persistent handle at which something is, or that cannot be told: a
+// key that nobody knows of could still sign.
 func (s *Store) Delete(ctx context.Context, name string) error {
 	if err := s.check(ctx, name); err != nil {
 		return err
@@ -175,17 +177,20 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 		return err
 	}
 	defer unlock()
-	k, handle, err := s.folder.remains(name)
+	found, err := s.folder.remains(ctx, name)
 	if err != nil {
 		return err
 	}
 	var isCopy func([]byte) bool
 	switch {
-	case k != nil:
-		err = s.withdraw(ctx, k)
-		isCopy = k.HasKey
-	case handle != 0:
-		_, err = run(ctx, s.device, func(c *call) (struct{}, error) { return struct{}{}, c.confirmFree(handle) })
+	case found.key != nil:
+		err = s.withdraw(ctx, found.key)
+		isCopy = found.key.HasKey
+	case !found.legible:
+		err = fmt.Errorf("%w: %s %s, and names a persistent handle that cannot be read: look for the key at each (tpm2_getcap handles-persistent, tpm2_readpublic -c HANDLE), remove it there (tpm2_evictcontrol -C o -c HANDLE), and the file then",
+			keystore.ErrUnavailable, s.folder.File(name), found.why)
+	case len(found.handles) > 0:
+		_, err = run(ctx, s.device, func(c *call) (struct{}, error) { return struct{}{}, c.confirmFree(found) })
 	}
 	if err != nil {
 		return explain(fmt.Sprintf("delete key %q", name), err)

@@ -115,17 +115,22 @@ func (c *call) isCertainlyAt(k *keyfile.File) (bool, error) {
 	return there, err
 }
 
-// confirmFree fails unless there is nothing at a persistent handle, which a file names
-// whose key is damaged.
-func (c *call) confirmFree(handle tpm2.TPMHandle) error {
-	_, err := c.readObject(handle)
-	switch {
-	case errors.Is(err, tpm2.TPMRCHandle):
-		return c.confirmAbsent(handle)
-	case err != nil:
-		return err
+// confirmFree fails unless there is nothing at the persistent handles which a file names
+// whose key cannot be read.
+func (c *call) confirmFree(found remains) error {
+	for _, handle := range found.handles {
+		_, err := c.readObject(handle)
+		if errors.Is(err, tpm2.TPMRCHandle) {
+			err = c.confirmAbsent(handle)
+		} else if err == nil {
+			err = fmt.Errorf("%w: the key's file %s, so it cannot be told whether what is at the persistent handle in it is the key: restore the file, or remove what is there (tpm2_evictcontrol -C o -c 0x%08x), and delete the key then",
+				keystore.ErrUnavailable, found.why, uint32(handle))
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return fmt.Errorf("%w: the key's file is damaged, so it cannot be told whether what is at the persistent handle in it is the key: restore the file, or remove what is there (tpm2_evictcontrol -C o -c 0x%08x), and delete the key then", keystore.ErrUnavailable, uint32(handle))
+	return nil
 }
 
 // confirmAbsent fails unless the TPM says in other ways, too, that there is nothing

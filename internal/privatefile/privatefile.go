@@ -124,6 +124,10 @@ func Read(path string, limit int) ([]byte, error) { return read(path, limit, Any
 // ReadShared is Read for what others may read and write, too.
 func ReadShared(path string, limit int) ([]byte, error) { return read(path, limit, 0) }
 
+// OpenShared opens a file for reading that others may read and write, too. It must be
+// a plain one.
+func OpenShared(path string) (*os.File, error) { return openPlain(path, 0) }
+
 func read(path string, limit int, forbidden fs.FileMode) ([]byte, error) {
 	file, err := openPlain(path, forbidden)
 	if err != nil {

@@ -30,7 +30,7 @@ const (
 	blockKey    = "TSS2 PRIVATE KEY"
 	blockOldKey = "TSS2 KEY BLOB"          // openssl_tpm2_engine before 2019
 	blockParent = "TPM2 PARENT NAME"       // the Name of the parent, as the TPM has it
-	blockHandle = "TPM2 PERSISTENT HANDLE" // where Persist has put the key; 4 bytes
+	blockHandle = "TPM2 PERSISTENT HANDLE" // where Persist has put the key; 4 bytes: see handles.go
 
 	// Headers of the block of the parent, where it is not what the key says.
 	headerHandle   = "Handle"
@@ -129,20 +129,6 @@ func keyBlock(blocks []block) int {
 		}
 	}
 	return -1
-}
-
-// HandleIn returns the persistent handle that a text names whose key is damaged; 0:
-// none.
-func HandleIn(text []byte) tpm2.TPMHandle {
-	for b, rest := pem.Decode(text); b != nil; b, rest = pem.Decode(rest) {
-		if b.Type != blockHandle || len(b.Bytes) != 4 {
-			continue
-		}
-		if handle := tpm2.TPMHandle(binary.BigEndian.Uint32(b.Bytes)); CheckPersistent(handle) == nil {
-			return handle
-		}
-	}
-	return 0
 }
 
 func (k *File) parsePin(b block) (Parent, error) {
