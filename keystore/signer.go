@@ -80,6 +80,10 @@ type signerKey struct {
 func (k *signerKey) Algorithm() string        { return k.algorithm }
 func (k *signerKey) Public() crypto.PublicKey { return k.public }
 
+// IsPrompt reports whether Sign waits for nothing. Package transport then lets several
+// goroutines sign at once.
+func (k *signerKey) IsPrompt() bool { return k.isPrompt }
+
 func (k *signerKey) String() string {
 	thumbprint, err := Thumbprint(k.public)
 	if err != nil {

@@ -97,8 +97,20 @@ func TestFromSigner(t *testing.T) {
 				t.Errorf("Algorithm = %q", key.Algorithm())
 			}
 			keystoretest.RunKey(t, key)
+			if !isPrompt(t, key) || isPrompt(t, fromSigner(t, struct{ crypto.Signer }{tt.signer})) {
+				t.Error("a key in memory waits for something, or a signer that may be anything does not")
+			}
 		})
 	}
+}
+
+// isPrompt is what package transport asks a key.
+func isPrompt(t *testing.T, key keystore.Key) bool {
+	k, ok := key.(interface{ IsPrompt() bool })
+	if !ok {
+		t.Fatalf("a %T does not say whether it is prompt", key)
+	}
+	return k.IsPrompt()
 }
 
 // TestSignerPrintsItsThumbprint, by which the key is known elsewhere.

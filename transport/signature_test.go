@@ -5,6 +5,7 @@ package transport_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -53,8 +54,8 @@ type slowKey struct {
 
 func (k *slowKey) Sign(ctx context.Context, input []byte) ([]byte, error) {
 	k.signed.Add(1)
-	if now := k.now.Add(1); now > k.most.Load() {
-		k.most.Store(now)
+	now := k.now.Add(1)
+	for most := k.most.Load(); now > most && !k.most.CompareAndSwap(most, now); most = k.most.Load() {
 	}
 	<-time.After(time.Second)
 	k.now.Add(-1)
@@ -93,6 +94,48 @@ func TestOneKeyForBothProofs(t *testing.T) {
 				}
 				if took := time.Since(begin); took != time.Duration(signatures)*time.Second {
 					t.Errorf("took %v", took)
+				}
+			})
+		})
+	}
+}
+
+// promptKey is a slowKey that says whether its signature waits for nothing.
+type promptKey struct {
+	*slowKey
+	is bool
+}
+
+func (k promptKey) IsPrompt() bool { return k.is }
+
+// TestPromptKey: with a key that waits for nothing all requests sign at once, and with one
+// that says that it does not each has its turn.
+func TestPromptKey(t *testing.T) {
+	for is, most := range map[bool]int64{true: 4, false: 1} {
+		t.Run(fmt.Sprint(is), func(t *testing.T) {
+			f := newFixture(t, policy{})
+			synctest.Test(t, func(t *testing.T) {
+				key := promptKey{&slowKey{Key: f.key}, is}
+				f.inProcess(withDPoP, func(c *transport.Config) { c.Key, c.DPoPKey = key, key })
+				var ends []<-chan error
+				for range 4 {
+					ends = append(ends, f.start(t.Context()))
+				}
+				for _, end := range ends {
+					if err := <-end; err != nil {
+						t.Error(err)
+					}
+				}
+				if n, at := key.signed.Load(), key.most.Load(); n != 8 || at != most {
+					t.Errorf("%d signatures, up to %d at once, want 8 and %d", n, at, most)
+				}
+				if n := f.server.Refused(); n != 0 {
+					t.Errorf("%d refused", n)
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				cancel()
+				if err := <-f.start(ctx); !errors.Is(err, context.Canceled) || key.signed.Load() != 8 {
+					t.Errorf("%v after %d signatures, of a request that had ended", err, key.signed.Load())
 				}
 			})
 		})

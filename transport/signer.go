@@ -14,20 +14,20 @@ import (
 	"github.com/instancekey/instancekey/keystore"
 )
 
-// A signer makes JWTs with one key, one at a time: a TPM does not sign two at
-// once, and a JWT whose "iat" was fixed before it waited for its turn would be
-// old when it is sent.
+// A signer makes JWTs with one key. Unless that key is prompt, it makes one at a time: a
+// TPM does not sign two at once, and a JWT whose "iat" was fixed before it waited for its
+// turn would be old when it is sent.
 type signer struct {
 	key   keystore.Key
 	now   func() time.Time
 	trace *Trace
 
 	// turn is a queue and not a mutex, so that waiting ends with the context. During a
-	// turn nothing is called but clock and key.
+	// turn nothing is called but clock and key. Nil means that several JWTs may be made at
+	// once.
 	turn *turn.Queue
 
-	// Whose turn it is uses these.
-	ctx       context.Context // of the signature
+	ctx       context.Context // of the signature; for whose turn it is
 	pop, dpop jose.Signer
 }
 
@@ -40,9 +40,13 @@ func (t *Transport) newSigner(key keystore.Key, what string) (*signer, string, e
 	if err := checkAlgorithm(key); err != nil {
 		return nil, "", err
 	}
-	s := &signer{key: key, now: t.now, trace: t.trace, turn: new(turn.Queue)}
-	// A JWS header is made once, so that what signs has to be told each context.
-	own := keystore.SigningKey(context.Background(), turnKey{key, s})
+	s := &signer{key: key, now: t.now, trace: t.trace}
+	if !isPrompt(key) {
+		s.turn = new(turn.Queue)
+		// A JWS header is made once, so that what signs has to be told each context.
+		key = turnKey{key, s}
+	}
+	own := keystore.SigningKey(context.Background(), key)
 	if s.pop, err = jose.NewSigner(own, new(jose.SignerOptions).WithType(typePoP)); err != nil {
 		return nil, "", fmt.Errorf("transport: %s: %w", what, err)
 	}
@@ -59,6 +63,14 @@ func checkAlgorithm(key keystore.Key) error {
 		return fmt.Errorf("transport: a key with algorithm %.20q cannot prove possession: it must be an asymmetric one", alg)
 	}
 	return nil
+}
+
+// isPrompt reports whether the key is one of package keystore's whose private key is in
+// memory, so that its signature waits for nothing. Where many goroutines use one, a turn
+// would cost each signature the way to another processor, and leave all but one idle.
+func isPrompt(key keystore.Key) bool {
+	k, ok := key.(interface{ IsPrompt() bool })
+	return ok && k.IsPrompt()
 }
 
 // turnKey signs with the context of whose turn it is.
@@ -85,9 +97,12 @@ func (s *signer) sign(ctx context.Context, typ jose.ContentType, claims func(now
 func (s *signer) signUntraced(ctx context.Context, typ jose.ContentType, claims func(now time.Time) ([]byte, error)) (token string, event TraceEvent, err error) {
 	queued := time.Now()
 	wanted, ahead := keystore.Background(ctx)
-	if ahead {
+	switch {
+	case s.turn == nil:
+		err = ctx.Err()
+	case ahead:
 		err = s.turn.TakeInBackground(ctx, context.Background(), wanted)
-	} else {
+	default:
 		err = s.turn.Take(ctx, context.Background())
 	}
 	if err != nil {
@@ -99,12 +114,15 @@ func (s *signer) signUntraced(ctx context.Context, typ jose.ContentType, claims 
 	return token, event, err
 }
 
-// signNow is this JWT's turn, which ends with it.
+// signNow is this JWT's turn, if there are turns, which ends with it.
 func (s *signer) signNow(ctx context.Context, typ jose.ContentType, claims func(now time.Time) ([]byte, error)) (string, error) {
-	defer func() {
-		s.ctx = nil
-		s.turn.Give()
-	}()
+	if s.turn != nil {
+		s.ctx = ctx
+		defer func() {
+			s.ctx = nil
+			s.turn.Give()
+		}()
+	}
 	payload, err := claims(s.now())
 	if err != nil {
 		return "", err
@@ -113,7 +131,6 @@ func (s *signer) signNow(ctx context.Context, typ jose.ContentType, claims func(
 	if typ == typeDPoP {
 		by = s.dpop
 	}
-	s.ctx = ctx
 	signed, err := by.Sign(payload)
 	if err != nil {
 		return "", err

@@ -58,6 +58,20 @@ func (h byHand) RoundTrip(req *http.Request) (*http.Response, error) {
 	return h.base.RoundTrip(req)
 }
 
+// newByHand makes one with a key of its own.
+func newByHand(t *testing.T, attester *transporttest.Attester, base http.RoundTripper) byHand {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: private}, new(jose.SignerOptions).WithType("oauth-client-attestation-pop+jwt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return byHand{signer, attester.Attest(private.Public()), base}
+}
+
 const issuer = "https://as.example.com"
 
 // TestRequests counts what a token costs that is fetched anew, with a key in software and
@@ -70,14 +84,6 @@ func TestRequests(t *testing.T) {
 		return func() error { _, err := config.Token(ctx); return err }
 	}
 
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: private}, new(jose.SignerOptions).WithType("oauth-client-attestation-pop+jwt"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	ours := &counted{RoundTripper: answers{}}
 	c, err := client.New(t.Context(), client.Config{
 		Issuer: issuer, ClientID: "client", Store: softkey.New(), Base: ours,
@@ -109,7 +115,7 @@ func TestRequests(t *testing.T) {
 			_, err = io.Copy(io.Discard, resp.Body)
 			return err
 		}},
-		{name: "x/oauth2, by hand", proved: 1, base: hands, do: grant(byHand{signer, attester.Attest(private.Public()), hands})},
+		{name: "x/oauth2, by hand", proved: 1, base: hands, do: grant(newByHand(t, attester, hands))},
 		{name: "instancekey", proved: 1, base: ours, do: grant(c.HTTPClient().Transport)},
 	}
 	for _, one := range all {
