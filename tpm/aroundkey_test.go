@@ -5,6 +5,7 @@ package tpm_test
 import (
 	"encoding/pem"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -37,7 +38,13 @@ func TestAroundTheKey(t *testing.T) {
 		"everything": func(key string) string {
 			return "\xef\xbb\xbf# file\n" + parameters + certificate + key + "\n# end\n" + certificate + "\x1a"
 		},
-		"a damaged other one": func(key string) string { return "-----BEGIN X-----\n!\n-----END X-----\n" + key },
+		"torn certificate after":           func(key string) string { return key + certificate[:50] },
+		"torn in its first line":           func(key string) string { return key + "-----BEGIN CERTIF" },
+		"torn in its last line":            func(key string) string { return key + certificate[:len(certificate)-9] },
+		"torn before the key":              func(key string) string { return certificate[:50] + "\n" + key },
+		"damaged certificate after":        func(key string) string { return key + strings.Replace(certificate, "AQID", "AQ!D", 1) },
+		"torn certificate after a comment": func(key string) string { return key + "subject=-----BEGIN X\n" + certificate[:50] },
+		"a damaged other one":              func(key string) string { return "-----BEGIN X-----\n!\n-----END X-----\n" + key },
 	} {
 		t.Run(name, func(t *testing.T) {
 			// The flag is wrong, so that the key's own block changes.
@@ -69,7 +76,20 @@ func TestAroundTheKey(t *testing.T) {
 					t.Errorf("%s has changed ends of lines: %q", what, now)
 				}
 			}
-			describe(t, r.Store, "key")
+			// No certificate here is one; and what is none for its PEM is damaged, too.
+			var damaged []string
+			for line := range strings.Lines(text) {
+				rest, begins := strings.CutPrefix(line, "-----BEGIN CERTIF")
+				if begins && (rest == "" || strings.HasPrefix(rest, "ICATE")) {
+					damaged = append(damaged, "CERTIF"+strings.TrimRight(rest, "-\r\n"))
+				}
+				if strings.HasPrefix(line, "-----BEGIN X") {
+					damaged = append(damaged, "X")
+				}
+			}
+			if found := describe(t, r.Store, "key").Damaged; !slices.Equal(found, damaged) {
+				t.Errorf("damaged are %q, want %q", found, damaged)
+			}
 			opened := open(t, r.Store, "key")
 			if now, err := os.ReadFile(path); err != nil || string(now) != text {
 				t.Fatalf("Open has changed the file: %v", err)

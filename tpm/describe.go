@@ -37,6 +37,10 @@ type Description struct {
 	// is lost; compare StorageRootKey.Name. nil in a file that was made by
 	// another program and not opened yet.
 	ParentName []byte
+
+	// Damaged are the types of what else is in the file as PEM, such as "CERTIFICATE",
+	// and is torn or damaged. It is left as it is, and the key works all the same.
+	Damaged []string
 }
 
 // Describe reads a key's file. It sends no command, so it does not tell whether the TPM
@@ -68,5 +72,6 @@ func (s *Store) Describe(ctx context.Context, name string) (Description, error) 
 		Handle:     uint32(k.Handle),
 		Parent:     uint32(k.Parent.Handle),
 		ParentName: slices.Clone(k.Parent.Name),
+		Damaged:    k.Damaged(),
 	}, nil
 }

@@ -239,8 +239,9 @@
 // the Store. The cause of an ErrLockedOut is a [LockoutError], which says when the
 // lockout ends; keys that are made here without a PIN go on working in one.
 //
-// The key files have their own faults. keystore.ErrCorrupt: the file is torn, empty or no
-// key. keystore.ErrUnavailable with [errors.ErrUnsupported]: the key is healthy, but
+// The key files have their own faults. keystore.ErrCorrupt: the key in the file, or what
+// this package has added to it, is torn or damaged, or there is none. What else is in the
+// file may be damaged: [Description] tells, and it stays so. keystore.ErrUnavailable with [errors.ErrUnsupported]: the key is healthy, but
 // cannot sign ES256 or ES384, or its parent is in another hierarchy. keystore.ErrPolicy
 // with [errors.ErrUnsupported]: the key's policy is not known here, or not in its file.
 // keystore.ErrUnavailable alone: others may read the file, and the text has the mode to

@@ -135,6 +135,16 @@ func TestDoctorKeys(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	beside, err := os.OpenFile(filepath.Join(keys, "plain.pem"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = beside.WriteString("-----BEGIN CERTIFICATE-----\nMIIB"); err == nil {
+		err = beside.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := os.Chmod(filepath.Join(keys, "readable.pem"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -142,6 +152,7 @@ func TestDoctorKeys(t *testing.T) {
 	d.failed("key empty", "key lost", "key readable", "key torn")
 	d.want("key folder", statusOK, "has 8 keys")
 	d.want("key plain", statusOK, "ES256; signs")
+	d.want("key plain file", statusWarn, "the key, which is whole", "CERTIFICATE", "restore it")
 	d.want("key big", statusOK, "ES384; signs")
 	d.want("key boot", statusOK, "PCRs 16", "signs")
 	d.want("key pin", statusOK, "with a PIN", "no PIN was tried")

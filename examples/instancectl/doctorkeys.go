@@ -59,6 +59,9 @@ func (d *doctor) key(ctx context.Context, store *tpm.Store, name string) {
 		d.fail(check, adviceOnKey(err, "chmod go= the file, and make it belong to the user that the program runs as"), "%v", err)
 		return
 	}
+	if len(description.Damaged) > 0 {
+		d.warn(check+" file", "restore it, or take it out of the file: whatever else reads the file gets none of it", "beside the key, which is whole, %s has a damaged %.200q", description.File, description.Damaged)
+	}
 	key, err := store.Open(ctx, name)
 	if err != nil {
 		d.fail(check, adviceOnKey(err, "see the TPM"), "%v", err)

@@ -32,6 +32,8 @@ const (
 	blockParent = "TPM2 PARENT NAME"       // the Name of the parent, as the TPM has it
 	blockHandle = "TPM2 PERSISTENT HANDLE" // where Persist has put the key; 4 bytes: see handles.go
 
+	blockCertificate = "CERTIFICATE" // of whoever put it there
+
 	// Headers of the block of the parent, where it is not what the key says.
 	headerHandle   = "Handle"
 	headerTemplate = "Template"

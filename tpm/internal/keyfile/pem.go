@@ -4,10 +4,12 @@ package keyfile
 
 import (
 	"bytes"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 const (
@@ -53,9 +55,12 @@ func findBlocks(text []byte) ([]block, error) {
 	return blocks, checkBetween(text[at:])
 }
 
+// ours are the blocks without which a file does not say what it should.
+var ours = []string{blockKey, blockOldKey, blockParent, blockHandle}
+
 // checkBetween looks for damaged blocks that matter, which pem.Decode skips.
 func checkBetween(text []byte) error {
-	for _, name := range []string{blockKey, blockOldKey, blockParent, blockHandle} {
+	for _, name := range ours {
 		if bytes.Contains(text, []byte(lineBegin+name+lineTail)) {
 			return fmt.Errorf("has a damaged %q", name)
 		}
@@ -63,15 +68,55 @@ func checkBetween(text []byte) error {
 	return nil
 }
 
-// isTorn reports whether a text ends within a PEM block.
+// isTorn reports whether a text ends within a PEM block that matters, or may matter: its
+// first line may be torn as well.
 func isTorn(text []byte) bool {
-	begins := bytes.LastIndex(text, []byte(lineBegin))
-	if begins >= 0 && !bytes.Contains(text[begins:], []byte(lineEnd)) {
-		return true
-	}
 	last := text[bytes.LastIndexByte(text, '\n')+1:]
-	return len(last) > 0 && len(last) < len(lineBegin) && bytes.HasPrefix([]byte(lineBegin), last)
+	begins := bytes.LastIndex(text, []byte(lineBegin))
+	isOpen := begins >= 0 && !bytes.Contains(text[begins:], []byte(lineEnd))
+	if isOpen && bytes.HasPrefix([]byte(lineEnd), last) {
+		last = nil // of the block that is open
+	}
+	return slices.ContainsFunc(ours, func(name string) bool {
+		begin := []byte(lineBegin + name + lineTail)
+		return isOpen && bytes.HasPrefix(text[begins:], begin) || len(last) > 0 && bytes.HasPrefix(begin, last)
+	})
 }
+
+// Damaged returns the types of other blocks than the key's, such as certificates, that are
+// torn or not what they say. The key is whole, and they are nothing to it.
+func (k *File) Damaged() (types []string) {
+	blocks, err := findBlocks(k.Text)
+	if err != nil {
+		return nil // it was parsed before
+	}
+	for at := 0; ; {
+		next := bytes.Index(k.Text[at:], []byte(lineBegin))
+		if next < 0 {
+			return types
+		}
+		start := at + next
+		at = start + len(lineBegin)
+		if before := bytes.TrimPrefix(k.Text[:start], []byte(byteOrderMark)); len(before) > 0 && before[len(before)-1] != '\n' {
+			continue // in the midst of a line, it begins none
+		}
+		if i := slices.IndexFunc(blocks, func(b block) bool { return b.start == start }); i >= 0 {
+			at = blocks[i].end
+			if blocks[i].Type != blockCertificate {
+				continue
+			}
+			if _, err := x509.ParseCertificate(blocks[i].Bytes); err == nil {
+				continue
+			}
+		}
+		line, _, _ := bytes.Cut(k.Text[start+len(lineBegin):], []byte("\n"))
+		name, _, _ := bytes.Cut(line, []byte(lineTail))
+		types = append(types, string(bytes.TrimSpace(name[:min(len(name), maxTypeShown)])))
+	}
+}
+
+// maxTypeShown bounds what is shown of the type of a block, which may be anything.
+const maxTypeShown = 40
 
 // setBlock puts the block in the place of the one of its type, or at the end of
 // the text. One without bytes goes.
