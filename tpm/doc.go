@@ -342,6 +342,7 @@ package tpm
 //
 //	pin.go             whether a key needs its PIN, and who is asked for it
 //	refusals.go        PINs that were wrong
+//	note.go            what was learnt about a key, into its file
 //	idle.go            PINs and sessions that are kept for a while
 //	errors.go          what each error means
 //	tbs.go             what Windows' TPM Base Services return

@@ -3,10 +3,8 @@
 package tpm
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/google/go-tpm/tpm2"
 
@@ -136,26 +134,6 @@ func (s *Store) pinnedAs(k *keyfile.File) *keyfile.File {
 		return k.WithParent(parent.(keyfile.Parent))
 	}
 	return k
-}
-
-// note changes a key's file, unless it is another key's by now. What is only noted
-// keeps nobody waiting for another process.
-func (s *Store) note(ctx context.Context, name string, k *keyfile.File, change func(*keyfile.File) *keyfile.File) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-	defer cancel()
-	unlock, err := s.folder.Lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	now, err := s.folder.load(name)
-	if err != nil || holderOf(now) != holderOf(k) {
-		return err
-	}
-	if changed := change(now); !bytes.Equal(changed.Text, now.Text) {
-		return s.folder.Replace(name, changed.Text)
-	}
-	return nil
 }
 
 // Delete removes a key's file, takes the key out of the TPM, and removes it from the

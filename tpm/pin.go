@@ -116,8 +116,7 @@ func (k *key) note(ctx context.Context, err error) {
 	if k.noted.Swap(true) || empty == k.file.EmptyAuth && !k.foreign {
 		return
 	}
-	// Where it cannot be written, each process finds it out for itself.
-	_ = k.store.note(ctx, k.name, k.file, func(now *keyfile.File) *keyfile.File {
+	k.store.note(ctx, k.name, k.file, func(now *keyfile.File) *keyfile.File {
 		if now.Parent.Name == nil {
 			now = now.WithParent(k.file.Parent)
 		}

@@ -3,6 +3,7 @@
 package tpm_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -105,6 +106,66 @@ func TestLockHeld(t *testing.T) {
 		}
 		sign(t, open(t, s, "key"))
 	})
+}
+
+// TestNoteWhileLockHeld: what a signature has shown of a key is noted when the process is
+// done that changes keys. That keeps no signature longer than its context, and Close not for
+// long.
+func TestNoteWhileLockHeld(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	for name, test := range map[string]struct {
+		patience time.Duration // of the caller
+		held     time.Duration // the lock
+		took     time.Duration
+		noted    bool
+	}{
+		"free":                   {time.Minute, 0, 0, true},
+		"caller waits":           {time.Minute, 300 * time.Millisecond, 300 * time.Millisecond, true},
+		"caller goes":            {200 * time.Millisecond, 500 * time.Millisecond, 200 * time.Millisecond, true},
+		"process hangs":          {time.Minute, time.Hour, time.Second, false},
+		"process hangs, he goes": {200 * time.Millisecond, time.Hour, 200 * time.Millisecond, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, tpmtest.NewResourceManager(t, sim))
+			text := foreignKey{noDA: true, emptyAuth: true}.file(t, sim)
+			path := put(t, r, "key", text)
+			folder, err := privatefile.OpenLock(r.config.Dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer folder.Close()
+			synctest.Test(t, func(t *testing.T) {
+				s := r.reopen(t)
+				key := open(t, s, "key")
+				if test.held > 0 {
+					if locked, known := privatefile.TryLock(folder); !locked {
+						t.Fatalf("the folder is not locked (%t)", known)
+					}
+					defer time.AfterFunc(test.held, func() { folder.Close() }).Stop()
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), test.patience)
+				defer cancel()
+				start := time.Now()
+				if _, err := key.Sign(ctx, []byte("message")); err != nil {
+					t.Fatal(err)
+				}
+				// A lock is tried again each tenth of a second.
+				if took := time.Since(start); took < test.took || took > test.took+100*time.Millisecond || took > test.patience {
+					t.Errorf("Sign took %v, want %v", took, test.took)
+				}
+				if err := s.Close(); err != nil {
+					t.Error(err)
+				}
+				if took := time.Since(start); took > 1100*time.Millisecond {
+					t.Errorf("with Close it took %v", took)
+				}
+				now, err := os.ReadFile(path)
+				if noted := !bytes.Equal(now, text); err != nil || noted != test.noted {
+					t.Errorf("noted: %t, %v, want %t", noted, err, test.noted)
+				}
+			})
+		})
+	}
 }
 
 // TestPersistBesidePersist: of two Stores that give one key a handle each, one

@@ -114,7 +114,8 @@ type Store struct {
 	// same PIN by many goroutines. Who waits for it can be cancelled.
 	pin chan struct{}
 	// pins are the parents of keys whose files do not name them yet, by holderOf.
-	pins sync.Map
+	pins  sync.Map
+	notes notes
 }
 
 var _ keystore.Store = (*Store)(nil)
@@ -185,7 +186,9 @@ func (cfg Config) check() error {
 // if the TPM does not answer. Close waits 70 seconds at the most, and 20 seconds for an
 // operation whose caller has given up.
 func (s *Store) Close() error {
-	if err := s.device.close(); err != nil {
+	err := s.device.close()
+	s.notes.close()
+	if err != nil {
 		return fmt.Errorf("tpm: close: %w", err)
 	}
 	return nil
