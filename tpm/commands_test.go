@@ -102,6 +102,49 @@ func TestCommands(t *testing.T) {
 	}
 }
 
+// TestForeignCommands: another program's key costs what one of ours does, if its file says
+// what is true and can be believed; and how much more it costs if not, in the first process
+// and in the next.
+func TestForeignCommands(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	defer forgive(t, sim)
+	const at = tpm2.TPMHandle(0x81010001)
+	persist(t, sim, tpm2.ECCSRKTemplate)
+	defer cleanUp(t, sim)
+	for _, tt := range []struct {
+		name              string
+		key               foreignKey
+		open, first, next int // commands to open and sign: in all, the latter two
+	}{
+		{"no PIN", foreignKey{emptyAuth: true}, 3, 4, 4},
+		{"no PIN, the parent persistent", foreignKey{emptyAuth: true, parent: at}, 2, 3, 3},
+		{"PIN", foreignKey{password: "1234"}, 4, 5, 5},
+		{"PIN, the parent persistent", foreignKey{password: "1234", parent: at}, 3, 4, 4},
+		{"PIN, and the file says none", foreignKey{password: "1234", emptyAuth: true}, 3, 8, 5},
+		// tpm2-tools up to 5.7 says so of keys without a PIN, and trying without is free.
+		{"PIN, noDA", foreignKey{password: "1234", noDA: true}, 3, 8, 7},
+		{"no PIN, noDA", foreignKey{noDA: true}, 3, 4, 4},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, sim, withPIN("1234"))
+			put(t, r, "key", tt.key.file(t, sim))
+			for _, want := range []int{tt.first, tt.next} {
+				s := r.reopen(t)
+				r.calls.Reset()
+				key := open(t, s, "key")
+				if n := len(r.calls.Codes()); want == tt.first && n != tt.open {
+					t.Errorf("Open sends %d commands, want %d: %s", n, tt.open, tpmtest.Names(r.calls.Codes()))
+				}
+				sign(t, key)
+				if n := len(r.calls.Codes()); n != want {
+					t.Errorf("Open and Sign send %d commands, want %d: %s", n, want, tpmtest.Names(r.calls.Codes()))
+				}
+				s.Close()
+			}
+		})
+	}
+}
+
 // TestManyKeys: ten keys in turn, of which one is loaded at a time, on a TPM
 // with three slots, two of which another program has.
 func TestManyKeys(t *testing.T) {

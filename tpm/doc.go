@@ -61,6 +61,11 @@
 // session in and out around each command: the last two lines are what the TPM gets, the
 // others what is asked of it.
 //
+// A key of another program costs the same from the first time on. But where its file does
+// not say what is true of the PIN, a signature without one comes first, and opening and
+// signing take 8 commands in place of 5. Of a key with noDA that has a PIN no file can say
+// so, since tpm2-tools up to 5.7 says it of keys without: it is 7 each time.
+//
 // One key is loaded at a time. When a Store's keys take turns, a key's saved
 // context is loaded, which needs no parent.
 //

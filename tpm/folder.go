@@ -61,16 +61,28 @@ func (f folder) update(name string, read, written *keyfile.File) error {
 	return f.Replace(name, written.Text)
 }
 
-// pinned returns the Names that the folder's keys have pinned of a parent.
-func (f folder) pinned(parent keyfile.Parent) (names [][]byte) {
+// pins are the parents whose Names a folder's keys have pinned.
+type pins []keyfile.Parent
+
+// pins reads all key files.
+func (f folder) pins() (pinned pins) {
 	list, err := f.List()
 	if err != nil {
 		return nil // and no key can be written
 	}
 	for _, name := range list {
-		k, err := f.load(name)
-		if err == nil && k.Parent.Name != nil && k.Parent.Handle == parent.Handle && k.Parent.Template == parent.Template {
-			names = append(names, k.Parent.Name)
+		if k, err := f.load(name); err == nil && k.Parent.Name != nil {
+			pinned = append(pinned, k.Parent)
+		}
+	}
+	return pinned
+}
+
+// names returns the Names that are pinned of a parent.
+func (p pins) names(parent keyfile.Parent) (names [][]byte) {
+	for _, pinned := range p {
+		if pinned.Handle == parent.Handle && pinned.Template == parent.Template {
+			names = append(names, pinned.Name)
 		}
 	}
 	return names

@@ -42,7 +42,15 @@ func (s *Store) Import(ctx context.Context, name string, pem []byte) (keystore.K
 	if err != nil {
 		return nil, explain(doing, err)
 	}
-	if err := s.folder.Create(name, k.Text); err != nil {
+	if !k.EmptyAuth { // it may have a PIN, also with noDA
+		err = checkPinned(k.Parent.Name, s.folder.pins().names(k.Parent))
+	}
+	if err != nil {
+		err = explain(doing, err)
+	} else {
+		err = s.folder.Create(name, k.Text)
+	}
+	if err != nil {
 		s.forget(ctx, k)
 		return nil, err
 	}

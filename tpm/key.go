@@ -15,13 +15,14 @@ import (
 
 // key is a key of a Store.
 type key struct {
-	store    *Store
-	name     string
-	file     *keyfile.File
-	holder   digest      // of the key's PIN
-	foreign  bool        // the file on the disk is another program's, and does not name the parent
-	wrongTry atomic.Bool // the key was tried without a PIN, and the TPM has counted that
-	noted    atomic.Bool // the file says what the use of the key has shown
+	store     *Store
+	name      string
+	file      *keyfile.File
+	holder    digest      // of the key's PIN
+	foreign   bool        // the file on the disk is another program's, and does not name the parent
+	untrusted error       // why the key gets no PIN, if its file is wrong about that; nil: it does
+	wrongTry  atomic.Bool // the key was tried without a PIN, and the TPM has counted that
+	noted     atomic.Bool // the file says what the use of the key has shown
 }
 
 var _ keystore.Key = (*key)(nil)

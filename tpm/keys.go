@@ -55,7 +55,7 @@ func (s *Store) CreateKey(ctx context.Context, name string, o KeyOptions) (keyst
 	var pin []byte
 	var pinned [][]byte
 	if o.PIN {
-		pinned = s.folder.pinned(keyfile.Parent{Handle: tpm2.TPMRHOwner})
+		pinned = s.folder.pins().names(keyfile.Parent{Handle: tpm2.TPMRHOwner})
 		if pin, err = s.askNewPIN(ctx, name); err != nil {
 			return nil, explain(doing, err)
 		}
@@ -106,7 +106,14 @@ func (s *Store) Open(ctx context.Context, name string) (keystore.Key, error) {
 	}
 	foreign := onDisk.Parent.Name == nil
 	k := s.pinnedAs(onDisk)
+	// What a PIN will be encrypted for has to be one of those that are pinned here.
+	var mayPin func(keyfile.Parent) error
+	if foreign {
+		pinned := s.folder.pins()
+		mayPin = func(p keyfile.Parent) error { return checkPinned(p.Name, pinned.names(p)) }
+	}
 	loaded, err := run(ctx, s.device, func(c *call) (*keyfile.File, error) {
+		c.mayPin = mayPin
 		parent, err := c.load(k)
 		if err != nil || k.Parent.Name != nil || parent.Name == nil {
 			return k, err
@@ -114,14 +121,20 @@ func (s *Store) Open(ctx context.Context, name string) (keystore.Key, error) {
 		c.key.file = k.WithParent(parent)
 		return c.key.file, nil
 	})
-	if err == nil && foreign && loaded.NeedsPIN() {
-		err = checkPinned(loaded.Parent.Name, s.folder.pinned(loaded.Parent))
+	var untrusted error
+	if err == nil && foreign {
+		untrusted = mayPin(loaded.Parent)
+		if loaded.NeedsPIN() {
+			err = untrusted
+		}
 	}
 	if err != nil {
 		return nil, explain(doing, err)
 	}
 	s.pins.Store(holderOf(loaded), loaded.Parent)
-	return newKey(s, name, loaded, foreign), nil
+	opened := newKey(s, name, loaded, foreign)
+	opened.untrusted = untrusted
+	return opened, nil
 }
 
 // pinnedAs returns k with the parent that the Store has found for it, if its file

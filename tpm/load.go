@@ -62,6 +62,9 @@ func (c *call) loadFrom(parent keyfile.Parent, k *keyfile.File) (keyfile.Parent,
 	if err := c.loadUnder(p, k); err != nil {
 		return keyfile.Parent{}, err
 	}
+	if k.Parent.Name == nil && k.NeedsPIN() && c.mayPin != nil && c.mayPin(parent) == nil {
+		k = k.WithParent(parent)
+	}
 	c.prepareSession(p, k)
 	return parent, nil
 }

@@ -3,9 +3,12 @@
 package tpm_test
 
 import (
+	"crypto/elliptic"
 	"slices"
 	"strings"
 	"testing"
+
+	keyfile "github.com/foxboron/go-tpm-keyfiles"
 
 	"github.com/instancekey/instancekey/internal/tpmtest"
 	"github.com/instancekey/instancekey/keystore"
@@ -60,8 +63,22 @@ func TestAnotherTPMGetsNoPIN(t *testing.T) {
 	}
 	// Nor by the way of another program's file.
 	put(t, r, "foreign", foreignKey{password: "1234"}.file(t, sim))
+	r.calls.Reset()
 	_, err := s.Open(t.Context(), "foreign")
 	wantError(t, err, keystore.ErrUnavailable)
+	// Nor of one that is found out to have a PIN, or was made elsewhere for this TPM.
+	put(t, r, "wrong", foreignKey{password: "1234", emptyAuth: true}.file(t, sim))
+	_, err = open(t, s, "wrong").Sign(t.Context(), []byte("message"))
+	wantError(t, err, keystore.ErrUnavailable)
+	_, importable := wrap(t, sim, elliptic.P256(), keyfile.WithUserAuth([]byte("1234")))
+	_, err = s.Import(t.Context(), "imported", importable)
+	wantError(t, err, keystore.ErrUnavailable)
+	if n := r.calls.Count(ccStartSession); n != 0 {
+		t.Errorf("a session was salted to another TPM: %s", tpmtest.Names(r.calls.Codes()))
+	}
+	if names, err := s.List(t.Context()); err != nil || !slices.Equal(names, []string{"foreign", "old", "wrong"}) {
+		t.Errorf("keys %q, %v", names, err)
+	}
 
 	sign(t, create(t, s, "free", tpm.KeyOptions{}))
 	if err := s.Delete(t.Context(), "old"); err != nil {
@@ -69,6 +86,11 @@ func TestAnotherTPMGetsNoPIN(t *testing.T) {
 	}
 	sign(t, create(t, s, "key", tpm.KeyOptions{PIN: true}))
 	sign(t, open(t, s, "foreign"))
+	sign(t, open(t, s, "wrong"))
+	if _, err := s.Import(t.Context(), "imported", importable); err != nil {
+		t.Error(err)
+	}
+	forgive(t, sim)
 }
 
 // TestManyPCRs: a key is bound to more PCRs than one command reads, in whatever order

@@ -74,6 +74,9 @@ func (k *key) askIfNeeded(ctx context.Context, f func(pin []byte) error) (err er
 	if _, inBackground := keystore.Background(ctx); inBackground {
 		return fmt.Errorf("%w: the PIN is not known, and is not asked for in the background", keystore.ErrAuth)
 	}
+	if k.untrusted != nil {
+		return k.untrusted
+	}
 	done, err := k.store.turnToAsk(ctx)
 	if err != nil {
 		return err
@@ -117,7 +120,7 @@ func (k *key) note(ctx context.Context, err error) {
 		return
 	}
 	k.store.note(ctx, k.name, k.file, func(now *keyfile.File) *keyfile.File {
-		if now.Parent.Name == nil {
+		if now.Parent.Name == nil && k.untrusted == nil { // or the next process would trust it
 			now = now.WithParent(k.file.Parent)
 		}
 		return now.WithEmptyAuth(empty)

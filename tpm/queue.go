@@ -16,6 +16,7 @@ import (
 
 	"github.com/instancekey/instancekey/internal/turn"
 	"github.com/instancekey/instancekey/keystore"
+	"github.com/instancekey/instancekey/tpm/internal/keyfile"
 )
 
 // longestCommand is more than any TPM takes for a command: 15 seconds, to make an
@@ -206,6 +207,10 @@ type call struct {
 	busy     atomic.Uint32 // the busy code that a command was repeated for at last; 0: it was answered
 	deserted atomic.Bool   // nobody waits for it any more
 	waited   time.Duration // for a TPM that was busy, in all commands
+
+	// mayPin fails for a parent that may get no PIN, while a key of another program is
+	// opened; otherwise nil.
+	mayPin func(keyfile.Parent) error
 }
 
 func newCall(ctx context.Context, d *device) *call { return &call{ctx: ctx, device: d} }
