@@ -24,21 +24,10 @@ type notes struct {
 
 // write calls f, and returns when f does, or ctx ends.
 func (n *notes) write(ctx context.Context, f func(context.Context)) {
-	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), notePatience)
-	written := make(chan struct{})
-	n.mu.Lock()
-	closed := n.closed
-	if !closed {
-		n.writing.Go(func() {
-			defer close(written)
-			defer cancel()
-			f(limited)
-		})
-	}
-	n.mu.Unlock()
-	if closed { // nobody would wait for it
+	written := n.begin(context.WithoutCancel(ctx), f)
+	if written == nil { // nobody would wait for it
+		limited, cancel := context.WithTimeout(ctx, notePatience)
 		defer cancel()
-		defer context.AfterFunc(ctx, cancel)()
 		f(limited)
 		return
 	}
@@ -46,6 +35,24 @@ func (n *notes) write(ctx context.Context, f func(context.Context)) {
 	case <-written:
 	case <-ctx.Done():
 	}
+}
+
+// begin has f called in the background, and returns what is closed when f has returned;
+// nil after close.
+func (n *notes) begin(ctx context.Context, f func(context.Context)) <-chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return nil
+	}
+	written := make(chan struct{})
+	n.writing.Go(func() {
+		defer close(written)
+		limited, cancel := context.WithTimeout(ctx, notePatience)
+		defer cancel()
+		f(limited)
+	})
+	return written
 }
 
 // close waits for what is being written, as long as a disk may take that hangs.
