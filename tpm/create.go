@@ -78,7 +78,11 @@ func (c *call) create(template tpm2.TPMTPublic, pcrs []int, pin []byte, pinned [
 		return nil, err
 	}
 	// The values of the PCRs are what whoever sits on the bus has said.
-	_, err = c.sign(k, make([]byte, k.CoordinateSize), pin != nil, pin)
+	if pin != nil {
+		c.rememberPIN(k, pin)
+		c.provedPIN(k) // the key was made with it
+	}
+	_, err = c.sign(k, make([]byte, k.CoordinateSize), pin != nil, nil)
 	c.forgetPIN(k) // which was given for this alone
 	if errors.Is(err, keystore.ErrPolicy) {
 		return nil, fmt.Errorf("%w: the PCRs are not what the TPM has said, or have been extended since: try again: %v", errGarbled, err)

@@ -229,7 +229,10 @@
 // Busy codes (RETRY, YIELDED, TESTING, NV_RATE) are waited for, up to 30 seconds,
 // before they are an error. After a reset or a suspend of the TPM, a lost
 // connection, and where the TPM is full with what the Store itself has loaded, the
-// operation is begun anew, once: on a new connection, with the key loaded again.
+// operation is begun anew, once: on a new connection, with the key loaded again. Where
+// that could be counted as a second wrong try, since the answer to the first use of a PIN
+// was lost, it is so only if the TPM counts no wrong tries at all; else the error matches
+// ErrAuth.
 // Where any PCR is extended while a key that is bound to PCRs signs, as Linux's IMA
 // does, policy and signature are repeated for up to 10 seconds. The time that counts is
 // that of TPM2_PolicyPCR with all that a resource manager does around it, 6 commands, or
@@ -347,6 +350,7 @@ package tpm
 //
 //	pin.go             whether a key needs its PIN, and who is asked for it
 //	refusals.go        PINs that were wrong
+//	counted.go         what may be counted as a wrong try though its answer was lost
 //	note.go            what was learnt about a key, into its file
 //	idle.go            PINs and sessions that are kept for a while
 //	errors.go          what each error means

@@ -80,6 +80,7 @@ func (k *key) prove(ctx context.Context, req keystore.EvidenceRequest, pin []byt
 		}
 		defer c.forgetUnproved(k.file)
 		needsPIN := k.needsPIN()
+		counts := c.counts(k.file, needsPIN, pin)
 		auth, err := c.authorizeCertify(k.file, needsPIN, pin)
 		if err != nil {
 			return nil, c.withRecovery(err)
@@ -92,10 +93,11 @@ func (k *key) prove(ctx context.Context, req keystore.EvidenceRequest, pin []byt
 		p, err := c.certify(k.file, auth, ak, req.Binding)
 		if err != nil {
 			c.rejected(k.file, auth, err)
+			err = unlessAnswered(counts, err)
 			return nil, k.learn(c.withRecovery(c.whileThere(k.file, err)), needsPIN, pin)
 		}
 		c.succeeded(auth)
-		c.provedPIN(k.file)
+		c.taken(k.file, needsPIN)
 		if c.managed && k.file.UsesPolicy {
 			c.flushSession(auth) // signing needs another, and each is swapped around every command
 		}

@@ -29,6 +29,7 @@ type held struct {
 	parents  map[keyfile.Template]savedParent // what is not in it is made when it is needed
 	sessions []*session                       // an HMAC session and a policy session, at the most
 	pins     map[string]*knownPIN             // by the Name of the key
+	bare     map[string]bool                  // keys that the TPM has found to have no PIN, by Name
 	watching bool                             // endIdle will be called
 	sent     time.Time                        // when the last command was
 	used     time.Time                        // when a session last was

@@ -66,7 +66,7 @@ func (c *call) importKey(wrapped *keyfile.File) (*keyfile.File, error) {
 	}
 	defer c.release(p)
 	var rsp *tpm2.ImportResponse
-	err = p.use("TPM2_Import", func() (err error) {
+	err = p.use(c, "TPM2_Import", func() (err error) {
 		rsp, err = tpm2.Import{
 			ParentHandle: p.AuthHandle,
 			ObjectPublic: wrapped.Public,

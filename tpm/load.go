@@ -93,7 +93,7 @@ func isAnothers(err error) bool {
 // loadUnder sends TPM2_Load.
 func (c *call) loadUnder(p *object, k *keyfile.File) error {
 	var rsp *tpm2.LoadResponse
-	err := p.use("TPM2_Load", func() (err error) {
+	err := p.use(c, "TPM2_Load", func() (err error) {
 		rsp, err = tpm2.Load{ParentHandle: p.AuthHandle, InPrivate: k.Private, InPublic: k.Public}.Execute(c)
 		return err
 	})

@@ -23,7 +23,7 @@ type object struct {
 
 // use sends a command that o, as a parent, authorizes by an empty password. A TPM
 // counts it if o has another one, unless that is noDA, and so that is tried once.
-func (o *object) use(command string, execute func() error) error {
+func (o *object) use(c *call, command string, execute func() error) error {
 	counts := !o.transient && !o.public.ObjectAttributes.NoDA
 	if counts {
 		if err := refused.of(holderOfObject(o), nil); err != nil {
@@ -32,9 +32,12 @@ func (o *object) use(command string, execute func() error) error {
 	}
 	err := execute()
 	if err == nil {
+		if counts {
+			c.takenBare(o.Name)
+		}
 		return nil
 	}
-	err = fmt.Errorf("%s: %w", command, err)
+	err = unlessAnswered(counts && !c.bare[string(o.Name.Buffer)], fmt.Errorf("%s: %w", command, err))
 	if slices.ContainsFunc(wrongAuth, func(code error) bool { return errors.Is(err, code) }) {
 		err = about(theParent, err)
 	}

@@ -171,6 +171,9 @@ func (d *device) acquire(ctx context.Context) error {
 func repeat(c *call, f func(*call) error) error {
 	err := attempt(c, f)
 	if err != nil && repeatable(err) && c.ctx.Err() == nil {
+		if counted := c.mayRepeat(err); counted != nil {
+			return counted
+		}
 		c.flushHeld()
 		err = attempt(c, f)
 	}

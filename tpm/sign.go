@@ -35,9 +35,11 @@ func (c *call) sign(k *keyfile.File, digest []byte, needsPIN bool, pin []byte) (
 	if _, err := c.load(k); err != nil {
 		return nil, err
 	}
+	usesValue := needsPIN || !k.UsesPolicy || k.Policy.HasAuthValue()
+	counts := usesValue && c.counts(k, needsPIN, pin)
 	signature, err := c.signAuthorized(k, digest, needsPIN, pin)
 	if err != nil {
-		return nil, c.whileThere(k, err)
+		return nil, unlessAnswered(counts, c.whileThere(k, err))
 	}
 	// What is at a persistent handle may be another key at any time, and what is in a
 	// slot of a raw device after a reset. Signatures that follow closely upon each
@@ -64,7 +66,7 @@ func (c *call) signAuthorized(k *keyfile.File, digest []byte, needsPIN bool, pin
 		signature, err := c.signDigest(k, auth, digest)
 		if err == nil {
 			c.succeeded(auth)
-			c.provedPIN(k)
+			c.taken(k, needsPIN)
 			return signature, nil
 		}
 		if err := retry.after(err, auth.Handle()); err != nil {
