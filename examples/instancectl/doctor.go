@@ -38,6 +38,7 @@ type doctor struct {
 	open  func(context.Context, *storeflag.Flags) (*storeflag.Store, error)
 	now   func() time.Time
 
+	device    string     // what deviceFile has found
 	lockedOut bool       // found by lockout
 	held      *[]finding // by hold
 	failed    bool

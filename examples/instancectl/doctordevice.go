@@ -4,6 +4,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -15,12 +16,12 @@ import (
 
 const adviceNoTPM = "enable the TPM in the firmware setup (it may be called PTT or fTPM there), see whether the kernel has its driver (dmesg | grep -i tpm), or correct -store"
 
-// deviceFile reports whether what -store names is a device file. What is not a
-// path is none and need not be one.
+// deviceFile reports whether what -store names may be a TPM: a path must be that of a
+// device file. If it may be, opened says what it is.
 func (d *doctor) deviceFile() bool {
 	path := d.flags.store.Store
 	if !filepath.IsAbs(path) {
-		d.ok("device", "%s", path)
+		d.device = path
 		return true
 	}
 	info, err := os.Stat(path)
@@ -34,7 +35,7 @@ func (d *doctor) deviceFile() bool {
 	case info.Mode()&fs.ModeCharDevice == 0:
 		d.fail("device", "name a device such as /dev/tpmrm0", "%s is not a device file; %s", path, otherDevices())
 	default:
-		d.ok("device", "%s is a device file (mode %04o)", path, info.Mode().Perm())
+		d.device = fmt.Sprintf("%s is a device file (mode %04o)", path, info.Mode().Perm())
 		return true
 	}
 	return false
@@ -48,14 +49,19 @@ func otherDevices() string {
 	return "there is " + strings.Join(devices, ", ")
 }
 
-// opened says what the error of opening the device means.
+// opened says what the error of opening the device means, and that the device is one if
+// the error is not about that.
 func (d *doctor) opened(err error) bool {
 	path := d.flags.store.Store
+	denied := errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM)
+	if err == nil || denied || errors.Is(err, syscall.EBUSY) || errors.Is(err, tpm.ErrInUse) {
+		d.ok("device", "%s", d.device)
+	}
 	switch {
-	case (errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM)) && !filepath.IsAbs(path):
+	case denied && !filepath.IsAbs(path):
 		d.fail("permission", "run as the user of the TPM's socket, or have the socket opened to this one: chown or chmod it", "%s", cause(err))
 		return false
-	case errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM):
+	case denied:
 		d.fail("permission", "add the user to the group of the device, tss on most systems (usermod -a -G tss USER), and log in again", "%s", cause(err))
 		return false
 	case errors.Is(err, syscall.EBUSY):

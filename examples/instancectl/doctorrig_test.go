@@ -83,7 +83,12 @@ func examined(t *testing.T, args ...string) diagnosis {
 func (d diagnosis) check(exit int) {
 	d.t.Helper()
 	failed := false
+	said := make(map[string]status)
 	for _, f := range d.findings {
+		if f.Status == statusFail && said[f.Check] == statusOK || f.Status == statusOK && said[f.Check] == statusFail {
+			d.t.Errorf("%q is both ok and failed", f.Check)
+		}
+		said[f.Check] = f.Status
 		d.t.Logf("%+v", f)
 		failed = failed || f.Status == statusFail
 		if !slices.Contains([]status{statusOK, statusWarn, statusFail}, f.Status) || f.Check == "" || f.Found == "" || (f.Advice == "") != (f.Status == statusOK) {
