@@ -114,8 +114,9 @@ type Config struct {
 	// as long as its context.
 	Base http.RoundTripper
 
-	// Logger gets what an operator may want to see; never a credential. Nil
-	// means that nothing is logged.
+	// Logger gets what an operator may want to see; never a credential. That a key was
+	// made Trace.Key tells: a Logger may send its records through the Client, which New
+	// has not returned by then. Nil means that nothing is logged.
 	Logger *slog.Logger
 
 	// Trace is called after each step that takes time. Nil means no calls.

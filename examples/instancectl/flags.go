@@ -37,6 +37,8 @@ type clientFlags struct {
 
 	recording recording
 
+	keyExists bool // for what the command was given is of a key that there is
+
 	resource, grant     string // only the token command has these flags
 	resourceAttestation string
 	resourceParameter   bool
@@ -110,7 +112,22 @@ func (f *clientFlags) checkValues() error {
 			return err
 		}
 	}
+	if f.name != "" {
+		if err := keystore.CheckName(f.name); err != nil {
+			return badUsage("-name: %w", err)
+		}
+	}
 	return f.checkProtocol()
+}
+
+// checkScope refuses what no scope is (RFC 6749, section 3.3).
+func checkScope(scope string) error {
+	for _, c := range scope {
+		if c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return badUsage("-scope: %.60q has a character that no scope has", scope)
+		}
+	}
+	return nil
 }
 
 // checkURL refuses a flag's URL that a client would, if there is one.
@@ -157,7 +174,9 @@ func (f *clientFlags) checkProtocol() error {
 // makesKey reports whether a key that does not exist is created: an attestation
 // that was provisioned, or a refresh token, is for one that does. The server may
 // burn a refresh token that comes with another.
-func (f *clientFlags) makesKey() bool { return f.attestation == "" && f.grant != grantRefresh }
+func (f *clientFlags) makesKey() bool {
+	return f.attestation == "" && f.grant != grantRefresh && !f.keyExists
+}
 
 // existing is a store that makes no key.
 type existing struct{ keystore.Store }

@@ -20,6 +20,7 @@ import (
 type refreshFile struct {
 	name   string
 	bare   bool   // the file has the token alone
+	stored bool   // the file has it with what it is bound to
 	old    string // the token; "" if there is none yet
 	client *client.Client
 	turn   chan struct{} // capacity 1: who uses or replaces the token
@@ -43,6 +44,7 @@ func (f *tokenFlags) openRefresh(p *program) (*refreshFile, error) {
 	if err != nil {
 		return nil, usageError{fmt.Errorf("-refresh: %w", err)}
 	}
+	r.stored = !r.bare
 	return r, nil
 }
 

@@ -34,7 +34,15 @@ func TestRefresh(t *testing.T) {
 
 		ok(t, "key", "create", "-store", store, "-keys", keys, "-name", "another")
 		before, kept := s.Requests(), readPrivate(t, file)
-		r := instancectl(t, append(args, "-grant", "refresh_token", "-name", "another")...)
+		// The stored token is of a key that there is: none is made beside it.
+		r := instancectl(t, append(args, "-name", "misspelt")...)
+		if lines := tokenLines(t, r); r.status != 1 || len(lines) != 1 || lines[0].Error != "not_found" || s.Requests() != before {
+			t.Errorf("status %d, %d requests, %s", r.status, s.Requests()-before, r.stdout)
+		}
+		if names := ok(t, "key", "list", "-store", store, "-keys", keys); strings.Contains(names.stdout, "misspelt") {
+			t.Errorf("a key was made: %s", names.stdout)
+		}
+		r = instancectl(t, append(args, "-grant", "refresh_token", "-name", "another")...)
 		if lines := tokenLines(t, r); r.status != 1 || len(lines) != 1 || lines[0].Error != "other_key" {
 			t.Errorf("with another key: status %d, lines %+v", r.status, lines)
 		}

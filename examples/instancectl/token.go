@@ -57,6 +57,9 @@ func (f *tokenFlags) check() error {
 	if err := checkGrant(f.grant); err != nil {
 		return err
 	}
+	if err := checkScope(f.scope); err != nil {
+		return err
+	}
 	_, isResourceAttestation := resourceAttestations[f.resourceAttestation]
 	switch {
 	case f.refresh == "-":

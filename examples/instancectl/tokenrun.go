@@ -43,6 +43,7 @@ func (f *tokenFlags) newRun(ctx context.Context, p *program) (r *tokenRun, err e
 	if r.refresh, err = f.openRefresh(p); err != nil {
 		return r, err
 	}
+	f.keyExists = r.refresh != nil && r.refresh.stored
 	if r.network, err = newNetwork(f.caFile); err != nil {
 		return r, err
 	}

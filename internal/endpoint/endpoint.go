@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"strconv"
 	"strings"
 )
 
@@ -23,6 +24,8 @@ func Parse(raw string) (*url.URL, error) {
 	switch {
 	case u.Opaque != "" || u.Hostname() == "":
 		return nil, errors.New("is not an absolute https URL")
+	case !isPort(u.Port()):
+		return nil, fmt.Errorf("has %.20q for a port", u.Port())
 	case !isASCII(u.Host):
 		return nil, errors.New("has a host name that is not ASCII: write it in its xn-- form")
 	case u.User != nil:
@@ -97,6 +100,12 @@ func lower(s string) string {
 		}
 		return r
 	}, s)
+}
+
+// isPort reports whether text is a port's number, or empty.
+func isPort(text string) bool {
+	number, err := strconv.ParseUint(text, 10, 16)
+	return text == "" || err == nil && number > 0
 }
 
 func isASCII(s string) bool {

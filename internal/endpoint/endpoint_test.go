@@ -27,6 +27,12 @@ func TestParse(t *testing.T) {
 		{"http://[::1]:8080/token", ""},
 		{"http://[::ffff:127.0.0.1]/token", ""},
 
+		{"https://as.example:65535/", ""},
+		{"https://as.example:/", ""},
+
+		{"https://as.example:0/", "port"},
+		{"https://as.example:65536/", "port"},
+		{"https://as.example:99999999999999999999/", "port"},
 		{"http://as.example", "use https"},
 		{"http://localhost.evil.example", "use https"},
 		{"http://127.0.0.1.evil.example", "use https"},
