@@ -105,10 +105,9 @@ func (c *call) satisfyPolicyA(session tpm2.TPMHandle, endorsementAuth []byte) er
 		return err
 	}
 	defer done()
-	_, err = tpm2.PolicySecret{
-		AuthHandle:    tpm2.AuthHandle{Handle: tpm2.TPMRHEndorsement, Auth: auth},
-		PolicySession: session,
-	}.Execute(c)
+	const empty = 2 + 2 + 2 + 4 // nonceTPM, cpHashA, policyRef, expiration
+	_, err = c.authorized(tpm2.TPMCCPolicySecret, []tpm2.TPMHandle{tpm2.TPMRHEndorsement, session},
+		[]tpm2.TPM2BName{nameOf(tpm2.TPMRHEndorsement), nameOf(session)}, auth, make([]byte, empty))
 	if err != nil {
 		return about(theEndorsement, fmt.Errorf("TPM2_PolicySecret: %w", err))
 	}

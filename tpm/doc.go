@@ -362,6 +362,7 @@ package tpm
 //	queue.go           one operation at a time
 //	connection.go      the connection, opened and given up
 //	send.go            one command, repeated while the TPM is busy
+//	authorized.go      commands with one session
 //	query.go           commands that take no authorization
 //	held.go            what is in the TPM of ours
 //	close.go           and how it gets out

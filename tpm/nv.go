@@ -3,6 +3,7 @@
 package tpm
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -99,24 +100,30 @@ func (c *call) readNVBy(index tpm2.NamedHandle, byIndex bool, most, size int) (c
 
 // readNVPart sends TPM2_NV_Read.
 func (c *call) readNVPart(index tpm2.NamedHandle, byIndex bool, size, offset int) ([]byte, error) {
-	authorizer := tpm2.AuthHandle{Handle: index.Handle, Name: index.Name, Auth: tpm2.PasswordAuth(nil)}
+	authorizer, auth := index, tpm2.PasswordAuth(nil)
 	if !byIndex {
-		auth, done, err := c.hierarchyAuthorization(c.ownerAuth)
-		if err != nil {
+		var done func()
+		var err error
+		if auth, done, err = c.hierarchyAuthorization(c.ownerAuth); err != nil {
 			return nil, err
 		}
 		defer done()
-		authorizer = tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: auth}
+		authorizer = tpm2.NamedHandle{Handle: tpm2.TPMRHOwner, Name: nameOf(tpm2.TPMRHOwner)}
 	}
-	rsp, err := tpm2.NVRead{AuthHandle: authorizer, NVIndex: index, Size: uint16(size), Offset: uint16(offset)}.Execute(c)
+	response, err := c.authorized(tpm2.TPMCCNVRead, []tpm2.TPMHandle{authorizer.Handle, index.Handle}, []tpm2.TPM2BName{authorizer.Name, index.Name},
+		auth, binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, uint16(size)), uint16(offset)))
 	if err != nil && !byIndex {
 		return nil, about(theOwner, err)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if size == 0 || len(rsp.Data.Buffer) != size {
-		return nil, fmt.Errorf("%w: %d of %d bytes were read", errGarbled, len(rsp.Data.Buffer), size)
+	var part cryptobyte.String
+	if !response.ReadUint16LengthPrefixed(&part) || !response.Empty() {
+		return nil, unread("TPM2_NV_Read")
 	}
-	return rsp.Data.Buffer, nil
+	if size == 0 || len(part) != size {
+		return nil, fmt.Errorf("%w: %d of %d bytes were read", errGarbled, len(part), size)
+	}
+	return part, nil
 }

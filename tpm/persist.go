@@ -278,11 +278,8 @@ func (c *call) evict(object tpm2.NamedHandle, handle tpm2.TPMHandle) error {
 		return err
 	}
 	defer done()
-	_, err = tpm2.EvictControl{
-		Auth:             tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: auth},
-		ObjectHandle:     object,
-		PersistentHandle: handle,
-	}.Execute(c)
+	_, err = c.authorized(tpm2.TPMCCEvictControl, []tpm2.TPMHandle{tpm2.TPMRHOwner, object.Handle},
+		[]tpm2.TPM2BName{nameOf(tpm2.TPMRHOwner), object.Name}, auth, appendHandle(nil, handle))
 	if err != nil {
 		return about(theOwner, fmt.Errorf("TPM2_EvictControl: %w", err))
 	}

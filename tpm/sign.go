@@ -4,8 +4,6 @@ package tpm
 
 import (
 	"bytes"
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"time"
 
@@ -79,8 +77,8 @@ func (c *call) signAuthorized(k *keyfile.File, digest []byte, needsPIN bool, pin
 // signDigest satisfies the key's policy, sends TPM2_Sign (TPM 2.0 Part 3, "TPM2_Sign")
 // for the loaded key and returns r‖s.
 //
-// These are the commands that every request waits for, and with those of query.go the only
-// ones that are put together here. go-tpm finds out by reflection what a command looks like, which takes
+// These are the commands that every request waits for, and with those of query.go and
+// authorized.go the only ones that are put together here. go-tpm finds out by reflection what a command looks like, which takes
 // longer than all else that is done for a signature outside of the TPM, and most of
 // all on a device with a small processor. Its sessions and structures are used here,
 // too. They are encoded before the first is sent, so that another program's extending
@@ -97,20 +95,12 @@ func (c *call) signDigest(k *keyfile.File, auth tpm2.Session, digest []byte) ([]
 	if err := c.satisfy(policyCommands(k.Policy, auth.Handle())); err != nil {
 		return nil, err
 	}
-	response, err := c.Send(command)
-	if err != nil {
-		return nil, err
-	}
-	header, body := response[:headerSize], cryptobyte.String(response[headerSize:])
-	if code := responseCode(header); code != tpm2.TPMRCSuccess {
+	parameters, err := c.sendAuthorized(tpm2.TPMCCSign, command, names, auth)
+	if code, ok := err.(tpm2.TPMRC); ok { // and not one that Send tells of
 		return nil, ofKey(code)
 	}
-	parameters, authorized, err := splitResponse(body)
-	if err == nil {
-		err = auth.Validate(tpm2.TPMRCSuccess, tpm2.TPMCCSign, parameters, names, 0, authorized)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: TPM2_Sign: %w", errGarbled, err)
+		return nil, err
 	}
 	return joinSignature(k, parameters)
 }
@@ -124,85 +114,7 @@ func signCommand(handle tpm2.TPMHandle, names []tpm2.TPM2BName, scheme []byte, a
 	if err := auth.Encrypt(parameters[2 : 2+len(digest)]); err != nil {
 		return nil, err
 	}
-	authorization, err := auth.Authorize(tpm2.TPMCCSign, parameters, nil, names, 0)
-	if err != nil {
-		return nil, err
-	}
-	nonce, hmac := authorization.Nonce.Buffer, authorization.Authorization.Buffer
-	area := 4 + 2 + len(nonce) + 1 + 2 + len(hmac) // TPMS_AUTH_COMMAND
-	size := headerSize + 4 + 4 + area + len(parameters)
-
-	command := appendHeader(make([]byte, 0, size), tpm2.TPMSTSessions, size, tpm2.TPMCCSign)
-	command = binary.BigEndian.AppendUint32(command, uint32(handle))
-	command = binary.BigEndian.AppendUint32(command, uint32(area))
-	command = binary.BigEndian.AppendUint32(command, uint32(authorization.Handle))
-	command = appendSized(command, nonce)
-	command = append(command, sessionOctet(authorization.Attributes))
-	command = appendSized(command, hmac)
-	return append(command, parameters...), nil
-}
-
-// appendSized appends a TPM2B: its size and its octets.
-func appendSized(to, octets []byte) []byte {
-	return append(binary.BigEndian.AppendUint16(to, uint16(len(octets))), octets...)
-}
-
-// The bits of TPMA_SESSION (TPM 2.0 Part 2).
-const (
-	continueSession = 1 << iota
-	auditExclusive
-	auditReset
-	_
-	_
-	decrypt
-	encrypt
-	audit
-)
-
-// sessionOctet encodes a TPMA_SESSION.
-func sessionOctet(a tpm2.TPMASession) (octet byte) {
-	for _, bit := range []struct {
-		is    bool
-		value byte
-	}{
-		{a.ContinueSession, continueSession}, {a.AuditExclusive, auditExclusive}, {a.AuditReset, auditReset},
-		{a.Decrypt, decrypt}, {a.Encrypt, encrypt}, {a.Audit, audit},
-	} {
-		if bit.is {
-			octet |= bit.value
-		}
-	}
-	return octet
-}
-
-// sessionAttributes is the inverse of sessionOctet.
-func sessionAttributes(octet byte) tpm2.TPMASession {
-	return tpm2.TPMASession{
-		ContinueSession: octet&continueSession != 0,
-		AuditExclusive:  octet&auditExclusive != 0,
-		AuditReset:      octet&auditReset != 0,
-		Decrypt:         octet&decrypt != 0,
-		Encrypt:         octet&encrypt != 0,
-		Audit:           octet&audit != 0,
-	}
-}
-
-// splitResponse takes the body of a response with one session apart.
-func splitResponse(body cryptobyte.String) (parameters []byte, authorized *tpm2.TPMSAuthResponse, err error) {
-	const reserved = 0xff &^ (continueSession | auditExclusive | auditReset | decrypt | encrypt | audit)
-	var size uint32
-	var octet uint8
-	var nonce, hmac cryptobyte.String
-	if !body.ReadUint32(&size) || !body.ReadBytes(&parameters, int(size)) ||
-		!body.ReadUint16LengthPrefixed(&nonce) || !body.ReadUint8(&octet) ||
-		!body.ReadUint16LengthPrefixed(&hmac) || !body.Empty() || octet&reserved != 0 {
-		return nil, nil, errors.New("not the response of one session")
-	}
-	return parameters, &tpm2.TPMSAuthResponse{
-		Nonce:         tpm2.TPM2BNonce{Buffer: bytes.Clone(nonce)}, // which the session keeps
-		Attributes:    sessionAttributes(octet),
-		Authorization: tpm2.TPM2BData{Buffer: hmac},
-	}, nil
+	return authorizedCommand(tpm2.TPMCCSign, []tpm2.TPMHandle{handle}, names, auth, parameters)
 }
 
 // joinSignature makes r‖s of a TPMT_SIGNATURE. A TPM may leave out leading zeros.
