@@ -79,12 +79,12 @@ windows:
 	WINE_ROOT=$$(.ci/wine) && export WINE_ROOT && \
 		CGO_ENABLED=0 go test -count=1 -v $(TESTFLAGS) -timeout 20m -run '^TestWindows$$' ./internal/winetest
 
-# The device example on a Debian with systemd, in QEMU: some minutes, and some more the
+# The device example on a Debian with systemd, in QEMU: eight minutes, and some more the
 # first time, which has to be root's. DEVICE_VM_SUITE is another release.
 device-vm:
 	@.ci/prerequisites swtpm qemu debootstrap
 	DEVICE_VM=$$(.ci/device-vm) && export DEVICE_VM && \
-		CGO_ENABLED=0 go test -count=1 -v -timeout 40m -tags devicevm -run '^TestDeviceVM$$' ./examples/device
+		CGO_ENABLED=0 go test -count=1 -v -timeout 20m -tags devicevm -run '^TestDeviceVM$$' ./examples/device
 
 # The firmware's log of a device with Secure Boot, in QEMU with OVMF, at the reference attester: a
 # unified kernel image with own keys, and shim and GRUB with Microsoft's and Debian's.

@@ -44,7 +44,7 @@ func (m *machine) boot(hasChip bool, arguments string) {
 	_ = os.Remove(socket)
 	args := []string{
 		"-machine", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,la57=off,svm=off", "-smp", "2", "-m", "512",
-		"-nodefaults", "-display", "none", "-no-reboot", "-rtc", "base=1970-01-01T00:00:00,clock=vm",
+		"-nodefaults", "-display", "none", "-no-reboot", "-rtc", "base=1970-01-01T00:00:00",
 		"-kernel", filepath.Join(m.image, "vmlinuz"), "-initrd", filepath.Join(m.image, "initrd"), "-append", kernelArguments + arguments,
 		"-drive", "if=virtio,format=raw,cache=writeback,file=" + filepath.Join(m.dir, "root.img"),
 		"-drive", "if=virtio,format=raw,readonly=on,file=" + filepath.Join(m.dir, "files.tar"),

@@ -40,7 +40,8 @@ type vmWorld struct {
 	certificate *x509.Certificate // of the servers
 	ca          string            // the authority's certificate, a file
 	logSize     atomic.Int64      // the largest boot log that the attester has got
-	after       func()
+	built       time.Time         // of the program: its commit's
+	after       func()            // what has to be true after the power cut
 }
 
 func newVMWorld(t *testing.T, dir string) *vmWorld {
