@@ -91,7 +91,7 @@ device-vm:
 device-firmware:
 	@.ci/prerequisites swtpm qemu ovmf
 	LINUX_KERNEL=$$(.ci/kernel) && export LINUX_KERNEL && \
-		CGO_ENABLED=0 go test -count=1 -v -timeout 30m -tags devicevm -run '^TestDeviceFirmware$$' ./examples/device
+		CGO_ENABLED=0 go test -count=1 -v -timeout 20m -tags devicevm -run '^TestDeviceFirmware$$' ./examples/device
 
 lint:
 	@.ci/prerequisites cgo
@@ -110,6 +110,7 @@ cross:
 		echo "build for $$p"; \
 		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go build ./client ./tpm ./softkey || exit 1; \
 	done
+	CGO_ENABLED=0 GOOS=linux GOARCH=arm go vet ./...
 	CGO_ENABLED=0 GOOS=windows go vet ./...
 	CGO_ENABLED=0 GOOS=windows go vet -tags hardware,soak,devicevm ./tpm ./internal/soak ./examples/device
 	@for m in $(NESTED); do (cd $$m && CGO_ENABLED=0 GOOS=windows go vet ./...) || exit 1; done

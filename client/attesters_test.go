@@ -114,7 +114,7 @@ func TestSelfAttester(t *testing.T) {
 	clock := newTestClock()
 	now := float64(clock.now().Unix())
 	foreign := map[string]any{
-		"sub": "other", "iat": 1, "exp": 4102444800, "cnf": map[string]any{"jwk": jose.JSONWebKey{Key: signing.Public()}},
+		"sub": "other", "iat": 1, "exp": int64(4102444800), "cnf": map[string]any{"jwk": jose.JSONWebKey{Key: signing.Public()}},
 		"iss": "https://client.example.com", "device_type": "meter",
 	}
 	for name, test := range map[string]struct {

@@ -201,7 +201,7 @@ func TestPersistElsewhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	if h := persistent(t, sim); len(h) != 1 || h[0] != handle+1 {
-		t.Errorf("persistent keys %x, want one at %x", h, handle+1)
+		t.Errorf("persistent keys %x, want one at %x", h, uint32(handle+1))
 	}
 	if err := r.Delete(t.Context(), "key"); err != nil {
 		t.Fatal(err)

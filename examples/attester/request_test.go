@@ -60,7 +60,7 @@ func TestRequestA8(t *testing.T) {
 		{"iat in the future", "invalid_pop", "in the future", bad, with("iat", 1_800_000_011)},
 		{"iat too old", "invalid_pop", "old", bad, with("iat", 1_800_000_000-300)},
 		{"expired", "invalid_pop", "expired", bad, with("exp", 1_800_000_000-10)},
-		{"not valid yet", "invalid_pop", "nbf", bad, with("nbf", 4_102_444_800)},
+		{"not valid yet", "invalid_pop", "nbf", bad, with("nbf", int64(4_102_444_800))},
 		{"not valid for 11 seconds yet", "invalid_pop", "nbf", bad, with("nbf", 1_800_000_011)},
 		{"nbf is a string", "invalid_pop", "malformed", bad, with("nbf", "1")},
 		{"client not served", "policy_violation", "not served", http.StatusForbidden, with("iss", "stranger")},

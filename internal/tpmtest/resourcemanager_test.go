@@ -116,7 +116,7 @@ func testObjects(t *testing.T, roomy bool, full error) {
 	var keys []*tpm2.CreatePrimaryResponse
 	for i := range 3 {
 		key := create(t, file)
-		if want := tpm2.TPMHandle(0x80FFFFFF - i); key.ObjectHandle != want {
+		if want := 0x80FFFFFF - tpm2.TPMHandle(i); key.ObjectHandle != want {
 			t.Errorf("object %d has handle %#x, want %#x", i, key.ObjectHandle, want)
 		}
 		keys = append(keys, key)
