@@ -117,6 +117,9 @@ func makeGRUB(t *testing.T, esp, kernel, initrd, arguments string) {
 	write(t, filepath.Join(esp, "EFI", "debian", "grub.cfg"), "linux /vmlinuz "+arguments+"\ninitrd /initrd\nboot\n")
 }
 
+// notBooted begins what bootFirmware returns where firmware or boot loader refuse.
+const notBooted = "not booted: "
+
 // bootFirmware starts a machine with this disk, and returns what the device in it says.
 func bootFirmware(t *testing.T, dir, esp, variables, attester string) string {
 	t.Helper()
@@ -167,6 +170,11 @@ func bootFirmware(t *testing.T, dir, esp, variables, attester string) string {
 	for lines := bufio.NewScanner(console); lines.Scan(); {
 		if _, said, found := strings.Cut(lines.Text(), firmwareSays); found {
 			return strings.TrimSpace(said)
+		}
+		for _, refusal := range []string{"Access Denied", "bad shim signature"} {
+			if strings.Contains(lines.Text(), refusal) {
+				return notBooted + lines.Text()
+			}
 		}
 		tail = append(tail[max(0, len(tail)-50):], lines.Text())
 	}

@@ -33,17 +33,33 @@ type bootPath struct {
 	makeDisk  func(t *testing.T, esp, kernel, initrd, arguments string) // the firmware's
 	pcrs      []int                                                     // that have to be as they were
 	authority func(t *testing.T) []*x509.Certificate
+	change    func(t *testing.T, esp string) // makes what is signed another one
+	refusal   string                         // of what finds that
 }
 
 var bootPaths = []bootPath{
 	{"UKI with own keys", "OVMF_VARS_4M.snakeoil.fd", makeUKI, []int{4}, func(t *testing.T) []*x509.Certificate {
 		return certificatesIn(t, pemBytes(t, ownCertificate), "")
-	}},
+	}, func(t *testing.T, esp string) {
+		image := filepath.Join(esp, "EFI", "BOOT", "BOOTX64.EFI")
+		content := fileBytes(t, image)
+		at := bytes.Index(content, []byte(" quiet panic=-1"))
+		if at < 0 {
+			t.Fatal("the image has no command line")
+		}
+		copy(content[at:], " debug")
+		write(t, image, string(content))
+	}, "Access Denied"},
 	{"shim and GRUB", "OVMF_VARS_4M.ms.fd", makeGRUB, []int{4, 8, 9}, func(t *testing.T) []*x509.Certificate {
 		return slices.Concat(
 			certificatesIn(t, fileBytes(t, filepath.Join(ovmf, "OVMF_VARS_4M.ms.fd")), "Microsoft Corporation UEFI CA 2011"),
 			certificatesIn(t, fileBytes(t, shim), "Debian Secure Boot CA"))
-	}},
+	}, func(t *testing.T, esp string) {
+		kernel := filepath.Join(esp, "vmlinuz")
+		content := fileBytes(t, kernel)
+		content[len(content)/2] ^= 1
+		write(t, kernel, string(content))
+	}, "bad shim signature"},
 }
 
 // TestDeviceFirmware has a firmware boot a kernel with Secure Boot, and a device in it
@@ -51,7 +67,8 @@ var bootPaths = []bootPath{
 //
 //	make device-firmware
 //
-// With other arguments for the kernel it is refused.
+// With other arguments for the kernel it is refused, and what was changed after it was signed is
+// not booted.
 func TestDeviceFirmware(t *testing.T) {
 	kernel := os.Getenv("LINUX_KERNEL")
 	if kernel == "" {
@@ -88,13 +105,16 @@ func TestDeviceFirmware(t *testing.T) {
 				attests.ServeHTTP(rw, r)
 			}))
 			arguments := "console=ttyS0 quiet panic=-1 attester=" + w.attester.URL
-			start := func(arguments string) string {
+			start := func(arguments string, changes ...func(*testing.T, string)) string {
 				began := time.Now()
 				esp := filepath.Join(dir, "esp")
 				if err := os.RemoveAll(esp); err != nil {
 					t.Fatal(err)
 				}
 				path.makeDisk(t, esp, kernel, initrd, arguments)
+				for _, change := range changes {
+					change(t, esp)
+				}
 				said := bootFirmware(t, dir, esp, path.variables, w.attester.Listener.Addr().String())
 				t.Logf("%v: %s", time.Since(began).Round(time.Second), said)
 				return said
@@ -134,6 +154,13 @@ func TestDeviceFirmware(t *testing.T) {
 			}
 			if said := start(arguments + " init_on_alloc=0"); !strings.HasPrefix(said, "refused ") || !strings.Contains(said, "policy_violation") {
 				t.Errorf("with another command line: %q", said)
+			}
+			asked := w.attester.count("/challenge")
+			if said := start(arguments, path.change); !strings.HasPrefix(said, notBooted) || !strings.Contains(said, path.refusal) {
+				t.Errorf("changed after it was signed: %q", said)
+			}
+			if n := w.attester.count("/challenge"); n != asked || n == 0 {
+				t.Errorf("the attester was asked %d times, and %d after what is not booted", asked, n)
 			}
 		})
 	}
