@@ -7,18 +7,42 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"syscall"
 
 	"github.com/google/go-tpm/tpm2/transport"
+	"golang.org/x/sys/unix"
 )
 
 const defaultDevice = "/dev/tpmrm0"
 
-// openDevice opens a TPM's device file.
-func openDevice(_ context.Context, path string) (transport.TPMCloser, error) {
+// dialDevice returns what opens a TPM's device file, again and again. The kernel gives a
+// driver that comes back another number if somebody still has the device file of before
+// open. So the chip that was open once is looked for by its place in the machine, and
+// before that, if no device is named, the only one is taken.
+func dialDevice(path string) func(context.Context) (transport.TPMCloser, error) {
+	pattern := ""
 	if path == "" {
-		path = defaultDevice
+		path, pattern = defaultDevice, "/dev/tpmrm[0-9]*"
 	}
+	return func(context.Context) (transport.TPMCloser, error) {
+		file, err := openDevice(path)
+		if isGone(err) {
+			if again := theOnly(pattern); again != "" {
+				file, err = openDevice("/dev/" + filepath.Base(again))
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+		if place := placeOf(file); place != "" {
+			pattern = place + "/*"
+		}
+		return deviceFile{file}, nil
+	}
+}
+
+func openDevice(path string) (*os.File, error) {
 	// Not os.OpenFile, which would set O_NONBLOCK: the driver then queues the
 	// command, and a read before it is done gives no bytes.
 	fd, err := syscall.Open(path, syscall.O_RDWR|syscall.O_CLOEXEC, 0)
@@ -39,11 +63,31 @@ func openDevice(_ context.Context, path string) (transport.TPMCloser, error) {
 		file.Close()
 		return nil, err
 	}
-	return deviceFile{file}, nil
+	return file, nil
 }
 
 func notDevice(path string) error {
 	return fmt.Errorf("%s is not a device file: a socket is written unix:PATH", path)
+}
+
+func isGone(err error) bool {
+	return errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ENXIO) || errors.Is(err, syscall.ENODEV)
+}
+
+// placeOf returns the folder that the kernel keeps for the chip's device files of this kind,
+// such as /sys/devices/platform/MSFT0101:00/tpmrm, or "" if that cannot be seen.
+func placeOf(file *os.File) string {
+	info, err := file.Stat()
+	if err != nil {
+		return ""
+	}
+	number := uint64(info.Sys().(*syscall.Stat_t).Rdev)
+	const folder = "/sys/dev/char"
+	device, err := os.Readlink(fmt.Sprintf("%s/%d:%d", folder, unix.Major(number), unix.Minor(number)))
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(folder, filepath.Dir(device))
 }
 
 // deviceFile is an open /dev/tpm*. The driver runs the command within write, and

@@ -12,6 +12,8 @@ import (
 	"github.com/google/go-tpm/tpm2/transport"
 )
 
-func openDevice(context.Context, string) (transport.TPMCloser, error) {
-	return nil, errors.New("no TPM device is known on " + runtime.GOOS + ": use unix:PATH, tcp:HOST:PORT or Config.Dial")
+func dialDevice(string) func(context.Context) (transport.TPMCloser, error) {
+	return func(context.Context) (transport.TPMCloser, error) {
+		return nil, errors.New("no TPM device is known on " + runtime.GOOS + ": use unix:PATH, tcp:HOST:PORT or Config.Dial")
+	}
 }

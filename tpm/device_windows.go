@@ -12,10 +12,14 @@ import (
 	"github.com/google/go-tpm/tpmutil/tbs"
 )
 
+func dialDevice(path string) func(context.Context) (transport.TPMCloser, error) {
+	return func(context.Context) (transport.TPMCloser, error) { return openDevice(path) }
+}
+
 // openDevice opens a context of the TPM Base Services. It does so without
 // go-tpm's windowstpm package, whose Send retries busy codes on its own, where
 // no context can end it.
-func openDevice(_ context.Context, path string) (transport.TPMCloser, error) {
+func openDevice(path string) (transport.TPMCloser, error) {
 	if path != "" {
 		return nil, errors.New("Windows has no TPM device files: leave Config.Device empty, or use tcp:HOST:PORT")
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/instancekey/instancekey/keystore"
 )
@@ -37,7 +38,20 @@ const (
 //
 // It fails if the log has more than 1 MiB. On most systems root alone may read it.
 func LinuxEventLog(ctx context.Context) ([]byte, error) {
-	return readLog(ctx, linuxEventLog, "the firmware left no log, or securityfs is not mounted")
+	path := theOnly("/sys/kernel/security/tpm[0-9]*/binary_bios_measurements")
+	if path == "" {
+		path = linuxEventLog
+	}
+	return readLog(ctx, path, "the firmware left no log, or securityfs is not mounted")
+}
+
+// theOnly returns the file that matches the pattern, or "" if none does, or several do: the
+// number of a TPM is not always 0.
+func theOnly(pattern string) string {
+	if files, err := filepath.Glob(pattern); err == nil && len(files) == 1 {
+		return files[0]
+	}
+	return ""
 }
 
 // LinuxUserspaceLog reads the log of what systemd has measured, for

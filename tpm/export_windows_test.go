@@ -3,4 +3,4 @@
 package tpm
 
 // OpenDevice opens what a Config without any device stands for.
-var OpenDevice = openDevice
+var OpenDevice = dialDevice("")

@@ -44,6 +44,7 @@ func TestHardware(t *testing.T) {
 		t.Run("IMA", h.ima)
 		t.Run("busy", h.busy)
 		t.Run("suspend", h.suspend)
+		t.Run("driver", h.driver)
 	}
 }
 
@@ -256,6 +257,54 @@ func (h hardware) suspend(t *testing.T) {
 			sign(t, key)
 		}
 	}
+}
+
+// driver takes the chip away from its driver and gives it back, while a Store has it open.
+// The kernel may give it another number then: keys sign all the same. While it is away
+// they are unavailable, and neither lost nor in need of another Store.
+func (h hardware) driver(t *testing.T) {
+	folder := filepath.Dir(findOne(t, "/sys/bus/*/drivers/tpm_*/MSFT0101:00"))
+	write := func(name string) {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte("MSFT0101:00"), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := h.open(t, t.TempDir(), withPIN("1234"))
+	if _, err := tpm.LinuxEventLog(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for i, kind := range kinds {
+		key := create(t, s, fmt.Sprint(i), kind)
+		for _, isSeen := range []bool{false, true, false} {
+			write("unbind")
+			if isSeen {
+				for range 2 {
+					_, err := key.Sign(t.Context(), []byte("input"))
+					wantError(t, err, keystore.ErrUnavailable)
+					if errors.Is(err, keystore.ErrKeyLost) {
+						t.Error(err)
+					}
+				}
+			}
+			write("bind")
+			for range 2 {
+				sign(t, key)
+			}
+			if _, err := tpm.LinuxEventLog(t.Context()); err != nil {
+				t.Error(err)
+			}
+			t.Logf("%+v, seen %t: %s", kind, isSeen, findOne(t, "/dev/tpmrm*"))
+		}
+	}
+}
+
+func findOne(t *testing.T, pattern string) string {
+	t.Helper()
+	found, err := filepath.Glob(pattern)
+	if err != nil || len(found) != 1 {
+		t.Fatalf("%s: %q, %v", pattern, found, err)
+	}
+	return found[0]
 }
 
 // sleepTwoSeconds suspends the machine to RAM, and has its clock wake it up.

@@ -76,7 +76,7 @@ func newDevice(cfg Config) *device {
 		d.exclusive = true
 		d.dial = func(ctx context.Context) (transport.TPMCloser, error) { return dialSocket(ctx, network, address) }
 	} else if cfg.Dial == nil && cfg.TPM == nil {
-		d.dial = func(ctx context.Context) (transport.TPMCloser, error) { return openDevice(ctx, cfg.Device) }
+		d.dial = dialDevice(cfg.Device)
 	}
 	// One goroutine for all: the stack of a new one would have to grow with
 	// every command.

@@ -21,7 +21,9 @@ type Config struct {
 	// Device is the TPM's device file, or the socket of a program that speaks plain TPM
 	// commands, such as swtpm's "--server". Write a socket as "unix:PATH" or
 	// "tcp:HOST:PORT". "" means /dev/tpmrm0 on Linux, which several programs can share,
-	// and the TPM Base Services on Windows, which has no device files.
+	// or the only /dev/tpmrm* if that is not there, and the TPM Base Services on Windows,
+	// which has no device files. If Linux gives a driver that comes back another number,
+	// the Store goes on with that.
 	//
 	// Open assumes that a socket serves one program at a time, as swtpm's does, so a
 	// socket implies Exclusive. For a socket that leads to a resource manager use Dial.

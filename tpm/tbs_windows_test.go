@@ -51,7 +51,7 @@ func needsWine(t *testing.T) {
 type tbsDevice struct{}
 
 func (tbsDevice) Dial(ctx context.Context) (transport.TPMCloser, error) {
-	return tpm.OpenDevice(ctx, "")
+	return tpm.OpenDevice(ctx)
 }
 
 func onTBS(c *tpm.Config) { c.Dial = nil }
@@ -170,7 +170,7 @@ func ours(t *testing.T, chip transport.TPM) []tpm2.TPMHandle {
 
 func tbs(t *testing.T) transport.TPM {
 	t.Helper()
-	conn, err := tpm.OpenDevice(t.Context(), "")
+	conn, err := tpm.OpenDevice(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +206,7 @@ const killed = 137
 
 // dialTBS is the Dial of a child on Windows.
 func dialTBS(ctx context.Context) (transport.TPMCloser, error) {
-	conn, err := tpm.OpenDevice(ctx, "")
+	conn, err := tpm.OpenDevice(ctx)
 	at := os.Getenv(killVariable)
 	if err != nil || at == "" {
 		return conn, err

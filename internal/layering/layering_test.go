@@ -29,8 +29,8 @@ var mayImport = map[string][]string{
 	"keystore": {"github.com/go-jose/go-jose/v4"},
 	"softkey":  {"keystore"},
 	// x/crypto is cryptobyte, which go-tpm-keyfiles links anyway: for the one field of a
-	// key file that it cannot write, and for answers of the TPM.
-	"tpm":       {"keystore", "github.com/google/go-tpm", "github.com/foxboron/go-tpm-keyfiles", "golang.org/x/crypto"},
+	// key file that it cannot write, and for answers of the TPM. x/sys is for numbers of devices.
+	"tpm":       {"keystore", "github.com/google/go-tpm", "github.com/foxboron/go-tpm-keyfiles", "golang.org/x/crypto", "golang.org/x/sys"},
 	"transport": {"keystore", "github.com/go-jose/go-jose/v4"},
 	"client":    {"keystore", "transport", "github.com/go-jose/go-jose/v4", "golang.org/x/oauth2"},
 }
