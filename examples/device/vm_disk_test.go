@@ -67,7 +67,8 @@ func (l *vmLife) powerCut() {
 }
 
 func (l *vmLife) noNetwork() {
-	l.sh("systemctl is-active instancekey-device && systemctl is-active multi-user.target")
+	l.sh("systemctl is-active instancekey-device")
+	l.isUp("multi-user.target without a network")
 	if routes := l.sh("ip route"); routes != "" {
 		l.Errorf("there is a network: %s", routes)
 	}

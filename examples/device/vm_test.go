@@ -36,6 +36,7 @@ var vmChecks = []struct {
 	{"power cut", (*vmLife).powerCut},
 	{"no network at boot", (*vmLife).noNetwork},
 	{"the TPM's driver is late", (*vmLife).lateDriver},
+	{"the TPM's driver goes and comes", (*vmLife).comesAndGoes},
 	{"suspend to RAM", (*vmLife).suspend},
 	{"the TPM is cleared", (*vmLife).cleared},
 	{"no TPM at all", (*vmLife).noChip},
@@ -85,4 +86,13 @@ func (l *vmLife) goesOn() {
 	l.Helper()
 	from := l.calls()
 	l.until("calls", patience, func() bool { return l.calls() >= from+3 })
+}
+
+// isUp waits until the machine has started all that it starts.
+func (l *vmLife) isUp(what string) {
+	l.Helper()
+	l.until(what, patience, func() bool {
+		_, status := l.try("systemctl is-active multi-user.target")
+		return status == 0
+	})
 }
