@@ -65,7 +65,7 @@ func (l *vmLife) suspend() {
 func (l *vmLife) cleared() {
 	for i, recover := range []string{"/&-re-enrol /", "rm -rf /var/lib/instancekey-device/keys"} {
 		instances := l.instances()
-		l.sh("tpm2_clear -c p || tpm2_clear -c l")
+		l.sh("export TPM2TOOLS_TCTI=device:$(ls /dev/tpmrm*); tpm2_clear -c p || tpm2_clear -c l")
 		l.sh("systemctl restart instancekey-device")
 		l.until("the end", patience, func() bool {
 			return l.sh("systemctl show -P ActiveState instancekey-device") == "failed"
