@@ -57,7 +57,10 @@ func TestAttestationChecksC9(t *testing.T) {
 		"typ in another case": forged(forgery{header: map[string]any{"typ": "OAuth-Client-Attestation+JWT"}}),
 		"typ as media type":   forged(forgery{header: map[string]any{"typ": "application/oauth-client-attestation+jwt"}}),
 		"typ number":          forged(forgery{header: map[string]any{"typ": 1}}),
-		"no typ":              altered(func(a string) string { return reheader(a, `{"alg":"ES256"}`) }),
+		"header no UTF-8": altered(func(a string) string {
+			return reheader(a, "{\"alg\":\"ES256\",\"typ\":\"oauth-client-attestation+jwt\",\"x\":\"\xff\"}")
+		}),
+		"no typ": altered(func(a string) string { return reheader(a, `{"alg":"ES256"}`) }),
 		"typ twice": altered(func(a string) string {
 			return reheader(a, `{"alg":"ES256","typ":"JWT","typ":"oauth-client-attestation+jwt"}`)
 		}),

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -265,4 +266,54 @@ func TestClockCorrectionKeepsMetadata(t *testing.T) {
 	if n := len(d.site.visits()); n != 1 {
 		t.Errorf("%d requests for metadata, want 1", n)
 	}
+}
+
+// TestReplacedAttemptIsNoFailure: that a second attempt at metadata has made room for
+// another one does not say that there is none: forms still wait for the first.
+func TestReplacedAttemptIsNoFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDiscoverer(t, issuerURL)
+		const other = "https://other.example.com/form"
+		release := make(chan struct{})
+		d.site.set(wellKnown, held(release, text(document(issuerURL, nil))))
+		d.site.set(other, text("{}"))
+		found := make(chan error, 1)
+		go func() {
+			_, err := d.Endpoint(t.Context())
+			found <- err
+		}()
+		pass(16 * time.Second)
+		if n := len(d.site.visits()); n != 3 {
+			t.Errorf("%d requests, want the first, one beside it, and one in the place of that", n)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		post := func(ctx context.Context) error {
+			resp, err := d.HTTPClient().Do(newForm(t, ctx, other))
+			if err == nil {
+				resp.Body.Close()
+			}
+			return err
+		}
+		if err := post(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a form that may be for an endpoint: %v, want that it waits", err)
+		}
+		close(release)
+		if err := <-found; err != nil {
+			t.Error(err)
+		}
+		if err := post(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func newForm(t *testing.T, ctx context.Context, url string) *http.Request {
+	t.Helper()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader("a=b"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	return req
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"path/filepath"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -261,5 +262,29 @@ func TestCloseEndsWaits(t *testing.T) {
 			}
 			wantError(t, <-created, keystore.ErrClosed)
 		})
+	}
+}
+
+// TestFlushIsGivenUp: what cannot be flushed is tried three times, before the next
+// operations, and not for ever. Close says that it is left.
+func TestFlushIsGivenUp(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	faults := tpmtest.Inject(t, sim)
+	calls := tpmtest.Record(faults)
+	s, err := tpm.Open(t.Context(), tpm.Config{Dial: calls.Dial, Dir: filepath.Join(memoryDir(t), "keys")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	faults.Add(tpmtest.Fault{Command: ccFlush, Times: -1, RC: tpm2.TPMRCFailure})
+	key := create(t, s, "key", tpm.KeyOptions{})
+	for range 10 {
+		sign(t, key)
+	}
+	if n := calls.Count(ccFlush); n != 3 {
+		t.Errorf("TPM2_FlushContext was sent %d times for the parent, want 3", n)
+	}
+	wantError(t, s.Close(), keystore.ErrUnavailable)
+	for _, left := range tpmtest.Handles(t, sim, tpm2.TPMHTTransient) {
+		flush(t, sim, left)
 	}
 }

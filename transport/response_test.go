@@ -272,3 +272,51 @@ func TestResponseHoldsNoCredential(t *testing.T) {
 		})
 	}
 }
+
+// TestEndlessErrorBody: of a refusal that never ends, no more is read than a bounded part,
+// before the caller reads it.
+func TestEndlessErrorBody(t *testing.T) {
+	f := newFixture(t, policy{NoEndpoint: true})
+	endless := &endlessBody{left: 64 << 20}
+	rt := f.another(func(c *transport.Config) {
+		c.Base = roundTripper(func(req *http.Request) (*http.Response, error) {
+			req.Body.Close()
+			return &http.Response{
+				StatusCode: http.StatusBadRequest, Header: http.Header{"Content-Type": {"application/json"}}, Body: endless, ContentLength: -1, Request: req,
+			}, nil
+		})
+	})
+	resp, err := rt.RoundTrip(f.request(t.Context()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if endless.read > 1<<20 {
+		t.Errorf("%d bytes were read of it", endless.read)
+	}
+	start := make([]byte, 12)
+	if _, err := io.ReadFull(resp.Body, start); err != nil || string(start) != `{"error":"aa` {
+		t.Errorf("the caller gets %q, %v", start, err)
+	}
+}
+
+// endlessBody is a JSON text that goes on for longer than anybody should read.
+type endlessBody struct{ read, left int }
+
+func (b *endlessBody) Read(p []byte) (int, error) {
+	const start = `{"error":"`
+	n := min(len(p), b.left)
+	if n == 0 {
+		return 0, io.EOF
+	}
+	for i := range p[:n] {
+		p[i] = 'a'
+		if b.read+i < len(start) {
+			p[i] = start[b.read+i]
+		}
+	}
+	b.read, b.left = b.read+n, b.left-n
+	return n, nil
+}
+
+func (b *endlessBody) Close() error { return nil }

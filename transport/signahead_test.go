@@ -8,9 +8,11 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/instancekey/instancekey/keystore"
 	"github.com/instancekey/instancekey/transport"
 	"github.com/instancekey/instancekey/transport/transporttest"
 )
@@ -240,4 +242,42 @@ func TestSignAheadRepeated(t *testing.T) {
 			p.Intercept = func(_ http.ResponseWriter, r transporttest.Request) bool { return strings.HasPrefix(r.Path, "/api") }
 		})
 	})
+}
+
+// TestWaitedForIsNotInBackground: the key learns when a request waits for what it signs
+// ahead, so that it is no longer the last of those that one TPM serves.
+func TestWaitedForIsNotInBackground(t *testing.T) {
+	key := new(hesitantKey)
+	signingAhead(t, policy{}, func(r *aheadRig) {
+		r.takes()
+		time.Sleep(50 * time.Millisecond) // the next proof is being signed, and the key does something else first
+		if took := r.takes(); took > time.Minute {
+			t.Errorf("it took %v until the key knew of the request", took)
+		}
+		if n := key.told.Load(); n == 0 {
+			t.Error("the key was never told")
+		}
+	}, func(r *aheadRig, c *transport.Config) {
+		key.chipKey = r.key
+		c.Key = key
+	})
+}
+
+// hesitantKey does not sign in the background before somebody waits for it, or an hour has
+// passed.
+type hesitantKey struct {
+	*chipKey
+	told atomic.Int32
+}
+
+func (k *hesitantKey) Sign(ctx context.Context, input []byte) ([]byte, error) {
+	if wanted, ahead := keystore.Background(ctx); ahead {
+		select {
+		case <-wanted:
+			k.told.Add(1)
+		case <-time.After(time.Hour):
+		case <-ctx.Done():
+		}
+	}
+	return k.chipKey.Sign(ctx, input)
 }
