@@ -17,12 +17,12 @@ import (
 const defaultDevice = "/dev/tpmrm0"
 
 // dialDevice returns what opens a TPM's device file, again and again. The kernel gives a
-// driver that comes back another number if somebody still has the device file of before
-// open. So the chip that was open once is looked for by its place in the machine, and
-// before that, if no device is named, the only one is taken.
+// driver that comes back another number, since IMA and whoever has a device file open
+// keep the chip of before. So the chip that was open once is looked for by its place in
+// the machine, and before that, if no other device is named, the only one is taken.
 func dialDevice(path string) func(context.Context) (transport.TPMCloser, error) {
 	pattern := ""
-	if path == "" {
+	if path == "" || path == defaultDevice {
 		path, pattern = defaultDevice, "/dev/tpmrm[0-9]*"
 	}
 	return func(context.Context) (transport.TPMCloser, error) {

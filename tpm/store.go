@@ -20,10 +20,10 @@ import (
 type Config struct {
 	// Device is the TPM's device file, or the socket of a program that speaks plain TPM
 	// commands, such as swtpm's "--server". Write a socket as "unix:PATH" or
-	// "tcp:HOST:PORT". "" means /dev/tpmrm0 on Linux, which several programs can share,
-	// or the only /dev/tpmrm* if that is not there, and the TPM Base Services on Windows,
-	// which has no device files. If Linux gives a driver that comes back another number,
-	// the Store goes on with that.
+	// "tcp:HOST:PORT". "" means the TPM Base Services on Windows, which has no
+	// device files, and /dev/tpmrm0 on Linux, which several programs can share. If that is
+	// not there, the only /dev/tpmrm* is meant: Linux gives a driver that comes back
+	// another number. The Store follows such a change for each device file.
 	//
 	// Open assumes that a socket serves one program at a time, as swtpm's does, so a
 	// socket implies Exclusive. For a socket that leads to a resource manager use Dial.

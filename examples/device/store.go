@@ -55,8 +55,8 @@ func tpmConfig(store, folder string, eventLog func(context.Context) ([]byte, err
 	if store == "tbs" || filepath.IsAbs(store) {
 		cfg.EventLog = eventLog
 	}
-	if store == "tbs" || store == "/dev/tpmrm0" {
-		cfg.Device = "" // the machine's own, whose number on Linux may be another than 0
+	if store == "tbs" {
+		cfg.Device = "" // Windows' own
 	}
 	return cfg
 }

@@ -25,7 +25,11 @@ func (d *doctor) deviceFile() bool {
 		return true
 	}
 	info, err := os.Stat(path)
+	others, _ := filepath.Glob("/dev/tpmrm[0-9]*")
 	switch {
+	case errors.Is(err, fs.ErrNotExist) && path == "/dev/tpmrm0" && len(others) == 1:
+		d.device = others[0] + " stands for " + path + ", which is not there: its driver has come back"
+		return true
 	case errors.Is(err, fs.ErrNotExist):
 		d.fail("device", adviceNoTPM, "%s is not there; %s", path, otherDevices())
 	case err != nil:
