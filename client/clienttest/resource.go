@@ -65,6 +65,13 @@ func (r *Resource) Requests() []ResourceRequest {
 	return slices.Clone(r.requests)
 }
 
+// Forget forgets the requests so far, for a test that makes so many that they take room.
+func (r *Resource) Forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.requests = nil
+}
+
 // ServeHTTP implements http.Handler, for tests that want no network in between.
 func (r *Resource) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 	if r.away.Load() {

@@ -24,6 +24,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/oauth2"
+
 	"github.com/instancekey/instancekey/client"
 	"github.com/instancekey/instancekey/client/clienttest"
 	"github.com/instancekey/instancekey/internal/tpmtest"
@@ -36,6 +38,7 @@ var (
 	length  = flag.Duration("for", time.Minute, "how long things go wrong")
 	seed    = flag.Uint64("seed", 0, "decides what goes wrong; 0 draws one")
 	callers = flag.Int("callers", 64, "goroutines that make requests")
+	leak    = flag.Int("leak", 0, "bytes that each call leaves behind, to see that it is noticed")
 )
 
 const clients = 4 // with a key each
@@ -69,6 +72,7 @@ type soak struct {
 
 	mu      sync.Mutex
 	clients [clients]*client.Client
+	leaked  [][]byte
 }
 
 func TestSoak(t *testing.T) {
@@ -146,6 +150,11 @@ func (s *soak) client(i int) *client.Client {
 
 // call makes one request of a kind, and not all callers are patient.
 func (s *soak) call(c *client.Client, dice *rand.Rand) {
+	if *leak > 0 {
+		s.mu.Lock()
+		s.leaked = append(s.leaked, make([]byte, *leak))
+		s.mu.Unlock()
+	}
 	patience := 10 * time.Second
 	if dice.IntN(4) == 0 {
 		patience = time.Duration(1+dice.IntN(200)) * time.Millisecond
@@ -155,8 +164,12 @@ func (s *soak) call(c *client.Client, dice *rand.Rand) {
 	var err error
 	switch scope := fmt.Sprint("scope-", dice.IntN(1000)); dice.IntN(3) {
 	case 0:
-		_, err = c.Token(ctx, scope)
+		var token *oauth2.Token
+		if token, err = c.Token(ctx, scope); err == nil {
+			c.Forget(token) // thousands are kept otherwise, and hide what piles up
+		}
 	case 1:
+		scope = fmt.Sprint("scope-", dice.IntN(10))
 		err = get(ctx, c.ResourceClient(scope), s.services.Resource.URL)
 	default:
 		err = introspect(ctx, c.HTTPClient(), s.services.Server.Endpoint(transporttest.Introspection))
