@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/google/go-tpm/tpm2/transport"
@@ -28,8 +29,8 @@ func dialDevice(path string) func(context.Context) (transport.TPMCloser, error) 
 	return func(context.Context) (transport.TPMCloser, error) {
 		file, err := openDevice(path)
 		if isGone(err) {
-			if again := theOnly(pattern); again != "" {
-				file, err = openDevice("/dev/" + filepath.Base(again))
+			if again, other := reopen(pattern); again != nil || other != nil {
+				file, err = again, other
 			}
 		}
 		if err != nil {
@@ -40,6 +41,24 @@ func dialDevice(path string) func(context.Context) (transport.TPMCloser, error) 
 		}
 		return deviceFile{file}, nil
 	}
+}
+
+// reopen opens the only TPM of the machine whose name matches the pattern. It returns nil
+// and nil if there is none, or several, or if it cannot be told from one in software.
+func reopen(pattern string) (*os.File, error) {
+	found := theOnly(pattern)
+	if found == "" {
+		return nil, nil
+	}
+	file, err := openDevice("/dev/" + filepath.Base(found))
+	if err != nil {
+		return nil, err
+	}
+	if placeOf(file) == "" {
+		file.Close()
+		return nil, nil
+	}
+	return file, nil
 }
 
 func openDevice(path string) (*os.File, error) {
@@ -75,7 +94,8 @@ func isGone(err error) bool {
 }
 
 // placeOf returns the folder that the kernel keeps for the chip's device files of this kind,
-// such as /sys/devices/platform/MSFT0101:00/tpmrm, or "" if that cannot be seen.
+// such as /sys/devices/platform/MSFT0101:00/tpmrm, or "" if that cannot be seen, or is no
+// place in the machine: a container's TPM in software (vtpm_proxy) is virtual.
 func placeOf(file *os.File) string {
 	info, err := file.Stat()
 	if err != nil {
@@ -84,10 +104,11 @@ func placeOf(file *os.File) string {
 	number := uint64(info.Sys().(*syscall.Stat_t).Rdev)
 	const folder = "/sys/dev/char"
 	device, err := os.Readlink(fmt.Sprintf("%s/%d:%d", folder, unix.Major(number), unix.Minor(number)))
-	if err != nil {
+	place := filepath.Join(folder, filepath.Dir(device))
+	if err != nil || strings.HasPrefix(place, "/sys/devices/virtual/") {
 		return ""
 	}
-	return filepath.Join(folder, filepath.Dir(device))
+	return place
 }
 
 // deviceFile is an open /dev/tpm*. The driver runs the command within write, and
