@@ -37,3 +37,19 @@ func TestMap(t *testing.T) {
 		t.Errorf("the map has\n%q\nand there are\n%q", mapped, files)
 	}
 }
+
+// TestGuide: each part of the documentation can be read in one sitting.
+func TestGuide(t *testing.T) {
+	for _, name := range []string{"doc.go", "guide.go"} {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(string(text), "\n"); n > 300 {
+			t.Errorf("%s has %d lines, and 300 are the most", name, n)
+		}
+		if !strings.Contains(string(text), "// # ") {
+			t.Errorf("%s documents nothing", name)
+		}
+	}
+}
