@@ -39,7 +39,7 @@ func TestCopied(t *testing.T) {
 				}
 				dir := copyOut(t, name)
 				env := append(os.Environ(), "CGO_ENABLED="+cgo, "GOFLAGS=-mod=mod", "GOPROXY=off", "GOWORK=off")
-				if _, err := goOutput(t, dir, env, "build", "-o", "program"); err != nil {
+				if _, err := goOutput(t, dir, env, "build", "-ldflags=-s -w", "-o", "program"); err != nil {
 					// Here nothing is fetched: "make test" has done that before.
 					if strings.Contains(err.Error(), "disabled by GOPROXY=off") && os.Getenv("CI") == "" {
 						t.Skipf("a module is not in the cache, which cd examples/%s && go mod download changes: %v", name, err)

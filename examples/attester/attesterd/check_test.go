@@ -33,7 +33,7 @@ import (
 // nothing, and its exit status says whether something is.
 func TestCheck(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "attesterd")
-	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-ldflags=-s -w", "-o", binary, ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	files, _ := operatorFiles(t)

@@ -15,12 +15,12 @@ import (
 func TestRegistryLines(t *testing.T) {
 	const wrong = 3004
 	ek := func(i int) string { return fingerprintOf(fmt.Sprint(i)) }
+	lines := []string{`{"models": {"m": {"hwmodel": "X1"},`, `  "n": {"hwmodel": "X2"}},`, `"devices": [`}
+	for i := range 5000 {
+		lines = append(lines, fmt.Sprintf(`  {"ek": %q, "model": "m"},`, ek(i)))
+	}
+	lines = append(lines, fmt.Sprintf(`  {"ek": %q, "model": "n"}], "blocked": [`, ek(-1)), fmt.Sprintf("%q]}", ek(-2)))
 	file := func(line string) []byte {
-		lines := []string{`{"models": {"m": {"hwmodel": "X1"},`, `  "n": {"hwmodel": "X2"}},`, `"devices": [`}
-		for i := range 5000 {
-			lines = append(lines, fmt.Sprintf(`  {"ek": %q, "model": "m"},`, ek(i)))
-		}
-		lines = append(lines, fmt.Sprintf(`  {"ek": %q, "model": "n"}], "blocked": [`, ek(-1)), fmt.Sprintf("%q]}", ek(-2)))
 		lines[wrong-1] = line
 		return []byte(strings.Join(lines, "\n"))
 	}
