@@ -6,11 +6,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/google/go-tpm/tpm2"
+	"golang.org/x/crypto/cryptobyte"
 
 	"github.com/instancekey/instancekey/keystore"
 	"github.com/instancekey/instancekey/tpm/internal/keyfile"
@@ -166,25 +168,30 @@ func certifiedName(info tpm2.TPM2BAttest) ([]byte, error) {
 // quote has ak say what is in the PCRs, until that is what was read from them.
 func (c *call) quote(ak *object, binding []byte, pcrs []int) (*keystore.Quote, error) {
 	pcrs = slices.Sorted(slices.Values(pcrs))
+	parameters := binary.BigEndian.AppendUint16(appendSized(nil, binding), uint16(tpm2.TPMAlgNull)) // ak's own scheme
+	parameters = append(parameters, tpm2.Marshal(selectPCRs(pcrs))...)
 	for range maxQuotes {
 		values, err := c.readPCRs(pcrs)
 		if err != nil {
 			return nil, err
 		}
-		rsp, err := tpm2.Quote{
-			SignHandle:     ak.AuthHandle,
-			QualifyingData: tpm2.TPM2BData{Buffer: binding},
-			InScheme:       tpm2.TPMTSigScheme{Scheme: tpm2.TPMAlgNull},
-			PCRSelect:      selectPCRs(pcrs),
-		}.Execute(c)
+		response, err := c.authorized(tpm2.TPMCCQuote, []tpm2.TPMHandle{ak.Handle}, []tpm2.TPM2BName{ak.Name}, ak.Auth, parameters)
 		if err != nil {
 			return nil, fmt.Errorf("TPM2_Quote: %w", err)
 		}
-		signature, err := marshalSignature(rsp.Signature)
+		var attest cryptobyte.String
+		if !response.ReadUint16LengthPrefixed(&attest) {
+			return nil, unread("TPM2_Quote")
+		}
+		signed, err := tpm2.Unmarshal[tpm2.TPMTSignature](response)
+		if err != nil {
+			return nil, fmt.Errorf("%w: TPM2_Quote: %w", errGarbled, err)
+		}
+		signature, err := marshalSignature(*signed)
 		if err != nil {
 			return nil, err
 		}
-		quoted, err := quotedDigest(rsp.Quoted)
+		quoted, err := quotedDigest(tpm2.BytesAs2B[tpm2.TPMSAttest](attest))
 		if err != nil {
 			return nil, err
 		}
@@ -194,7 +201,7 @@ func (c *call) quote(ak *object, binding []byte, pcrs []int) (*keystore.Quote, e
 			result[pcrs[i]] = value
 		}
 		if bytes.Equal(digest.Sum(nil), quoted) {
-			return &keystore.Quote{HashAlg: uint16(tpm2.TPMAlgSHA256), PCRs: result, Quoted: rsp.Quoted.Bytes(), Signature: signature}, nil
+			return &keystore.Quote{HashAlg: uint16(tpm2.TPMAlgSHA256), PCRs: result, Quoted: attest, Signature: signature}, nil
 		}
 	}
 	return nil, fmt.Errorf("%w: the PCRs have changed between reading and quoting them, %d times: try again later", keystore.ErrUnavailable, maxQuotes)
