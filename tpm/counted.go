@@ -33,11 +33,10 @@ func (c *call) counts(k *keyfile.File, needsPIN bool, pin []byte) bool {
 	if k.NoDA || pin != nil {
 		return !k.NoDA
 	}
-	name := string(k.Name.Buffer)
-	if known := c.pins[name]; needsPIN && known != nil {
+	if known := c.pins[string(k.Name.Buffer)]; needsPIN && known != nil {
 		return !known.proved
 	}
-	return !c.bare[name]
+	return !c.bare[string(k.Name.Buffer)]
 }
 
 // taken notes that the TPM has taken a key's PIN, or that there is none.
