@@ -54,8 +54,7 @@ func (l *vmLife) comesAndGoes() {
 }
 
 func (l *vmLife) suspend() {
-	// Its clock wakes it, if QEMU's does not stand still meanwhile, as it does with clock=vm.
-	l.sh("echo 0 >/sys/class/rtc/rtc0/wakealarm; echo +10 >/sys/class/rtc/rtc0/wakealarm; echo mem >/sys/power/state")
+	l.sleep()
 	l.sh("dmesg | grep -q 'PM: suspend exit'")
 	l.refuse()
 	l.goesOn()

@@ -7,6 +7,7 @@ package main
 import (
 	"bufio"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -50,7 +51,7 @@ func (m *machine) boot(hasChip bool, arguments string) {
 		"-drive", "if=virtio,format=raw,readonly=on,file=" + filepath.Join(m.dir, "files.tar"),
 		"-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net",
 		"-device", "virtio-serial", "-chardev", "socket,id=shell,server=on,wait=off,path=" + socket, "-device", "virtserialport,chardev=shell,name=agent",
-		"-serial", "file:" + filepath.Join(m.dir, "console"),
+		"-serial", "file:" + filepath.Join(m.dir, "console"), "-qmp", "unix:" + m.monitor() + ",server=on,wait=off",
 	}
 	if hasChip {
 		control := filepath.Join(m.dir, "chip")
@@ -129,6 +130,37 @@ func (m *machine) sh(script string) string {
 		m.t.Fatalf("status %d of\n%s\n%s", status, script, output)
 	}
 	return output
+}
+
+func (m *machine) monitor() string { return filepath.Join(m.dir, "monitor") }
+
+// sleep suspends the machine to RAM and wakes it, as somebody does who presses its button: no
+// alarm is missed because it came too early.
+func (m *machine) sleep() {
+	m.t.Helper()
+	line, err := net.Dial("unix", m.monitor())
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer line.Close()
+	_ = line.SetDeadline(time.Now().Add(patience))
+	m.sh("(sleep 1; echo mem >/sys/power/state) >/dev/null 2>&1 &")
+	fmt.Fprintln(line, `{"execute": "qmp_capabilities"}`)
+	from := json.NewDecoder(line)
+	await := func(event string) {
+		for {
+			var message struct{ Event string }
+			if err := from.Decode(&message); err != nil {
+				m.t.Fatalf("QEMU does not say %s: %v", event, err)
+			}
+			if message.Event == event {
+				return
+			}
+		}
+	}
+	await("SUSPEND")
+	fmt.Fprintln(line, `{"execute": "system_wakeup"}`)
+	await("WAKEUP")
 }
 
 // journal returns what the service has logged since this boot, without the first lines.
