@@ -176,16 +176,15 @@ func TestPersistBesidePersist(t *testing.T) {
 	create(t, r.Store, "key", tpm.KeyOptions{})
 	other := r.reopenAfter(t)
 	block := r.faults.Add(tpmtest.Fault{Command: ccEvictControl, Block: true})
-	errs := make(chan error, 2)
-	go func() { errs <- r.Persist(t.Context(), "key", handle) }()
+	first, second := make(chan error, 1), make(chan error, 1)
+	go func() { first <- r.Persist(t.Context(), "key", handle) }()
 	<-block.Blocked()
-	go func() { errs <- other.Persist(t.Context(), "key", handle+1) }()
+	go func() { second <- other.Persist(t.Context(), "key", handle+1) }()
 	block.Release()
-	first, second := <-errs, <-errs
-	if first != nil {
-		t.Error(first)
+	if err := <-first; err != nil {
+		t.Error(err)
 	}
-	wantError(t, second, keystore.ErrExists)
+	wantError(t, <-second, keystore.ErrExists)
 	if h := persistent(t, sim); len(h) != 1 {
 		t.Errorf("persistent keys %x, want one", h)
 	}
