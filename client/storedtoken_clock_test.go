@@ -43,14 +43,7 @@ func TestStoredTokenAndWrongClock(t *testing.T) {
 					})
 				}
 				before := start()
-				token, err := before.Token(t.Context())
-				if err != nil {
-					t.Fatal(err)
-				}
-				stored, err := before.Bind(token)
-				if err != nil {
-					t.Fatal(err)
-				}
+				_, stored := boundToken(t, before)
 				file := filepath.Join(t.TempDir(), "token")
 				if err := stored.Write(file); err != nil {
 					t.Fatal(err)
@@ -59,7 +52,8 @@ func TestStoredTokenAndWrongClock(t *testing.T) {
 
 				pass(test.shows)
 				truth = truth.Add(test.passes - test.shows)
-				if stored, err = client.ReadStoredToken(file); err != nil {
+				stored, err := client.ReadStoredToken(file)
+				if err != nil {
 					t.Fatal(err)
 				}
 				after := start()
@@ -89,14 +83,7 @@ func TestStoredTokenAndWrongClock(t *testing.T) {
 func TestAdoptFollowsTheClock(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		c := r.client(t)
-		token, err := c.Token(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		stored, err := c.Bind(token)
-		if err != nil {
-			t.Fatal(err)
-		}
+		_, stored := boundToken(t, c)
 		for _, step := range []struct {
 			passes time.Duration
 			left   time.Duration

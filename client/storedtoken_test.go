@@ -39,14 +39,7 @@ func TestStoredTokenOverRestart(t *testing.T) {
 			r := newRig(t, transporttest.Policy{Combined: test.combined})
 			configure := func(cfg *client.Config) { cfg.DPoP, cfg.Method = test.dpop, test.method }
 			before := r.client(t, configure)
-			token, err := before.Token(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			stored, err := before.Bind(token)
-			if err != nil {
-				t.Fatal(err)
-			}
+			token, stored := boundToken(t, before)
 			instance, _ := keystore.Thumbprint(before.Key().Public())
 			if stored.Issuer != r.Issuer || stored.ClientID != r.ClientID || stored.Thumbprint != instance {
 				t.Errorf("bound to %v", stored)
@@ -310,4 +303,18 @@ func TestStoredTokenKeepsWhatTheServerSaid(t *testing.T) {
 	if read, err := client.ReadStoredToken(file); err != nil || read.Token.Extra("scope") != "a b" {
 		t.Errorf("the good file is lost: %v", err)
 	}
+}
+
+// boundToken gets a token, and binds it.
+func boundToken(t *testing.T, c *client.Client) (*oauth2.Token, client.StoredToken) {
+	t.Helper()
+	token, err := c.Token(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored, err := c.Bind(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token, stored
 }

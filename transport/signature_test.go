@@ -76,15 +76,7 @@ func TestOneKeyForBothProofs(t *testing.T) {
 					}
 				})
 				begin := time.Now()
-				var ends []<-chan error
-				for range 4 {
-					ends = append(ends, f.start(t.Context()))
-				}
-				for _, end := range ends {
-					if err := <-end; err != nil {
-						t.Error(err)
-					}
-				}
+				f.fourAtOnce(t)
 				signatures := int64(4)
 				if same {
 					signatures = 8
@@ -97,6 +89,20 @@ func TestOneKeyForBothProofs(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// fourAtOnce makes four requests that do not wait for each other.
+func (f *fixture) fourAtOnce(t *testing.T) {
+	t.Helper()
+	var ends []<-chan error
+	for range 4 {
+		ends = append(ends, f.start(t.Context()))
+	}
+	for _, end := range ends {
+		if err := <-end; err != nil {
+			t.Error(err)
+		}
 	}
 }
 
@@ -117,15 +123,7 @@ func TestPromptKey(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				key := promptKey{&slowKey{Key: f.key}, is}
 				f.inProcess(withDPoP, func(c *transport.Config) { c.Key, c.DPoPKey = key, key })
-				var ends []<-chan error
-				for range 4 {
-					ends = append(ends, f.start(t.Context()))
-				}
-				for _, end := range ends {
-					if err := <-end; err != nil {
-						t.Error(err)
-					}
-				}
+				f.fourAtOnce(t)
 				if n, at := key.signed.Load(), key.most.Load(); n != 8 || at != most {
 					t.Errorf("%d signatures, up to %d at once, want 8 and %d", n, at, most)
 				}
