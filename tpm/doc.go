@@ -189,8 +189,10 @@
 // does, policy and signature are repeated for up to 10 seconds. The time that counts is
 // that of TPM2_PolicyPCR with all that a resource manager does around it, 6 commands, or
 // 3 with a key at a persistent handle: what comes meanwhile is next, and voids the
-// policy. Where extends are as frequent as that takes, each signature is repeated some
-// times; then Persist the key, or have IMA measure less.
+// policy. Beside 30 extends a second, a signature in a virtual machine took 1.4
+// to 2.5 times as long, and 1.1 to 1.4 with a persistent handle. Where extends are as frequent as those
+// commands take, each signature is repeated some times; then Persist the key, or have IMA
+// measure less.
 // TPM2_Startup and TPM2_SelfTest are sent where that was forgotten. A connection on which a command
 // is not answered within a minute is given up, once nobody waits for that command
 // any more.

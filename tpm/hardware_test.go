@@ -188,54 +188,6 @@ func (h hardware) evidence(t *testing.T) {
 	}
 }
 
-// ima signs beside a program that extends another PCR 30 times a second. What that
-// costs depends on how long TPM2_PolicyPCR takes with all that the resource manager
-// does around it: an extend that comes meanwhile is next, and voids the policy. A key
-// at a persistent handle is not swapped, so that this takes half as long.
-func (h hardware) ima(t *testing.T) {
-	const signatures = 200
-	s := h.open(t, t.TempDir(), withPIN("1234"))
-	for i, o := range kinds[2:] {
-		for _, persistent := range []bool{false, true} {
-			name := fmt.Sprintf("%d-%t", i, persistent)
-			key := create(t, s, name, o)
-			if persistent {
-				if err := s.Persist(t.Context(), name, 0x81000100); err != nil {
-					t.Fatal(err)
-				}
-			}
-			sign(t, key)
-			measure := func() time.Duration {
-				start := time.Now()
-				for range signatures {
-					sign(t, key)
-				}
-				return time.Since(start)
-			}
-			alone := measure()
-			t.Run(fmt.Sprintf("%+v persistent %t", o, persistent), func(t *testing.T) {
-				conn, err := linuxtpm.Open(h.device)
-				if err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() { _ = conn.Close() }) // not deferred: the extends go on until the cleanup
-				extends := extendOften(t, conn)
-				beside := measure()
-				t.Logf("%d signatures took %v alone, and %v beside %d extends: %.1f times as long",
-					signatures, alone, beside, extends(), float64(beside)/float64(alone))
-				if extends() < 30 {
-					t.Errorf("only %d extends", extends())
-				}
-			})
-			if persistent {
-				if err := s.Delete(t.Context(), name); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-	}
-}
-
 // busy opens the device that is not shared twice.
 func (h hardware) busy(t *testing.T) {
 	raw := hardware{"/dev/tpm0"}

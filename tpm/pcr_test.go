@@ -5,6 +5,7 @@ package tpm_test
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -143,19 +144,19 @@ func TestIMA(t *testing.T) {
 	}
 }
 
-// extendOften extends PCR 10 as IMA does, 30 times a second, until the end of the
-// test.
+// extendOften extends PCR 10 as IMA does, 30 times a second and not in time with anything,
+// until the end of the test.
 func extendOften(t *testing.T, conn transport.TPM) (count func() int64) {
 	t.Helper()
 	var extends atomic.Int64
 	end, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
-		tick := time.NewTicker(time.Second / 30)
-		defer tick.Stop()
-		for {
+		random := rand.New(rand.NewPCG(30, 10))
+		for next := time.Now(); ; {
+			next = next.Add(time.Duration(random.ExpFloat64() * float64(time.Second/30)))
 			select {
-			case <-tick.C:
+			case <-time.After(time.Until(next)):
 				tpmtest.ExtendPCR(t, conn, 10, "a file")
 				extends.Add(1)
 			case <-end:
