@@ -55,7 +55,7 @@ func TestSteps(t *testing.T) {
 	if jwts := step(act, report.SendProof).Messages[0].JWTs; len(jwts) != 2 || jwts[0].Name != "OAuth-Client-Attestation" || jwts[1].Name != "OAuth-Client-Attestation-PoP" {
 		t.Errorf("step 4 has the JWTs %+v", jwts)
 	}
-	if act.Failure != nil || act.Duration <= 0 || len(act.Spans) < 6 {
+	if act.Failure != nil || !took(act.Duration) || len(act.Spans) < 6 {
 		t.Errorf("%+v", act)
 	}
 	page, _, _ := written(t, act)
