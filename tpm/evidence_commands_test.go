@@ -73,7 +73,6 @@ func TestEvidenceCommands(t *testing.T) {
 // take turns at evidence, enrolment and signing.
 func TestEvidenceSlots(t *testing.T) {
 	sim := tpmtest.Simulator(t)
-	sim.RememberPrimaries()
 	r := newRig(t, sim)
 	other := createPrimary(t, sim)
 	defer flush(t, sim, other)

@@ -78,7 +78,6 @@ func TestEvidenceReset(t *testing.T) {
 // in the TPM.
 func TestEvidenceEachCommandFails(t *testing.T) {
 	sim := tpmtest.Simulator(t)
-	sim.RememberPrimaries()
 	lost := errors.New("lost")
 	for name, way := range map[string]tpmtest.Fault{
 		"TPM_RC_FAILURE":       {RC: tpm2.TPMRCFailure},

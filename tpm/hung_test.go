@@ -20,7 +20,6 @@ import (
 // who waits behind him. When it answers again, everything works.
 func TestHung(t *testing.T) {
 	sim := tpmtest.Simulator(t)
-	sim.RememberPrimaries()
 	_, wrapped := wrap(t, sim, elliptic.P256())
 	kind := tpm.KeyOptions{PIN: true, PCRs: []int{7}}
 	for name, do := range map[string]func(ctx context.Context, s *tpm.Store, key keystore.AttestableKey) error{

@@ -23,7 +23,7 @@ type Sim struct {
 	mu        sync.Mutex
 	sim       *simulator.Simulator
 	off       bool
-	primaries map[string]primary // by command; nil: none is remembered
+	primaries map[string]primary // by command
 }
 
 // simulatorOwner is the test that has the simulator; the simulator package itself only blocks.
@@ -34,6 +34,10 @@ var simulatorOwner struct {
 
 // Simulator starts a new Microsoft simulator: empty, with random seeds, started up. It waits for another test's to end,
 // and stops at the end of this test.
+//
+// It makes each primary key once, which is always the same: when the same TPM2_CreatePrimary comes again, the key is loaded
+// from a saved context, and the answer is that of the first time with another handle. An RSA key takes half a second
+// otherwise, and those on a curve were half of the simulator's time.
 func Simulator(t testing.TB) *Sim {
 	t.Helper()
 	simulatorOwner.Lock()
@@ -56,7 +60,7 @@ func Simulator(t testing.TB) *Sim {
 		simulatorOwner.Unlock()
 	}
 	setOwner(t.Name())
-	s := &Sim{t: t, sim: sim}
+	s := &Sim{t: t, sim: sim, primaries: make(map[string]primary)}
 	t.Cleanup(func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -75,8 +79,11 @@ func (s *Sim) Send(cmd []byte) ([]byte, error) {
 	if s.off {
 		return s.startup(cmd)
 	}
-	if s.primaries != nil && commandCode(cmd) == tpm2.TPMCCCreatePrimary {
+	switch commandCode(cmd) {
+	case tpm2.TPMCCCreatePrimary:
 		return s.createPrimary(cmd)
+	case tpm2.TPMCCClear, tpm2.TPMCCHierarchyControl, tpm2.TPMCCHierarchyChanegAuth, tpm2.TPMCCChangeEPS, tpm2.TPMCCChangePPS:
+		clear(s.primaries)
 	}
 	return s.transmit(cmd)
 }
@@ -124,6 +131,7 @@ func (s *Sim) do(what string, f func(*simulator.Simulator) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.off = false
+	clear(s.primaries)
 	if err := f(s.sim); err != nil {
 		s.t.Fatalf("tpmtest: %s: %v", what, err)
 	}
@@ -145,15 +153,6 @@ func (s *Sim) startup(cmd []byte) ([]byte, error) {
 // rcParameter1 makes an error code say "of the first parameter". TPM 2.0 Part 2, 6.6.3.
 const rcParameter1 = 0x140
 
-// RememberPrimaries has the simulator make each primary key once: when the same TPM2_CreatePrimary comes again, the key
-// is loaded from a saved context, and the answer is that of the first time with another handle. Making an RSA key takes
-// half a second, and is always the same. For tests in which no hierarchy's authorization changes.
-func (s *Sim) RememberPrimaries() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.primaries = make(map[string]primary)
-}
-
 // primary is what is remembered of a TPM2_CreatePrimary.
 type primary struct{ response, context []byte }
 
@@ -166,10 +165,10 @@ func (s *Sim) createPrimary(cmd []byte) ([]byte, error) {
 			copy(made[headerSize:], rsp[headerSize:]) // the handle
 			return made, nil
 		}
-		delete(s.primaries, string(cmd)) // as after a reset, or without a free slot
+		delete(s.primaries, string(cmd)) // as without a free slot
 	}
 	rsp, err := s.transmit(cmd)
-	if err != nil || responseCode(rsp) != tpm2.TPMRCSuccess {
+	if err != nil || responseCode(rsp) != tpm2.TPMRCSuccess || !hasPassword(cmd) {
 		return rsp, err
 	}
 	saved, err := s.transmit(frame(uint32(tpm2.TPMCCContextSave), rsp[headerSize:headerSize+4]...))
@@ -177,4 +176,11 @@ func (s *Sim) createPrimary(cmd []byte) ([]byte, error) {
 		s.primaries[string(cmd)] = primary{rsp, saved[headerSize:]}
 	}
 	return rsp, nil
+}
+
+// hasPassword reports whether a command with one handle is authorized by a password, and not by a session, whose nonces
+// never come again.
+func hasPassword(cmd []byte) bool {
+	const session = headerSize + 4 + 4 // behind the handle and the size of the authorization area
+	return len(cmd) >= session+4 && tpm2.TPMHandle(binary.BigEndian.Uint32(cmd[session:])) == tpm2.TPMRSPW
 }
