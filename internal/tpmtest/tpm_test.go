@@ -3,6 +3,7 @@
 package tpmtest_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -204,5 +205,63 @@ func TestExtendPCR(t *testing.T) {
 		if after == before[i] {
 			t.Errorf("bank %d is as it was", i)
 		}
+	}
+}
+
+// TestPrimaryAgain: a primary key that was made before is the same key and signs, but has a place of its own. What changes
+// its hierarchy is seen, although the command is the same.
+func TestPrimaryAgain(t *testing.T) {
+	sim := tpmtest.Simulator(t)
+	first := create(t, sim)
+	same := func(when string, key *tpm2.CreatePrimaryResponse) {
+		t.Helper()
+		if !bytes.Equal(key.Name.Buffer, first.Name.Buffer) {
+			t.Errorf("%s: another key", when)
+		}
+		if err := signKey(sim, key); err != nil {
+			t.Errorf("%s: %v", when, err)
+		}
+	}
+	refused := func(when string, want tpm2.TPMRC) {
+		t.Helper()
+		if _, err := tryCreate(sim); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", when, err, want)
+		}
+	}
+	second, third := create(t, sim), create(t, sim)
+	if second.ObjectHandle == first.ObjectHandle || third.ObjectHandle == second.ObjectHandle {
+		t.Error("two keys have one handle")
+	}
+	refused("no place is left", tpm2.TPMRCObjectMemory)
+	for _, key := range []*tpm2.CreatePrimaryResponse{first, second, third} {
+		same("all loaded", key)
+		if _, err := (tpm2.FlushContext{FlushHandle: key.ObjectHandle}).Execute(sim); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	change := func(from, to string) {
+		t.Helper()
+		_, err := tpm2.HierarchyChangeAuth{
+			AuthHandle: tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: tpm2.PasswordAuth([]byte(from))},
+			NewAuth:    tpm2.TPM2BAuth{Buffer: []byte(to)},
+		}.Execute(sim)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	same("once more", create(t, sim))
+	change("", "secret")
+	refused("the owner has a password", tpm2.TPMRCBadAuth)
+	change("secret", "")
+	same("the owner has none again", create(t, sim))
+	sim.Reset()
+	same("after a reset", create(t, sim))
+
+	if _, err := (tpm2.Clear{AuthHandle: tpm2.TPMRHLockout}).Execute(sim); err != nil {
+		t.Fatal(err)
+	}
+	if key := create(t, sim); bytes.Equal(key.Name.Buffer, first.Name.Buffer) {
+		t.Error("the key of before TPM2_Clear was made")
 	}
 }
