@@ -27,8 +27,8 @@ import (
 // A key at a persistent handle is not swapped, so that this takes half as long.
 //
 // Nobody can sign with such a key in fewer commands. What ours adds to that is seen beside
-// a loop that does nothing but send the commands of a signature again (without a PIN,
-// which would need an HMAC): it verifies nothing, and it is not let to take half as long.
+// a loop that does nothing but send the commands of a signature again, and verifies nothing:
+// ours takes at most twice as long. With a PIN each command would need an HMAC of its own.
 func (h hardware) ima(t *testing.T) {
 	for _, o := range kinds[2:] {
 		for _, persistent := range []bool{false, true} {
