@@ -70,7 +70,7 @@ func TestActivateRefused(t *testing.T) {
 func TestEndorsementAuth(t *testing.T) {
 	const password = "password of the endorsement"
 	sim := tpmtest.Simulator(t)
-	setHierarchyAuth(t, sim, tpm2.TPMRHEndorsement, password)
+	tpmtest.ChangeHierarchyAuth(t, sim, tpm2.TPMRHEndorsement, "", password)
 	r := newRig(t, sim, func(c *tpm.Config) { c.EndorsementAuth = []byte(password) })
 	key := create(t, r.Store, "key", tpm.KeyOptions{})
 	ak := activateWith(t, key, tpm2.RSAEKTemplate).AK

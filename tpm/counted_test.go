@@ -16,18 +16,21 @@ import (
 	"github.com/instancekey/instancekey/tpm"
 )
 
+var errLost = errors.New("lost")
+
+// waysToLose are what may become of a command that the TPM may have counted.
+var waysToLose = map[string]tpmtest.Fault{
+	"answer lost":  {Executed: true, Lost: true, Err: errLost},
+	"answer torn":  {Executed: true, Answer: func(real []byte) []byte { return real[:len(real)-1] }},
+	"command lost": {Lost: true, Err: errLost},
+}
+
 // TestLostAnswerIsNoSecondTry: a wrong PIN whose answer was lost is not tried again, since
 // the TPM would count that, too. A right one is, as everything that is lost.
 func TestLostAnswerIsNoSecondTry(t *testing.T) {
 	const right, wrong = "1234", "4321"
 	sim := tpmtest.Simulator(t)
 	manager := tpmtest.NewResourceManager(t, sim) // what is lost with a connection is flushed
-	lost := errors.New("lost")
-	ways := map[string]tpmtest.Fault{
-		"answer lost":  {Executed: true, Lost: true, Err: lost},
-		"answer torn":  {Executed: true, Answer: func(real []byte) []byte { return real[:len(real)-1] }},
-		"command lost": {Lost: true, Err: lost},
-	}
 	sign := func(ctx context.Context, key keystore.Key) error {
 		_, err := key.Sign(ctx, []byte("message"))
 		return err
@@ -36,7 +39,7 @@ func TestLostAnswerIsNoSecondTry(t *testing.T) {
 		_, err := key.(keystore.AttestableKey).Evidence(ctx, keystore.EvidenceRequest{Binding: make([]byte, 32)})
 		return err
 	}
-	for wayName, way := range ways {
+	for wayName, way := range waysToLose {
 		for _, kind := range []struct {
 			name    string
 			options *tpm.KeyOptions // nil: another program's key
@@ -76,28 +79,7 @@ func TestLostAnswerIsNoSecondTry(t *testing.T) {
 						err = kind.use(t.Context(), key)
 
 						isRight := pin == right || kind.name == "foreign without"
-						tries := 1
-						if before == 0 && (isRight || !way.Executed) {
-							tries = 2
-						}
-						if n := r.calls.Count(kind.command); n != tries {
-							t.Errorf("it was sent %d times, want %d", n, tries)
-						}
-						switch {
-						case isRight && before == 0:
-							if err != nil {
-								t.Errorf("the PIN is right: %v", err)
-							}
-						default: // nobody knows
-							wantError(t, err, keystore.ErrAuth)
-						}
-						counted := before
-						if !isRight && (way.Executed || before == 0) {
-							counted++
-						}
-						if n := wrongTries(t, sim); n != counted {
-							t.Errorf("%d wrong tries are counted, want %d", n, counted)
-						}
+						wantLost(t, r, sim, fault, isRight, before, err)
 						// With whatever follows, it works again.
 						if isRight {
 							if err := kind.use(t.Context(), key); err != nil {
@@ -115,6 +97,33 @@ func TestLostAnswerIsNoSecondTry(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// wantLost checks how often a command was sent whose first answer the fault has lost, what
+// came of it, and what the TPM has counted that had counted some before.
+func wantLost(t *testing.T, r *rig, sim *tpmtest.Sim, fault tpmtest.Fault, isRight bool, before int, err error) {
+	t.Helper()
+	tries := 1
+	if before == 0 && (isRight || !fault.Executed) {
+		tries = 2
+	}
+	if n := r.calls.Count(fault.Command); n != tries {
+		t.Errorf("it was sent %d times, want %d", n, tries)
+	}
+	if isRight && before == 0 {
+		if err != nil {
+			t.Errorf("it is right: %v", err)
+		}
+	} else { // nobody knows
+		wantError(t, err, keystore.ErrAuth)
+	}
+	counted := before
+	if !isRight && (fault.Executed || before == 0) {
+		counted++
+	}
+	if n := wrongTries(t, sim); n != counted {
+		t.Errorf("%d wrong tries are counted, want %d", n, counted)
 	}
 }
 

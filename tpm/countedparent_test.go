@@ -3,7 +3,6 @@
 package tpm_test
 
 import (
-	"errors"
 	"fmt"
 	"testing"
 
@@ -11,7 +10,6 @@ import (
 	"github.com/google/go-tpm/tpm2"
 
 	"github.com/instancekey/instancekey/internal/tpmtest"
-	"github.com/instancekey/instancekey/keystore"
 )
 
 // TestLostAnswerOfParent is TestLostAnswerIsNoSecondTry for TPM2_Load, which tries whether a
@@ -19,12 +17,7 @@ import (
 func TestLostAnswerOfParent(t *testing.T) {
 	sim := tpmtest.Simulator(t)
 	manager := tpmtest.NewResourceManager(t, sim)
-	lost := errors.New("lost")
-	for wayName, way := range map[string]tpmtest.Fault{
-		"answer lost":  {Executed: true, Lost: true, Err: lost},
-		"answer torn":  {Executed: true, Answer: func(real []byte) []byte { return real[:len(real)-1] }},
-		"command lost": {Lost: true, Err: lost},
-	} {
+	for wayName, way := range waysToLose {
 		for _, password := range []string{"", "secret"} {
 			for _, before := range []int{0, 1} {
 				t.Run(fmt.Sprintf("%s, password %q, %d counted", wayName, password, before), func(t *testing.T) {
@@ -42,27 +35,7 @@ func TestLostAnswerOfParent(t *testing.T) {
 					}
 
 					isRight := password == ""
-					tries := 1
-					if before == 0 && (isRight || !way.Executed) {
-						tries = 2
-					}
-					if n := r.calls.Count(ccLoad); n != tries {
-						t.Errorf("TPM2_Load was sent %d times, want %d", n, tries)
-					}
-					if isRight && before == 0 {
-						if err != nil {
-							t.Errorf("there is no password: %v", err)
-						}
-					} else { // nobody knows
-						wantError(t, err, keystore.ErrAuth)
-					}
-					counted := before
-					if !isRight && (way.Executed || before == 0) {
-						counted++
-					}
-					if n := wrongTries(t, sim); n != counted {
-						t.Errorf("%d wrong tries are counted, want %d", n, counted)
-					}
+					wantLost(t, r, sim, fault, isRight, before, err)
 					if isRight {
 						sign(t, open(t, r.Store, "key"))
 					}

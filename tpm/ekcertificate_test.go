@@ -80,7 +80,7 @@ func TestNVOwnerAuth(t *testing.T) {
 	sim := tpmtest.Simulator(t)
 	der := issue(t, endorsementPublic(t, sim, tpm2.RSAEKTemplate))
 	defineNV(t, sim, 0x01c00002, tpm2.TPMANV{OwnerWrite: true, OwnerRead: true, NoDA: true}, len(der), der)
-	setHierarchyAuth(t, sim, tpm2.TPMRHOwner, "password of the owner")
+	tpmtest.ChangeHierarchyAuth(t, sim, tpm2.TPMRHOwner, "", "password of the owner")
 	r := newRig(t, sim, func(c *tpm.Config) { c.OwnerAuth = []byte("password of the owner") })
 	if enrolment := enrol(t, create(t, r.Store, "key", tpm.KeyOptions{})); len(enrolment.EKCertificates) != 1 {
 		t.Error("no certificate")
@@ -170,7 +170,7 @@ func TestNVOwnerAuthMissing(t *testing.T) {
 	key := create(t, r.Store, "key", tpm.KeyOptions{})
 	der := issue(t, endorsementPublic(t, sim, tpm2.RSAEKTemplate))
 	defineNV(t, sim, 0x01c00002, tpm2.TPMANV{OwnerWrite: true, OwnerRead: true, NoDA: true}, len(der), der)
-	setHierarchyAuth(t, sim, tpm2.TPMRHOwner, "password of the owner")
+	tpmtest.ChangeHierarchyAuth(t, sim, tpm2.TPMRHOwner, "", "password of the owner")
 	_, err := attestable(t, key).Enrolment(t.Context())
 	if wantError(t, err, keystore.ErrAuth); !strings.Contains(err.Error(), "Config.OwnerAuth") || strings.Contains(err.Error(), "PIN") {
 		t.Errorf("%q does not say what is missing", err)

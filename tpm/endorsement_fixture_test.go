@@ -210,14 +210,6 @@ func persist(t testing.TB, conn transport.TPM, template tpm2.TPMTPublic) {
 	}
 }
 
-func setHierarchyAuth(t testing.TB, conn transport.TPM, hierarchy tpm2.TPMHandle, password string) {
-	t.Helper()
-	_, err := tpm2.HierarchyChangeAuth{AuthHandle: hierarchy, NewAuth: tpm2.TPM2BAuth{Buffer: []byte(password)}}.Execute(conn)
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // writeKey makes a key as another program may and writes its file.
 func writeKey(t *testing.T, d tpmtest.Device, dir, name string, change func(*tpm2.TPMTPublic)) {
 	t.Helper()

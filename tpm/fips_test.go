@@ -34,7 +34,7 @@ func TestFIPSOnly(t *testing.T) {
 	}
 	noLeaks(t, sim)
 
-	setHierarchyAuth(t, sim, tpm2.TPMRHOwner, "short")
+	tpmtest.ChangeHierarchyAuth(t, sim, tpm2.TPMRHOwner, "", "short")
 	cmd = childCommand(socket, filepath.Dir(r.config.Dir), "FIPS owner")
 	cmd.Env = append(cmd.Env, "GODEBUG=fips140=only")
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -197,8 +197,8 @@ func TestProvisionedParent(t *testing.T) {
 	cleanUp(t, sim)
 	s := r.reopenAfter(t)
 	sign(t, open(t, s, "key"))
-	setHierarchyAuth(t, sim, tpm2.TPMRHOwner, "password")
-	defer changeOwnerAuth(t, sim, "password", "")
+	tpmtest.ChangeHierarchyAuth(t, sim, tpm2.TPMRHOwner, "", "password")
+	defer tpmtest.ChangeHierarchyAuth(t, sim, tpm2.TPMRHOwner, "password", "")
 	_, err = r.reopenAfter(t).Open(t.Context(), "key")
 	wantError(t, err, keystore.ErrAuth) // it is not known whether the key is lost
 }

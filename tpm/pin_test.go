@@ -52,10 +52,7 @@ func TestPINNotOnTheBus(t *testing.T) {
 func TestOwnerAuthNotOnTheBus(t *testing.T) {
 	const password = "owner password"
 	sim := tpmtest.Simulator(t)
-	_, err := tpm2.HierarchyChangeAuth{AuthHandle: tpm2.TPMRHOwner, NewAuth: tpm2.TPM2BAuth{Buffer: []byte(password)}}.Execute(sim)
-	if err != nil {
-		t.Fatal(err)
-	}
+	tpmtest.ChangeHierarchyAuth(t, sim, tpm2.TPMRHOwner, "", password)
 	r := newRig(t, sim, func(c *tpm.Config) { c.OwnerAuth = []byte(password) })
 	sign(t, create(t, r.Store, "key", tpm.KeyOptions{}))
 	if err := r.Persist(t.Context(), "key", 0x81010001); err != nil {

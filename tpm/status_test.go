@@ -143,9 +143,9 @@ func TestStatusLockout(t *testing.T) {
 func TestStatusPasswords(t *testing.T) {
 	eachTPM(t, func(t *testing.T, d tpmtest.Device) {
 		setUp(t, d, func(conn transport.TPM) {
-			setHierarchyAuth(t, conn, tpm2.TPMRHOwner, "owner")
-			setHierarchyAuth(t, conn, tpm2.TPMRHEndorsement, "endorsement")
-			setHierarchyAuth(t, conn, tpm2.TPMRHLockout, "lockout")
+			tpmtest.ChangeHierarchyAuth(t, conn, tpm2.TPMRHOwner, "", "owner")
+			tpmtest.ChangeHierarchyAuth(t, conn, tpm2.TPMRHEndorsement, "", "endorsement")
+			tpmtest.ChangeHierarchyAuth(t, conn, tpm2.TPMRHLockout, "", "lockout")
 		})
 		r := newRig(t, d)
 		got := status(t, r.Store)

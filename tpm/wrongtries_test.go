@@ -126,7 +126,7 @@ func TestWrongTries(t *testing.T) {
 			r.Close()
 		}
 		if ownerAuth != "" {
-			setHierarchyAuth(t, sim, tpm2.TPMRHOwner, ownerAuth)
+			tpmtest.ChangeHierarchyAuth(t, sim, tpm2.TPMRHOwner, "", ownerAuth)
 		}
 		for name, text := range contents {
 			for _, pin := range []string{right, wrong, ""} {
@@ -288,7 +288,7 @@ func TestOwnerPasswordIsNoPIN(t *testing.T) {
 		}
 		key := open(t, r.Store, "key")
 		sign(t, key)
-		setHierarchyAuth(t, sim, tpm2.TPMRHOwner, "owner")
+		tpmtest.ChangeHierarchyAuth(t, sim, tpm2.TPMRHOwner, "", "owner")
 		sim.Reset()
 		for range 4 {
 			_, err := key.Sign(t.Context(), []byte("input"))
@@ -296,24 +296,13 @@ func TestOwnerPasswordIsNoPIN(t *testing.T) {
 				t.Errorf("%q does not say whose password is wrong", err)
 			}
 		}
-		changeOwnerAuth(t, sim, "owner", "")
+		tpmtest.ChangeHierarchyAuth(t, sim, tpm2.TPMRHOwner, "owner", "")
 		sign(t, key)
 		prove(t, key)
 		if n := wrongTries(t, sim); n != 0 || asked != 0 {
 			t.Errorf("%d wrong tries were counted, and the PIN was asked for %d times", n, asked)
 		}
 		r.Close()
-	}
-}
-
-func changeOwnerAuth(t *testing.T, sim *tpmtest.Sim, from, to string) {
-	t.Helper()
-	_, err := tpm2.HierarchyChangeAuth{
-		AuthHandle: tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: tpm2.PasswordAuth([]byte(from))},
-		NewAuth:    tpm2.TPM2BAuth{Buffer: []byte(to)},
-	}.Execute(sim)
-	if err != nil {
-		t.Fatal(err)
 	}
 }
 

@@ -8,15 +8,9 @@ import (
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
-)
 
-func setPassword(t *testing.T, conn transport.TPM, hierarchy tpm2.TPMHandle) {
-	t.Helper()
-	_, err := tpm2.HierarchyChangeAuth{AuthHandle: hierarchy, NewAuth: tpm2.TPM2BAuth{Buffer: []byte("password")}}.Execute(conn)
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+	"github.com/instancekey/instancekey/internal/tpmtest"
+)
 
 func TestDoctorPasswords(t *testing.T) {
 	eachTPM(t, func(t *testing.T, s *served) {
@@ -24,7 +18,7 @@ func TestDoctorPasswords(t *testing.T) {
 		ok(t, "key", "create", "-name", "k", "-store", s.store, "-keys", keys)
 		s.with(t, func(conn transport.TPM) {
 			for _, hierarchy := range []tpm2.TPMHandle{tpm2.TPMRHOwner, tpm2.TPMRHEndorsement, tpm2.TPMRHLockout} {
-				setPassword(t, conn, hierarchy)
+				tpmtest.ChangeHierarchyAuth(t, conn, hierarchy, "", "password")
 			}
 		})
 		d := examined(t, "-store", s.store, "-keys", keys)

@@ -74,7 +74,7 @@ func TestEvidenceGenuine(t *testing.T) {
 	if r.status != 1 || r.stdout != "" || !strings.Contains(r.stderr, "PIN") {
 		t.Errorf("without the PIN: %+v", r)
 	}
-	s.with(t, func(conn transport.TPM) { setPassword(t, conn, tpm2.TPMRHEndorsement) })
+	s.with(t, func(conn transport.TPM) { tpmtest.ChangeHierarchyAuth(t, conn, tpm2.TPMRHEndorsement, "", "password") })
 	r = instancectl(t, append([]string{"evidence", "-pin-file", pin}, args...)...)
 	if r.status != 1 || r.stdout != "" || !strings.Contains(r.stderr, "-endorsement-auth-file") {
 		t.Errorf("without the password: %+v", r)

@@ -58,3 +58,15 @@ func ExtendPCR(t testing.TB, tpm transport.TPM, pcr int, event string) {
 		t.Fatalf("tpmtest: extending PCR %d: %v", pcr, err)
 	}
 }
+
+// ChangeHierarchyAuth changes the password of a hierarchy.
+func ChangeHierarchyAuth(t testing.TB, tpm transport.TPM, hierarchy tpm2.TPMHandle, from, to string) {
+	t.Helper()
+	_, err := tpm2.HierarchyChangeAuth{
+		AuthHandle: tpm2.AuthHandle{Handle: hierarchy, Auth: tpm2.PasswordAuth([]byte(from))},
+		NewAuth:    tpm2.TPM2BAuth{Buffer: []byte(to)},
+	}.Execute(tpm)
+	if err != nil {
+		t.Fatalf("tpmtest: changing the password of the hierarchy %#x: %v", uint32(hierarchy), err)
+	}
+}

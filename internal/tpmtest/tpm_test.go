@@ -240,20 +240,10 @@ func TestPrimaryAgain(t *testing.T) {
 		}
 	}
 
-	change := func(from, to string) {
-		t.Helper()
-		_, err := tpm2.HierarchyChangeAuth{
-			AuthHandle: tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: tpm2.PasswordAuth([]byte(from))},
-			NewAuth:    tpm2.TPM2BAuth{Buffer: []byte(to)},
-		}.Execute(sim)
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
 	same("once more", create(t, sim))
-	change("", "secret")
+	tpmtest.ChangeHierarchyAuth(t, sim, tpm2.TPMRHOwner, "", "secret")
 	refused("the owner has a password", tpm2.TPMRCBadAuth)
-	change("secret", "")
+	tpmtest.ChangeHierarchyAuth(t, sim, tpm2.TPMRHOwner, "secret", "")
 	same("the owner has none again", create(t, sim))
 	sim.Reset()
 	same("after a reset", create(t, sim))
